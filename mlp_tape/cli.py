@@ -1,0 +1,159 @@
+"""The command line: Hydra composes the settings, they are checked, and every error becomes an exit code."""
+
+import contextlib
+import os
+import re
+import secrets
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.experimental.callback import Callback
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from mlp_tape import config
+from mlp_tape.errors import ConfigError, MlpTapeError
+
+WITH_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
+
+# Makes the directories of two runs differ that start within one second.
+OmegaConf.register_new_resolver("token", lambda: secrets.token_hex(3), use_cache=True, replace=True)
+
+
+def main(conf: Path) -> None:
+    """Runs the command line and exits: 0 done, 1 failed, 2 nothing was started, 130 and 143 stopped.
+
+    Args:
+        conf: the directory of the YAML files.
+    """
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise, where it would print and exit
+    entry = hydra.main(version_base="1.3", config_path=str(conf), config_name="config")(_run)
+    try:
+        with _sigterm_raises():
+            entry()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        if WITH_TRACEBACK:
+            raise
+        if not CheckSettings.passed:
+            sys.exit(_tell(_before_the_start(error)))
+        _tell(error)  # of a job in a sweep
+        sys.exit(1)
+
+
+def _run(composed: DictConfig) -> float:
+    """One run; returns its last test accuracy, which a Hydra sweeper may optimise."""
+    settings = config.parse(composed)
+    from mlp_tape import runner
+
+    job = HydraConfig.get()
+    try:
+        return runner.run(settings, Path(job.runtime.output_dir), list(job.overrides.task))
+    except Exception as error:
+        if WITH_TRACEBACK or job.mode == RunMode.MULTIRUN:  # in a sweep, Hydra goes on with the other jobs
+            raise
+        sys.exit(_tell(error))
+
+
+class CheckSettings(Callback):
+    """Refuses wrong settings before Hydra has made a directory.
+
+    Hydra turns an Exception of a callback into a warning, hence SystemExit.
+    """
+
+    passed = False
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Checks the settings of a run."""
+        _refuse_if_wrong(config)
+        CheckSettings.passed = True
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Checks every value that a sweep names."""
+        for overrides in _each_value(list(config.hydra.overrides.task)):
+            try:
+                composed = hydra.compose(config.hydra.job.config_name, overrides)
+            except HydraException as error:
+                sys.exit(_tell(_before_the_start(error)))
+            _refuse_if_wrong(composed)
+        CheckSettings.passed = True
+
+
+def _refuse_if_wrong(composed: DictConfig) -> None:
+    settings = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
+    try:
+        config.parse(settings)
+    except ConfigError as error:
+        sys.exit(_tell(error))
+
+
+def _each_value(overrides: list[str]) -> Iterator[list[str]]:
+    """Yields lists of overrides without sweeps in which each value of each sweep occurs."""
+    choices = []
+    for override in OverridesParser.create().parse_overrides(overrides):
+        if override.is_discrete_sweep():
+            key = override.get_key_element()
+            choices.append([f"{key}={value}" for value in override.sweep_string_iterator()])
+        elif not override.is_sweep_override():
+            choices.append([override.input_line or ""])
+    first = [values[0] for values in choices]
+    yield first
+    for position, values in enumerate(choices):
+        for value in values[1:]:
+            yield [*first[:position], value, *first[position + 1 :]]
+
+
+def _tell(error: Exception) -> int:
+    """Prints what is wrong and what to type instead, and returns the exit code."""
+    if not isinstance(error, MlpTapeError):
+        error = MlpTapeError(
+            f"{type(error).__name__}: {error}", "HYDRA_FULL_ERROR=1 python run.py ... shows where"
+        )
+    print(f"error: {error.what}\n       {error.hint}", file=sys.stderr)
+    return error.exit_code
+
+
+def _before_the_start(error: Exception) -> ConfigError:
+    """What Hydra refused to compose or to begin, as a ConfigError that says what to type."""
+    first, *rest = str(error).splitlines() or [type(error).__name__]
+    if isinstance(error, MissingConfigException) and error.options:
+        group, _, option = str(error.missing_cfg_file).rpartition("/")
+        return ConfigError(
+            f"{group}={option}: expected one of: {', '.join(error.options)}",
+            f"type for example {group}={error.options[0]}",
+        )
+    if isinstance(error, OverrideParseException):
+        return ConfigError(f"cannot read {error.override}: {first}", "quote it for the shell: 'key=[1,2]'")
+    unknown = re.match(r"Could not override '([^']+)'", first)
+    if unknown:
+        return config.unknown_key(unknown[1])
+    if first.startswith("Ambiguous value for argument"):
+        return ConfigError(first, "to sweep over the values, type python run.py -m ...")
+    if isinstance(error, OSError):
+        return ConfigError(
+            f"{type(error).__name__}: {first}", "start it in a directory that you can write to"
+        )
+    return ConfigError(first, " ".join(rest).strip() or "python run.py --help shows how")
+
+
+@contextlib.contextmanager
+def _sigterm_raises() -> Iterator[None]:
+    """Lets SIGTERM end the program as Ctrl-C does, so that the run is closed, with exit code 143."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

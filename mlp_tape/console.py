@@ -1,0 +1,71 @@
+"""What a person sees while a run goes on: lines, warnings and a progress bar; all lines also go to a file."""
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import rich.console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+Advance = Callable[[int, str], None]
+
+
+class Console:
+    """Prints to the terminal, or plain lines to a pipe, and keeps a copy in a file.
+
+    Args:
+        log: the copy's path.
+    """
+
+    def __init__(self, log: Path) -> None:
+        self._log = log.open("a", encoding="utf-8")
+        self._out = rich.console.Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+        self._err = rich.console.Console(
+            highlight=False, markup=False, emoji=False, soft_wrap=True, file=sys.stderr
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._log.close()
+
+    def line(self, text: str) -> None:
+        """Prints a line to standard output."""
+        self._out.print(text)
+        self._copy(text)
+
+    def warn(self, text: str) -> None:
+        """Prints a warning to standard error, between two rules."""
+        framed = "\n".join(["=" * 78, *(f"WARNING  {line}" for line in text.splitlines()), "=" * 78])
+        self._err.print(framed, style="bold yellow")
+        self._copy(framed)
+
+    def _copy(self, text: str) -> None:
+        self._log.write(text + "\n")
+        self._log.flush()
+
+    @contextlib.contextmanager
+    def progress(self, steps: int) -> Iterator[Advance]:
+        """Shows a bar on a terminal, and nothing elsewhere.
+
+        Args:
+            steps: how many there are.
+
+        Yields:
+            A function of how many steps were done, and what to show beside the bar.
+        """
+        columns = (
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TextColumn("{task.description}"),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=self._out, transient=True, disable=not self._out.is_terminal) as bar:
+            task = bar.add_task("", total=steps)
+            yield lambda done, text: bar.update(task, advance=done, description=text)

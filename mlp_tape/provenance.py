@@ -1,0 +1,62 @@
+"""Where a run comes from: the command, the commit, the machine and the packages."""
+
+import getpass
+import importlib.metadata
+import os
+import platform
+import shlex
+import subprocess
+from pathlib import Path
+
+from mlp_tape.config import without_password
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def tags(overrides: list[str]) -> dict[str, str]:
+    """The run's tags: how to repeat it, the commit, and whether the tree was dirty.
+
+    Args:
+        overrides: as typed on the command line, such as `lr=0.01`.
+    """
+    found = {
+        "command": shlex.join(["python", "run.py", *map(without_password, overrides)]),
+        "mlflow.source.name": "run.py",
+        "mlflow.source.type": "LOCAL",
+        "mlflow.user": _user(),
+    }
+    commit = _git("rev-parse", "HEAD")
+    if commit:
+        found["mlflow.source.git.commit"] = commit
+        found["git.dirty"] = str(bool(_git("status", "--porcelain"))).lower()
+    return found
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # no name for this number
+        return str(os.getuid())
+
+
+def _git(*arguments: str) -> str:
+    """What git says of the program's own checkout, or nothing."""
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.strip()
+
+
+def environment() -> str:
+    """The machine and every installed package, a line each."""
+    packages = {
+        f"{package.metadata['Name']}=={package.version}" for package in importlib.metadata.distributions()
+    }
+    machine = [
+        f"# python {platform.python_version()}",
+        f"# {platform.platform()}, {os.cpu_count()} cores",
+    ]
+    return "\n".join([*machine, *sorted(packages, key=str.lower)]) + "\n"

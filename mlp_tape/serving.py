@@ -1,0 +1,50 @@
+"""The trained network as MLflow loads and serves it: NumPy only, in a file of its own.
+
+MLflow copies this file into the logged model and runs it there, so it imports nothing of mlp_tape.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mlflow.models import set_model
+from mlflow.pyfunc.model import PythonModel
+
+ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {"relu": lambda h: np.maximum(h, 0)}
+
+
+class TapeModel(PythonModel):
+    """Scores of each class, from `weights.npz` and `network.json`."""
+
+    def load_context(self, context: Any) -> None:
+        """Reads w1, b1, w2, b2, ..., the activation and what images are divided by."""
+        with np.load(context.artifacts["weights"], allow_pickle=False) as archive:
+            self.params = dict(archive)
+        network = json.loads(Path(context.artifacts["network"]).read_text())
+        self.activation = ACTIVATIONS[network["activation"]]
+        self.scale = np.float32(network["scale"])
+
+    def predict(self, context: Any, model_input: np.ndarray, params: Any = None) -> np.ndarray:
+        """Computes the scores.
+
+        Args:
+            context: MLflow's.
+            model_input: images as in training, [n, ...]; uint8 where those were integers.
+            params: not used.
+
+        Returns:
+            float32 [n, classes]; the predicted class is the column of the highest.
+        """
+        h: np.ndarray = (
+            model_input.reshape(len(model_input), -1).astype(np.float32) / self.scale
+        )  # [n,28,28] -> [n,784]
+        depth = len(self.params) // 2
+        for layer in range(1, depth):
+            h = self.activation(h @ self.params[f"w{layer}"] + self.params[f"b{layer}"])
+        scores: np.ndarray = h @ self.params[f"w{depth}"] + self.params[f"b{depth}"]  # [n,128] -> [n,10]
+        return scores
+
+
+set_model(TapeModel())

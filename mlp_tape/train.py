@@ -1,0 +1,258 @@
+"""The training loop: the seed's step, run one by one or in compiled blocks."""
+
+import functools
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from mlp_tape.model import Activation, Loss, Params, forward, to_float
+from mlp_tape.optimizer import Grads, Optimizer, Updates
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a step is made of.
+
+    Attributes:
+        activation: between the layers.
+        loss: of labels [b] and logits [b, classes], a scalar.
+        optimizer: from gradients and learning rate to updates.
+        scale: what images are divided by.
+    """
+
+    activation: Activation
+    loss: Loss
+    optimizer: Optimizer
+    scale: float
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some steps that were run together.
+
+    Attributes:
+        epoch: from 0.
+        step: the first step's number in its epoch, from 0.
+        global_step: the first step's number in the run, from 0.
+        losses: float32 [n], each taken before the update of its step.
+        statistics: norms of the first step, by metric key: `params/w1/norm` before the update,
+            `grads/w1/norm`, and `updates/w1/ratio`, the norm of what was subtracted over that of w1.
+        seconds: how long it took.
+        ends_epoch: whether these were the last steps of their epoch.
+    """
+
+    epoch: int
+    step: int
+    global_step: int
+    losses: NDArray[np.float32]
+    statistics: dict[str, float]
+    seconds: float
+    ends_epoch: bool
+
+
+class PitfallError(TypeError):
+    """One of the two mistakes that the tape does not forgive."""
+
+
+def train_step(
+    params: Params, x: tf.Tensor, y: tf.Tensor, lr: tf.Tensor, recipe: Recipe
+) -> tuple[tf.Tensor, Grads, Updates]:
+    """Runs one step: forward, loss, gradients from the tape, update in place.
+
+    Args:
+        params: `tf.Variable`s, which are changed.
+        x: uint8 or float32 [b, ...].
+        y: int32 [b].
+        lr: float32 [].
+        recipe: what the step is made of.
+
+    Returns:
+        The loss before the update, the gradients, and what was subtracted.
+
+    Raises:
+        PitfallError: a parameter is no `tf.Variable`, or the loss does not depend on one.
+    """
+    check_variables(params)
+    x = to_float(x, recipe.scale)  # [b,28,28] -> [b,784]
+    with tf.GradientTape() as tape:  # records operations on tf.Variable, and on nothing else
+        logits = forward(params, x, recipe.activation)  # [b,784] -> [b,10]
+        loss = recipe.loss(y, logits)  # [b], [b,10] -> []
+    grads = tape.gradient(loss, params)
+    check_gradients(grads)
+    updates = recipe.optimizer(grads, lr)
+    for name, param in params.items():
+        param.assign_sub(updates[name])  # in place: the name goes on standing for the same tf.Variable
+    return loss, grads, updates
+
+
+def check_variables(params: Params) -> None:
+    """Refuses a parameter that is not a `tf.Variable`."""
+    for name, param in params.items():
+        if not isinstance(param, tf.Variable):
+            raise PitfallError(
+                f"{name} is a {type(param).__name__}, and the tape records tf.Variable only, so its gradient "
+                f"would be None. `{name} = {name} - lr * grad` makes a tf.Tensor of a tf.Variable: "
+                f"write {name}.assign_sub(lr * grad), and create it with tf.Variable(...)."
+            )
+
+
+def check_gradients(grads: dict[str, tf.Tensor | None]) -> None:
+    """Refuses a gradient that is None."""
+    for name, grad in grads.items():
+        if grad is None:
+            raise PitfallError(
+                f"the gradient of {name} is None: the loss was not computed from the tf.Variable {name} "
+                "inside the tape. Compute forward pass and loss within `with tf.GradientTape()`, from the "
+                "variable itself and not from a copy or a NumPy value of it."
+            )
+
+
+def run_steps(
+    params: Params,
+    xs: tf.Tensor,
+    ys: tf.Tensor,
+    lr: tf.Tensor,
+    first: tf.Tensor,
+    n: tf.Tensor,
+    recipe: Recipe,
+    most: int,
+) -> tuple[tf.Tensor, Grads, Updates]:
+    """Runs the steps `first` to `first + n - 1`.
+
+    Args:
+        params: `tf.Variable`s, which are changed.
+        xs: images in batches, [k, b, ...].
+        ys: labels in batches, int32 [k, b].
+        lr: float32 [].
+        first: int32 [], the first batch's number.
+        n: int32 [], how many steps, from 1 to `most`.
+        recipe: what a step is made of.
+        most: the length of the returned losses.
+
+    Returns:
+        The losses, float32 [most], of which the first n count; gradients and updates of the last step.
+    """
+
+    def step(i: tf.Tensor, losses: tf.TensorArray, *_: Any) -> tuple[Any, ...]:
+        x, y = tf.gather(xs, first + i), tf.gather(ys, first + i)  # [k,b,...] -> [b,...]
+        loss, grads, updates = train_step(params, x, y, lr, recipe)
+        return i + 1, losses.write(i, loss), grads, updates
+
+    none_yet = {name: tf.zeros_like(param) for name, param in params.items()}
+    start = (0, tf.TensorArray(tf.float32, most), none_yet, none_yet)
+    _, losses, grads, updates = tf.while_loop(lambda i, *_: i < n, step, start)
+    return losses.stack(), grads, updates
+
+
+@functools.cache
+def compiled_steps(recipe: Recipe, most: int) -> Callable[..., tuple[tf.Tensor, Grads, Updates]]:
+    """`run_steps` as one XLA call; compiled once for all runs of the same shapes and recipe.
+
+    `first` and `n` stay tensors, and the batches are picked by tf.gather: with tf.slice, XLA takes the
+    start for a constant and compiles anew for each.
+    """
+    return tf.function(  # type: ignore[no-any-return]
+        functools.partial(run_steps, recipe=recipe, most=most), jit_compile=True, autograph=False
+    )
+
+
+def train(
+    params: Params,
+    x: NDArray[Any],
+    y: NDArray[Any],
+    recipe: Recipe,
+    *,
+    lr: float,
+    batch_size: int,
+    epochs: int,
+    log_every: int = 100,
+    engine: str = "compiled",
+    shuffle_seed: int | None = None,
+) -> Iterator[Block]:
+    """Trains, and yields after every block of at most `log_every` steps.
+
+    A block begins at the steps 0, log_every, 2 * log_every, ... of an epoch and ends with it, the
+    smaller last batch included. Between blocks, `params` hold the state after all steps so far.
+
+    Args:
+        params: as from `init_params`; changed in place.
+        x: uint8 or float32 [n, ...].
+        y: int32 [n].
+        recipe: what a step is made of.
+        lr: learning rate, above 0.
+        batch_size: images a step.
+        epochs: how often all images are gone through.
+        log_every: steps in a block, at the most.
+        engine: `compiled` or `eager`.
+        shuffle_seed: None for the given order; else the order is a pure function of it and the epoch.
+    """
+    check_variables(params)
+    n_full = len(x) // batch_size
+    steps_per_epoch = -(-len(x) // batch_size)
+    most = min(log_every, max(n_full, 1))
+    steps = (
+        compiled_steps(recipe, most)
+        if engine == "compiled"
+        else functools.partial(run_steps, recipe=recipe, most=most)
+    )
+    rate = tf.constant(lr, tf.float32)
+    x_all, y_all = tf.constant(x), tf.constant(y)
+    full, rest = _batches(x_all, y_all, batch_size)
+
+    for epoch in range(epochs):
+        if shuffle_seed is not None:
+            order = np.random.default_rng([shuffle_seed, epoch]).permutation(len(x))
+            full, rest = _batches(tf.gather(x_all, order), tf.gather(y_all, order), batch_size)
+        for start in range(0, steps_per_epoch, log_every):
+            stop = min(start + log_every, steps_per_epoch)
+            began = time.perf_counter()
+            statistics = {f"params/{name}/norm": _norm(param) for name, param in params.items()}
+            losses: list[NDArray[np.float32]] = []
+            # The first step on its own, for its gradients; then the others; then the smaller last batch.
+            cuts = sorted({start, start + 1, min(max(start + 1, n_full), stop), stop})
+            for a, b in itertools.pairwise(cuts):
+                batches, first = (full, a) if a < n_full else (rest, a - n_full)
+                some, grads, updates = steps(params, *batches, rate, tf.constant(first), tf.constant(b - a))
+                losses.append(some.numpy()[: b - a])
+                if a == start:
+                    statistics |= _statistics(statistics, grads, updates)
+            yield Block(
+                epoch=epoch,
+                step=start,
+                global_step=epoch * steps_per_epoch + start,
+                losses=np.concatenate(losses),
+                statistics=statistics,
+                seconds=time.perf_counter() - began,
+                ends_epoch=stop == steps_per_epoch,
+            )
+
+
+def _batches(
+    x: tf.Tensor, y: tf.Tensor, size: int
+) -> tuple[tuple[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
+    """The full batches [k, size, ...] and the rest [1, r, ...], without copying."""
+    n = len(x) // size * size
+    full, rest = (
+        (tf.reshape(x[:n], [-1, size, *x.shape[1:]]), tf.reshape(y[:n], [-1, size])),
+        (x[n:][None], y[n:][None]),
+    )
+    return full, rest
+
+
+def _norm(tensor: tf.Tensor) -> float:
+    return float(np.linalg.norm(tensor.numpy()))
+
+
+def _statistics(norms: dict[str, float], grads: Grads, updates: Updates) -> dict[str, float]:
+    """The gradients' norms, and the updates' over the parameters'; a parameter of zeros has no ratio."""
+    statistics = {f"grads/{name}/norm": _norm(grad) for name, grad in grads.items()}
+    for name, update in updates.items():
+        if norms[f"params/{name}/norm"] > 0:
+            statistics[f"updates/{name}/ratio"] = _norm(update) / norms[f"params/{name}/norm"]
+    return statistics
