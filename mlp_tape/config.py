@@ -218,6 +218,6 @@ def flat(settings: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield f"{prefix}{rule.name}", value
 
 
-def without_password(text: str) -> str:
+def without_password(text: str, instead: str = "***@") -> str:
     """Any text, with `***` for the user and password of each URI in it."""
-    return re.sub(r"(?<=://)[^/\s]+@", "***@", text)
+    return re.sub(r"(?<=://)[^/\s]+@", instead, text)

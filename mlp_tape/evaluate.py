@@ -8,7 +8,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from mlp_tape.model import Params, forward, to_float
-from mlp_tape.train import Recipe
+from mlp_tape.step import Recipe
 
 ROWS = 2_000  # in one go, so that the float copy of the images stays small
 

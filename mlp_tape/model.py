@@ -66,7 +66,7 @@ def mse(y: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     Returns:
         float32 [], (1 / (b * classes)) * sum of (one_hot(y) - logits)^2.
     """
-    y_onehot = tf.one_hot(y, depth=logits.shape[1])  # [b] -> [b,10]
+    y_onehot = tf.one_hot(y, depth=logits.shape[1], dtype=logits.dtype)  # [b] -> [b,10]
     return tf.reduce_mean(tf.square(y_onehot - logits))
 
 

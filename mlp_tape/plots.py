@@ -11,24 +11,23 @@ BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#999999"  # Okabe and Ito's colours,
 
 
 def learning_curve(
-    path: Path, losses: NDArray[Any], steps_per_epoch: int, test_losses: list[float], accuracies: list[float]
+    path: Path, losses: NDArray[Any], test_losses: list[float], accuracies: list[float]
 ) -> None:
     """Draws the loss of each step, smoothed too, and the test loss and accuracy of each epoch.
 
     Args:
         path: of the PNG.
         losses: [steps].
-        steps_per_epoch: for the place of the test values.
         test_losses: one an epoch.
         accuracies: one an epoch, 0 to 1.
     """
     figure = Figure(figsize=(8, 6), layout="constrained")
     top, bottom = figure.subplots(2, sharex=True)
-    ends = steps_per_epoch * np.arange(1, len(accuracies) + 1) - 1
+    ends = len(losses) // len(accuracies) * np.arange(1, len(accuracies) + 1) - 1
     top.plot(losses, color=GREY, linewidth=0.5, label="training, each step")
     window = max(1, min(100, len(losses) // 10))
     smooth = np.convolve(losses, np.ones(window) / window, mode="valid")
-    top.plot(np.arange(window - 1, len(losses)), smooth, color=BLUE, label=f"mean of {window} steps")
+    top.plot(np.arange(len(smooth)) + (window - 1) / 2, smooth, color=BLUE, label=f"mean of {window} steps")
     top.plot(ends, test_losses, "o-", color=ORANGE, label="test")
     top.set(ylabel="loss")
     top.legend()

@@ -4,16 +4,16 @@ import contextlib
 import logging
 import os
 import shlex
-import threading
-import time
+import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from mlp_tape.config import TrackingSettings, without_password
+from mlp_tape.delivery import Delivery
 from mlp_tape.errors import TrackingError
-from mlp_tape.journal import Journal
+from mlp_tape.journal import Journal, Row
 
 # Read by MLflow when it is imported, or at each request.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -22,49 +22,22 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")  # seconds
 
 import filelock
-import mlflow
+import mlflow.pyfunc
 import numpy as np
-from mlflow.entities import Metric, Param, RunTag
+from mlflow.entities import LoggedModelOutput, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
 from numpy.typing import NDArray
 
-BATCH = 1_000  # rows a request: the most that MLflow takes
-PAUSE = 1.0  # seconds between two looks into the journal
-LONGEST_PAUSE = 30.0  # seconds between two tries while the store does not answer
 AT_THE_END = 60.0  # seconds to deliver what is left when the run is over
 
 for name in ("mlflow", "alembic"):
     logging.getLogger(name).setLevel(logging.ERROR)
 
 
-class Tracker(Protocol):
-    """Where a run is recorded."""
-
-    link: str
-
-    def artifact(self, path: Path, directory: str | None = None) -> None:
-        """Keeps a file."""
-
-    def model(self, files: dict[str, Path], example: NDArray[Any], n_classes: int, step: int) -> None:
-        """Keeps the trained network in a form that can be loaded and served."""
-
-
-class Untracked:
-    """The tracker of `tracking.enabled=false`: the run's own directory has to do."""
-
-    link = ""
-
-    def artifact(self, path: Path, directory: str | None = None) -> None:
-        """Does nothing."""
-
-    def model(self, files: dict[str, Path], example: NDArray[Any], n_classes: int, step: int) -> None:
-        """Does nothing."""
-
-
 class MlflowRun:
-    """One run in an MLflow store.
+    """One run in an MLflow store; a Tracker.
 
     Args:
         uri: of the store.
@@ -80,7 +53,6 @@ class MlflowRun:
         try:
             with _alone(uri):
                 self._client = mlflow.MlflowClient(uri)
-                mlflow.set_tracking_uri(uri)
                 self.experiment_id = self._experiment(experiment)
             self.run_id = self._client.create_run(self.experiment_id, run_name=name).info.run_id
         except Exception as error:
@@ -90,23 +62,19 @@ class MlflowRun:
                 "start it, or give tracking.uri=... or tracking.enabled=false",
             ) from error
         server = uri.rstrip("/") if uri.startswith("http") else "http://127.0.0.1:5000"
-        self.link = without_password(
-            f"{server}/#/experiments/{self.experiment_id}/runs/{self.run_id}/model-metrics"
+        self.link = (
+            f"{without_password(server, instead='')}/#/experiments/{self.experiment_id}"
+            f"/runs/{self.run_id}/model-metrics"
             "?workflowType=machine_learning"  # without it, the page stands in the UI's GenAI half
         )
-        self._delivery = _Delivery(self._client, self.run_id, journal)
+        self._delivery = Delivery(journal, self._send)
 
     def _experiment(self, name: str) -> str:
         found = self._client.get_experiment_by_name(name)
         if found:
             return str(found.experiment_id)
         try:
-            # The tag makes the UI open the experiment in its view of training runs.
-            return str(
-                self._client.create_experiment(
-                    name, tags={"mlflow.experimentKind": "custom_model_development"}
-                )
-            )
+            return str(self._client.create_experiment(name))
         except MlflowException:
             made_meanwhile = self._client.get_experiment_by_name(name)
             if made_meanwhile is None:
@@ -126,36 +94,53 @@ class MlflowRun:
         """Keeps a file with the run, in a directory of its artifacts."""
         self._client.log_artifact(self.run_id, str(path), directory)
 
-    def model(self, files: dict[str, Path], example: NDArray[Any], n_classes: int, step: int) -> None:
-        """Logs the trained network as the MLflow model `model`.
+    def model(
+        self, files: dict[str, Path], example: NDArray[Any], n_classes: int, results: list[Row]
+    ) -> None:
+        """Logs the trained network as the MLflow model `model`, so that `runs:/RUN_ID/model` loads it.
 
         Args:
             files: what `serving.py` reads, by the name that it knows it under.
             example: some images, [n, ...], of the dtype and shape that the model takes.
             n_classes: the number of scores.
-            step: the last global step.
+            results: the metrics that are the model's, already journalled.
         """
-        mlflow.set_experiment(experiment_id=self.experiment_id)
+        step = results[-1].step
+        logged = self._client.create_logged_model(self.experiment_id, "model", source_run_id=self.run_id)
         inputs = TensorSpec(example.dtype, (-1, *example.shape[1:]))
         scores = TensorSpec(np.dtype("float32"), (-1, n_classes))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            Model.log(
-                artifact_path=None,
-                name="model",
-                flavor=mlflow.pyfunc,
-                run_id=self.run_id,
-                step=step,
+        with tempfile.TemporaryDirectory() as parent, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # proposes an input example that MLflow would then run
+            mlflow.pyfunc.save_model(
+                f"{parent}/model",
                 python_model=str(Path(__file__).with_name("serving.py")),
                 artifacts={name: str(file) for name, file in files.items()},
                 signature=ModelSignature(Schema([inputs]), Schema([scores])),
-                pip_requirements=[f"mlflow=={mlflow.__version__}", "numpy"],
+                pip_requirements=[f"mlflow=={mlflow.__version__}", f"numpy=={np.__version__}"],
+                mlflow_model=Model(run_id=self.run_id, model_id=logged.model_id),
             )
+            self._client.log_model_artifacts(logged.model_id, f"{parent}/model")
+        self._client.finalize_logged_model(logged.model_id, "READY")
+        self._client.log_outputs(self.run_id, [LoggedModelOutput(logged.model_id, step)])
+        metrics = [
+            Metric(row.key, row.value, row.timestamp, row.step, logged.model_id, run_id=self.run_id)
+            for row in results
+        ]
+        self._client.log_batch(self.run_id, metrics=metrics)
+
+    def _send(self, rows: list[Row]) -> None:
+        metrics = [Metric(row.key, row.value, row.timestamp, row.step) for row in rows]
+        self._client.log_batch(self.run_id, metrics=metrics)
 
     def close(self, status: str, reason: str = "") -> None:
         """Delivers what is left and sets the status: FINISHED, FAILED or KILLED."""
         try:
-            self._delivery.finish(AT_THE_END)
+            undelivered = self._delivery.finish(AT_THE_END)
+            if undelivered:
+                raise TrackingError(
+                    without_password(f"MLflow did not take the last rows: {undelivered}"),
+                    "they are kept in journal.jsonl in the run's directory",
+                )
         finally:
             if reason:
                 self._client.set_tag(self.run_id, "reason", without_password(reason)[:5000])
@@ -164,60 +149,10 @@ class MlflowRun:
 
 def _alone(uri: str) -> contextlib.AbstractContextManager[Any]:
     """Lets one process at a time open a sqlite store: several that make its tables together fail."""
-    if not uri.startswith("sqlite:///"):
+    file = Path(uri.removeprefix("sqlite:///"))
+    if not uri.startswith("sqlite:///") or not file.parent.is_dir():
         return contextlib.nullcontext()
-    return filelock.FileLock(f"{uri.removeprefix('sqlite:///')}.lock", timeout=60)
-
-
-class _Delivery(threading.Thread):
-    """Sends the journal's rows to MLflow, in batches, and tries again where that fails."""
-
-    def __init__(self, client: mlflow.MlflowClient, run_id: str, journal: Journal) -> None:
-        super().__init__(name="mlflow-delivery", daemon=True)
-        self._client, self._run_id, self._journal = client, run_id, journal
-        self._over = threading.Event()
-        self._deadline = float("inf")
-        self._error: Exception | None = None
-
-    def run(self) -> None:
-        pause = PAUSE
-        while True:
-            over = self._over.is_set()  # asked before the look, so that no row can come after the last look
-            rows, position = self._journal.unsent(BATCH)
-            if rows:
-                try:
-                    metrics = [Metric(row.key, row.value, row.timestamp, row.step) for row in rows]
-                    self._client.log_batch(self._run_id, metrics=metrics)
-                except Exception as error:
-                    self._error = error
-                    if time.monotonic() + pause > self._deadline:
-                        return
-                    time.sleep(pause) if over else self._over.wait(pause)
-                    pause = min(2 * pause, LONGEST_PAUSE)
-                else:
-                    self._journal.acknowledge(position)
-                    self._error, pause = None, PAUSE
-            elif over:
-                return
-            else:
-                self._over.wait(PAUSE)
-
-    def finish(self, seconds: float) -> None:
-        """Waits until all is delivered, at most so long.
-
-        Raises:
-            TrackingError: some rows were not; they are in the journal.
-        """
-        if not self.is_alive():
-            return
-        self._deadline = time.monotonic() + seconds
-        self._over.set()
-        self.join(seconds)
-        if self.is_alive() or self._error:
-            raise TrackingError(
-                without_password(f"MLflow did not take the last rows: {self._error or 'no answer'}"),
-                f"they are kept in {self._journal.path}",
-            )
+    return filelock.FileLock(f"{file}.lock", timeout=60)
 
 
 def default_uri() -> str:
@@ -242,11 +177,8 @@ def open_run(
     name: str | None,
     params: dict[str, Any],
     tags: dict[str, str],
-) -> Iterator[Tracker]:
+) -> Iterator[MlflowRun]:
     """Opens a run and closes it as what it was: FINISHED, FAILED on an error, KILLED when stopped."""
-    if not settings.enabled:
-        yield Untracked()
-        return
     run = MlflowRun(settings.uri or default_uri(), settings.experiment, journal, name)
     try:
         run.begin(params, tags)
@@ -254,7 +186,7 @@ def open_run(
     except Exception as error:
         run.close("FAILED", reason=f"{type(error).__name__}: {error}")
         raise
-    except BaseException as stop:  # Ctrl-C, SIGTERM
-        run.close("KILLED", reason=type(stop).__name__)
+    except BaseException as stop:
+        run.close("KILLED", reason="SIGINT" if isinstance(stop, KeyboardInterrupt) else "SIGTERM")
         raise
     run.close("FINISHED")

@@ -1,4 +1,4 @@
-"""The training loop: the seed's step, run one by one or in compiled blocks."""
+"""The training loop: the step, run one by one or in compiled blocks."""
 
 import functools
 import itertools
@@ -11,25 +11,9 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from mlp_tape.model import Activation, Loss, Params, forward, to_float
-from mlp_tape.optimizer import Grads, Optimizer, Updates
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """What a step is made of.
-
-    Attributes:
-        activation: between the layers.
-        loss: of labels [b] and logits [b, classes], a scalar.
-        optimizer: from gradients and learning rate to updates.
-        scale: what images are divided by.
-    """
-
-    activation: Activation
-    loss: Loss
-    optimizer: Optimizer
-    scale: float
+from mlp_tape.model import Params
+from mlp_tape.optimizer import Grads, Updates
+from mlp_tape.step import Recipe, check_variables, train_step
 
 
 @dataclass(frozen=True)
@@ -54,63 +38,6 @@ class Block:
     statistics: dict[str, float]
     seconds: float
     ends_epoch: bool
-
-
-class PitfallError(TypeError):
-    """One of the two mistakes that the tape does not forgive."""
-
-
-def train_step(
-    params: Params, x: tf.Tensor, y: tf.Tensor, lr: tf.Tensor, recipe: Recipe
-) -> tuple[tf.Tensor, Grads, Updates]:
-    """Runs one step: forward, loss, gradients from the tape, update in place.
-
-    Args:
-        params: `tf.Variable`s, which are changed.
-        x: uint8 or float32 [b, ...].
-        y: int32 [b].
-        lr: float32 [].
-        recipe: what the step is made of.
-
-    Returns:
-        The loss before the update, the gradients, and what was subtracted.
-
-    Raises:
-        PitfallError: a parameter is no `tf.Variable`, or the loss does not depend on one.
-    """
-    check_variables(params)
-    x = to_float(x, recipe.scale)  # [b,28,28] -> [b,784]
-    with tf.GradientTape() as tape:  # records operations on tf.Variable, and on nothing else
-        logits = forward(params, x, recipe.activation)  # [b,784] -> [b,10]
-        loss = recipe.loss(y, logits)  # [b], [b,10] -> []
-    grads = tape.gradient(loss, params)
-    check_gradients(grads)
-    updates = recipe.optimizer(grads, lr)
-    for name, param in params.items():
-        param.assign_sub(updates[name])  # in place: the name goes on standing for the same tf.Variable
-    return loss, grads, updates
-
-
-def check_variables(params: Params) -> None:
-    """Refuses a parameter that is not a `tf.Variable`."""
-    for name, param in params.items():
-        if not isinstance(param, tf.Variable):
-            raise PitfallError(
-                f"{name} is a {type(param).__name__}, and the tape records tf.Variable only, so its gradient "
-                f"would be None. `{name} = {name} - lr * grad` makes a tf.Tensor of a tf.Variable: "
-                f"write {name}.assign_sub(lr * grad), and create it with tf.Variable(...)."
-            )
-
-
-def check_gradients(grads: dict[str, tf.Tensor | None]) -> None:
-    """Refuses a gradient that is None."""
-    for name, grad in grads.items():
-        if grad is None:
-            raise PitfallError(
-                f"the gradient of {name} is None: the loss was not computed from the tf.Variable {name} "
-                "inside the tape. Compute forward pass and loss within `with tf.GradientTape()`, from the "
-                "variable itself and not from a copy or a NumPy value of it."
-            )
 
 
 def run_steps(
@@ -246,7 +173,8 @@ def _batches(
 
 
 def _norm(tensor: tf.Tensor) -> float:
-    return float(np.linalg.norm(tensor.numpy()))
+    with np.errstate(over="ignore"):  # of a run that diverges
+        return float(np.linalg.norm(tensor.numpy()))
 
 
 def _statistics(norms: dict[str, float], grads: Grads, updates: Updates) -> dict[str, float]:

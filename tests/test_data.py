@@ -1,0 +1,209 @@
+"""Every data set is what it says, wrong files are refused, and MNIST is found on any machine."""
+
+import functools
+import hashlib
+import http.server
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mlp_tape import data, sources
+from mlp_tape.data import Dataset
+from mlp_tape.errors import DataError
+
+
+def arrays(**changes: np.ndarray) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return {
+        "x_train": rng.integers(0, 256, (20, 28, 28)).astype(np.uint8),
+        "y_train": np.arange(20) % 10,
+        "x_test": rng.integers(0, 256, (10, 28, 28)).astype(np.uint8),
+        "y_test": np.arange(10),
+    } | changes
+
+
+def saved(path: Path, **changes: np.ndarray) -> str:
+    np.savez(path, **arrays(**changes))
+    return str(path)
+
+
+def test_mnist_5k_holds_500_images_of_each_digit_the_same_share_in_both_splits(mnist_5k: Dataset) -> None:
+    assert mnist_5k.x_train.shape == (4000, 28, 28)
+    assert mnist_5k.x_test.shape == (1000, 28, 28)
+    assert mnist_5k.x_train.dtype == np.uint8
+    assert mnist_5k.y_train.dtype == np.int32
+    np.testing.assert_array_equal(np.bincount(mnist_5k.y_train), [400] * 10)
+    np.testing.assert_array_equal(np.bincount(mnist_5k.y_test), [100] * 10)
+    assert mnist_5k.scale == 255
+
+
+def test_mnist_5k_is_real_mnist(mnist_5k: Dataset, mnist_npz: str) -> None:
+    mnist = data.load("mnist", mnist_npz)
+    known = {image.tobytes(): label for image, label in zip(mnist.x_train, mnist.y_train, strict=True)}
+    assert all(known[x.tobytes()] == y for x, y in zip(mnist_5k.x_train, mnist_5k.y_train, strict=True))
+
+
+def test_digits_are_8_by_8_from_0_to_16() -> None:
+    digits = data.load("digits")
+    assert digits.x_train.shape == (1437, 8, 8)
+    assert digits.x_test.shape == (360, 8, 8)
+    assert digits.x_train.max() == digits.scale == 16
+    assert digits.n_classes == 10
+
+
+def test_full_mnist_is_what_the_seed_prints(mnist_npz: str) -> None:
+    mnist = data.load("mnist", mnist_npz)
+    assert mnist.x_train.shape == (60_000, 28, 28)
+    assert mnist.y_train.shape == (60_000,)
+    assert (mnist.x_train.min(), mnist.x_train.max()) == (0, 255)
+    assert (mnist.y_train.min(), mnist.y_train.max()) == (0, 9)
+
+
+def test_ones_own_arrays_decide_the_networks_ends(tmp_path: Path) -> None:
+    path = saved(
+        tmp_path / "own.npz",
+        x_train=np.ones((6, 5), np.float64),
+        y_train=np.array([0, 1, 2, 0, 1, 2]),
+        x_test=np.ones((2, 5), np.float64),
+        y_test=np.array([3, 0], np.uint8),
+    )
+    own = data.load("arrays", path)
+    assert (own.n_features, own.n_classes, own.scale) == (5, 4, 1.0)
+    assert own.x_train.dtype == np.float32
+
+
+def test_one_pixel_changes_the_sha256(tmp_path: Path) -> None:
+    x = arrays()["x_train"]
+    first = data.load("arrays", saved(tmp_path / "a.npz"))
+    x[0, 0, 0] ^= 1
+    assert data.load("arrays", saved(tmp_path / "b.npz", x_train=x)).sha256 != first.sha256
+    assert data.load("arrays", saved(tmp_path / "c.npz")).sha256 == first.sha256
+
+
+BAD_ARRAYS = {
+    "labels below 0": {"y_train": np.arange(20) - 1},
+    "labels as floats": {"y_train": np.zeros(20)},
+    "labels of rank 2": {"y_train": np.zeros((20, 1), int)},
+    "a label too few": {"y_train": np.arange(19) % 10},
+    "one class": {"y_train": np.zeros(20, int), "y_test": np.zeros(10, int)},
+    "NaN": {"x_train": np.full((20, 28, 28), np.nan), "x_test": np.zeros((10, 28, 28))},
+    "integers above 255": {"x_train": np.full((20, 28, 28), 256), "x_test": np.zeros((10, 28, 28), int)},
+    "other sizes": {"x_test": np.zeros((10, 28, 27), np.uint8)},
+    "other dtypes": {"x_test": np.zeros((10, 28, 28), np.float32)},
+    "text": {"x_train": np.full((20, 2), "a"), "x_test": np.full((10, 2), "a")},
+    "no images": {"x_test": np.zeros((0, 28, 28), np.uint8), "y_test": np.zeros(0, int)},
+    "rank 1": {"x_train": np.zeros(20, np.uint8), "x_test": np.zeros(10, np.uint8)},
+    "objects": {"x_train": np.array([{}] * 20, dtype=object)},
+}
+
+
+@pytest.mark.parametrize("changes", BAD_ARRAYS.values(), ids=BAD_ARRAYS.keys())
+def test_arrays_that_no_network_can_learn_are_refused(tmp_path: Path, changes: dict) -> None:
+    with pytest.raises(DataError) as caught:
+        data.load("arrays", saved(tmp_path / "bad.npz", **changes))
+    assert caught.value.hint
+
+
+def test_files_that_are_no_npz_are_refused(tmp_path: Path) -> None:
+    whole = Path(saved(tmp_path / "whole.npz")).read_bytes()
+    files = {"empty": b"", "text": b"hello", "truncated": whole[:5000], "pickle": b"\x80\x04]\x94."}
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    np.savez(tmp_path / "keys.npz", x=np.zeros(3))
+    np.save(tmp_path / "single.npy", np.zeros(3))
+    for name in [*files, "keys.npz", "single.npy", "nowhere.npz", "."]:
+        with pytest.raises(DataError, match=r"is not there|cannot be read|has no x_train"):
+            data.load("mnist", str(tmp_path / name))
+
+
+def test_arrays_without_a_path_are_refused() -> None:
+    with pytest.raises(DataError, match="needs a file"):
+        data.load("arrays")
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A real web server on the loopback in place of the downloads' host, and an empty cache."""
+    served = tmp_path / "site"
+    served.mkdir()
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(served))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setattr(sources, "HOST", f"http://127.0.0.1:{server.server_port}/")
+    monkeypatch.setattr(sources, "TIMEOUT", (1.0, 1.0))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    yield served
+    server.shutdown()
+    server.server_close()
+
+
+def test_mnist_is_downloaded_once_and_then_taken_from_the_cache(
+    site: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = Path(saved(site / "mnist.npz"))
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    monkeypatch.setattr(sources, "MNIST", ("mnist.npz", f"sha256:{digest}"))
+    said: list[str] = []
+    first = data.load("mnist", offline="error", say=said.append)
+    path.unlink()
+    again = data.load("mnist", offline="error", say=said.append)
+    assert first.name == again.name == "mnist"
+    assert first.sha256 == again.sha256
+    assert said == [f"downloading {sources.HOST}mnist.npz"]
+
+
+def test_kerass_own_cache_is_used(site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    of_keras = tmp_path / ".keras" / "datasets"
+    of_keras.mkdir(parents=True)
+    digest = hashlib.sha256(Path(saved(of_keras / "mnist.npz")).read_bytes()).hexdigest()
+    monkeypatch.setattr(sources, "MNIST", ("mnist.npz", f"sha256:{digest}"))
+    assert data.load("mnist", offline="error").name == "mnist"
+
+
+def test_a_download_of_other_content_is_not_used(site: Path) -> None:
+    saved(site / "mnist.npz")  # the published checksum is another one
+    found = data.load("mnist")
+    assert found.name == "mnist_5k"
+    assert "download failed (ValueError)" in found.warning
+    assert not list(sources.cache_directory().glob("*.npz"))
+
+
+def test_without_mnist_the_subset_is_named_and_warned_of(site: Path) -> None:
+    found = data.load("mnist")
+    assert found.name == "mnist_5k"
+    assert "5,000 MNIST images" in found.warning
+    with pytest.raises(DataError, match="download failed"):
+        data.load("mnist", offline="error")
+
+
+def test_a_host_that_does_not_answer_is_given_up(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts, and says nothing
+        monkeypatch.setattr(sources, "HOST", f"http://127.0.0.1:{silent.getsockname()[1]}/")
+        assert "download failed" in data.load("mnist").warning
+
+
+def test_fashion_mnist_is_read_from_its_four_files(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import gzip
+
+    expected, files = arrays(), {}
+    for key, (name, _) in sources.FASHION_MNIST.items():
+        content = expected[key].astype(np.uint8)
+        raw = gzip.compress(b"\0" * sources.IDX_HEADER[key[0]] + content.tobytes())
+        (site / name).write_bytes(raw)
+        files[key] = (name, f"md5:{hashlib.md5(raw).hexdigest()}")
+    monkeypatch.setattr(sources, "FASHION_MNIST", files)
+    found = data.load("fashion_mnist")
+    np.testing.assert_array_equal(found.x_train, expected["x_train"])
+    np.testing.assert_array_equal(found.y_test, expected["y_test"])
+
+
+def test_fashion_mnist_that_cannot_be_had_is_an_error(site: Path) -> None:
+    with pytest.raises(DataError, match="Fashion-MNIST is not in the cache"):
+        data.load("fashion_mnist")

@@ -1,0 +1,169 @@
+"""`run.py` as a person types it: what comes back on the screen, as exit code and in MLflow."""
+
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import mlflow
+import pytest
+
+from conftest import ROOT, Run
+
+NOISE = re.compile(r"oneDNN|cuda|absl|INFO|alembic|Traceback|UserWarning", re.IGNORECASE)
+
+
+def runs_in(directory: Path) -> list[mlflow.entities.Run]:
+    client = mlflow.MlflowClient(f"sqlite:///{directory / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("mlp_tape")
+    assert experiment is not None
+    return list(client.search_runs([experiment.experiment_id]))
+
+
+def test_the_first_command_works_without_network_cache_or_settings(run_py: Run, tmp_path: Path) -> None:
+    done = run_py(tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "WARNING  Training on the 5,000 MNIST images of mnist_5k instead" in done.stderr
+    assert not NOISE.search(done.stdout + done.stderr)
+    for line in (
+        "x      (4000, 28, 28) float32, min 0.0, max 1.0",
+        "y      (4000,) int32, min 0, max 9",
+        "batch  (128, 28, 28) (128,)",
+    ):
+        assert line in done.stdout
+    assert len(re.findall(r"^epoch \d  step 0  loss 0\.\d{6}$", done.stdout, re.M)) == 10
+    assert re.search(r"^test accuracy 0\.\d{4} after 10 epochs, \d+\.\d s in all$", done.stdout, re.M)
+    (run,) = runs_in(tmp_path)
+    assert run.data.params["dataset.name"] == "mnist_5k"
+    assert f"/#/experiments/1/runs/{run.info.run_id}/model-metrics" in done.stdout
+    (directory,) = (tmp_path / "outputs").glob("*/*")
+    log = (directory / "console.log").read_text()
+    assert all(line in log for line in done.stdout.splitlines())
+
+
+def test_a_sweep_of_two_makes_two_runs_named_by_what_was_swept(run_py: Run, tmp_path: Path) -> None:
+    done = run_py(tmp_path, "-m", "lr=0.1,0.2", "dataset=digits", "epochs=1")
+    assert done.returncode == 0, done.stderr
+    runs = runs_in(tmp_path)
+    assert {run.data.params["lr"] for run in runs} == {"0.1", "0.2"}
+    assert all(run.info.status == "FINISHED" for run in runs)
+    assert len(list((tmp_path / "multirun").glob("*/*/*/weights.npz"))) == 2
+
+
+def test_two_runs_started_at_once_on_a_fresh_database_are_both_recorded(
+    offline: dict[str, str], tmp_path: Path
+) -> None:
+    command = [sys.executable, str(ROOT / "run.py"), "dataset=digits", "epochs=1"]
+    both = [subprocess.Popen(command, cwd=tmp_path, env=offline) for _ in range(2)]
+    assert [one.wait(300) for one in both] == [0, 0]
+    assert [run.info.status for run in runs_in(tmp_path)] == ["FINISHED", "FINISHED"]
+    assert len(list((tmp_path / "outputs").glob("*/*"))) == 2
+
+
+REFUSED = [
+    (["lrr=0.01"], "unknown setting: lrr", "did you mean lr=... ?"),
+    (["+lrr=0.01"], "unknown setting: lrr", "did you mean lr=... ?"),
+    (["++lrr=0.01"], "unknown setting: lrr", "did you mean lr=... ?"),
+    (["-m", "lrr=1,2"], "unknown setting: lrr", "did you mean lr=... ?"),
+    (["-m", "+lrr=1,2"], "unknown setting: lrr", "did you mean lr=... ?"),
+    (["lr=-1"], "lr=-1: expected a finite number above 0", "type for example lr=0.001"),
+    (["-m", "lr=0.1,-1"], "lr=-1: expected a finite number above 0", "type for example lr=0.001"),
+    (["model.hidden_sizes=[0]"], "model.hidden_sizes=[0]: expected", "model.hidden_sizes=[256,128]"),
+    (["batch_size=0"], "batch_size=0: expected a whole number from 1", "type for example batch_size=128"),
+    (["dataset=nope"], "dataset=nope: expected one of: arrays, digits", "type for example dataset=arrays"),
+    (["experiment=tuned"], "experiment is not among the defaults", "type +experiment=..."),
+    (["lr=0.1,0.2"], "Ambiguous value for argument 'lr=0.1,0.2'", "run.py -m"),
+    (["lr=["], "cannot read lr=[", "quote it"),
+    (["model=3"], "Config group override must be a string", "--help"),
+    (["~lr"], "lr has no value", "type lr=..."),
+]
+
+
+@pytest.mark.parametrize(("arguments", "what", "hint"), REFUSED, ids=[" ".join(case[0]) for case in REFUSED])
+def test_a_wrong_command_is_answered_in_two_lines_and_starts_nothing(
+    run_py: Run, tmp_path: Path, arguments: list[str], what: str, hint: str
+) -> None:
+    done = run_py(tmp_path, *arguments)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    first, second = done.stderr.splitlines()
+    assert first.startswith(f"error: {what}")
+    assert hint in second
+    assert not list(tmp_path.iterdir())
+
+
+def test_bad_data_are_refused_before_a_run_is_opened(run_py: Run, tmp_path: Path) -> None:
+    done = run_py(tmp_path, "dataset.path=nowhere.npz")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[0] == f"error: {tmp_path / 'nowhere.npz'} is not there"
+    assert not (tmp_path / "mlflow.db").exists()
+
+
+def test_the_settings_are_checked_before_tensorflow_or_mlflow_is_imported() -> None:
+    probe = (
+        "import sys; from pathlib import Path; from mlp_tape.cli import main\n"
+        "sys.argv = ['run.py', 'lr=-1']\n"
+        "try: main(Path('conf').resolve())\n"
+        "except SystemExit as end: assert end.code == 2\n"
+        "print([name for name in ('tensorflow', 'mlflow', 'numpy', 'matplotlib') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", probe], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_help_is_our_own_text(run_py: Run, tmp_path: Path) -> None:
+    done = run_py(tmp_path, "--help")
+    assert done.returncode == 0
+    assert done.stdout.startswith("Trains a multilayer perceptron on MNIST with bare tensors")
+    assert "python run.py +experiment=tuned" in done.stdout
+    assert "dataset: arrays, digits, fashion_mnist, mnist, mnist_5k" in done.stdout
+
+
+def test_tab_completes_groups_and_settings(run_py: Run, tmp_path: Path) -> None:
+    assert "hydra_bash_completion" in run_py(tmp_path, "-sc", "install=bash").stdout
+    for typed, expected in {"dataset=mni": "dataset=mnist dataset=mnist_5k", "batch": "batch_size="}.items():
+        line = f"python run.py {typed}"
+        done = run_py(tmp_path, "-sc", "query=bash", COMP_LINE=line, COMP_POINT=str(len(line)))
+        assert done.stdout.strip() == expected
+
+
+def test_the_mlflow_uri_of_the_environment_is_honoured(run_py: Run, tmp_path: Path) -> None:
+    other = tmp_path / "other.db"
+    done = run_py(tmp_path, "dataset=digits", "epochs=1", MLFLOW_TRACKING_URI=f"sqlite:///{other}")
+    assert done.returncode == 0, done.stderr
+    assert other.exists()
+    assert not (tmp_path / "mlflow.db").exists()
+    assert f"mlflow ui --backend-store-uri sqlite:///{other}" in done.stdout
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_closes_the_run_as_killed(
+    offline: dict[str, str], tmp_path: Path, number: int, code: int
+) -> None:
+    """On a terminal, where a progress bar is drawn too."""
+    screen, terminal = pty.openpty()
+    command = [sys.executable, str(ROOT / "run.py"), "dataset=digits", "epochs=1000000", "log_every=10"]
+    program = subprocess.Popen(
+        command, cwd=tmp_path, env=offline | {"TERM": "xterm"}, stdout=terminal, stderr=terminal
+    )
+    os.close(terminal)
+    shown, sent, began = b"", False, time.monotonic()
+    while True:
+        try:
+            shown += os.read(screen, 65536)
+        except OSError:  # the program has left the terminal
+            break
+        if not sent and b"epoch 30 " in shown:
+            program.send_signal(number)
+            sent = True
+        assert time.monotonic() - began < 120
+    assert program.wait(60) == code
+    (run,) = runs_in(tmp_path)
+    assert run.info.status == "KILLED"
+    text = shown.decode()
+    assert "━" in text
+    assert "Traceback" not in text

@@ -1,0 +1,97 @@
+"""The order of the house: imports go downwards, and the README says what is so."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from conftest import ROOT
+
+# Each module may import those before it, and no other.
+ORDER = [
+    "errors",
+    "config",
+    "quiet",
+    "journal",
+    "tracker",
+    "result",
+    "delivery",
+    "sources",
+    "data",
+    "provenance",
+    "console",
+    "plots",
+    "serving",
+    "model",
+    "optimizer",
+    "step",
+    "train",
+    "evaluate",
+    "tracking",
+    "fit",
+    "report",
+    "runner",
+    "cli",
+]
+NEVER = {
+    "tensorflow": set(ORDER) - {"model", "optimizer", "step", "train", "evaluate", "runner"},
+    "mlflow": set(ORDER) - {"tracking", "serving"},
+    "hydra": set(ORDER) - {"cli"},
+    "pathlib": {"model", "optimizer", "step", "train", "evaluate"},  # training knows of no file
+    "mlp_tape": {"serving"},  # MLflow copies it into the logged model
+}
+MODULES = sorted((ROOT / "mlp_tape").glob("*.py"))
+
+
+def imported(path: Path) -> set[str]:
+    """The modules that a file imports anywhere, such as `tensorflow` or `mlp_tape.config`."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names} | {str(node.module)}
+    return names
+
+
+def test_every_module_has_its_place() -> None:
+    assert {path.stem for path in MODULES} == {*ORDER, "__init__"}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+def test_imports_go_downwards(path: Path) -> None:
+    if path.stem == "__init__":
+        assert not imported(path)
+        return
+    below = set(ORDER[: ORDER.index(path.stem)])
+    ours = {name.split(".")[1] for name in imported(path) if name.startswith("mlp_tape.")}
+    assert ours & set(ORDER) <= below
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+def test_each_module_keeps_away_from_what_it_must_not_know(path: Path) -> None:
+    packages = {name.split(".")[0] for name in imported(path)}
+    assert not {package for package, modules in NEVER.items() if path.stem in modules} & packages
+
+
+def test_no_keras_in_the_program() -> None:
+    for path in MODULES:
+        assert not re.search(r"tf\.keras|import keras|keras\.", path.read_text().replace('.keras"', ""))
+
+
+def test_ci_runs_the_command_that_the_readme_prints() -> None:
+    readme, ci = (ROOT / "README.md").read_text(), (ROOT / ".ci" / "run").read_text()
+    (pattern,) = re.findall(r"grep -E '([^']+)' README\.md", ci)
+    (command,) = re.findall(pattern, readme, re.M)
+    assert command.endswith(".venv/bin/python -m pytest")
+    assert 'eval "$command"' in ci
+
+
+def test_the_readme_names_every_module_and_setting() -> None:
+    from mlp_tape import config
+
+    readme = (ROOT / "README.md").read_text()
+    assert [path.name for path in MODULES if path.stem != "__init__" and f"`{path.name}`" not in readme] == []
+    assert [key for key, _ in config.flat(config.Settings()) if f"`{key}`" not in readme] == []

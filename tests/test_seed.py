@@ -1,0 +1,192 @@
+"""The program trains as the seed does, in either engine, and again the same."""
+
+import hashlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from mlp_tape import evaluate, model, optimizer, step, train
+from mlp_tape.data import Dataset
+
+RECIPE = step.Recipe(tf.nn.relu, model.mse, optimizer.sgd, scale=255.0)
+SEED = {"lr": 0.001, "batch_size": 128, "epochs": 1}
+
+
+def losses_of(dataset: Dataset, sizes: list[int], **settings) -> np.ndarray:
+    params = model.init_params(sizes, 0.1, seed=0)
+    blocks = train.train(params, dataset.x_train, dataset.y_train, RECIPE, **settings)
+    return np.concatenate([block.losses for block in blocks])
+
+
+def test_the_first_weights_are_a_truncated_normal_and_zeros() -> None:
+    params = model.init_params([784, 256, 128, 10], 0.1, seed=0)
+    assert list(params) == ["w1", "b1", "w2", "b2", "w3", "b3"]
+    assert [tuple(param.shape) for param in params.values()] == [
+        (784, 256),
+        (256,),
+        (256, 128),
+        (128,),
+        (128, 10),
+        (10,),
+    ]
+    for name, param in params.items():
+        values = param.numpy()
+        assert values.dtype == np.float32
+        if name.startswith("b"):
+            assert not values.any()
+        else:
+            assert np.abs(values).max() <= 0.2
+            # a normal that is cut off at two standard deviations keeps 0.8796 of its own
+            assert values.std() == pytest.approx(0.08796, rel=0.05)
+            assert abs(values.mean()) < 0.01
+
+
+def test_the_first_weights_depend_on_the_seed_alone() -> None:
+    def draw(seed: int) -> np.ndarray:
+        return model.init_params([784, 256, 10], 0.1, seed)["w1"].numpy()
+
+    first = draw(7)
+    tf.random.set_seed(123)
+    np.random.seed(123)
+    np.testing.assert_array_equal(first, draw(7))
+    assert not np.array_equal(first, draw(8))
+    assert np.isfinite(draw(2**32 - 1)).all()
+
+
+def test_both_engines_give_the_same_losses_the_partial_batch_included(mnist_5k: Dataset) -> None:
+    sizes = [784, 256, 128, 10]
+    settings = SEED | {"epochs": 2, "batch_size": 96, "log_every": 10}  # 4,000 = 41 * 96 + 64
+    eager = losses_of(mnist_5k, sizes, engine="eager", **settings)
+    compiled = losses_of(mnist_5k, sizes, engine="compiled", **settings)
+    assert len(eager) == len(compiled) == 2 * 42
+    np.testing.assert_allclose(compiled, eager, atol=1e-5)
+
+
+def test_an_epoch_of_mnist_is_469_steps_in_both_engines(mnist_npz: str) -> None:
+    from mlp_tape import data
+
+    mnist = data.load("mnist", mnist_npz)
+    eager = losses_of(mnist, [784, 256, 128, 10], engine="eager", **SEED)
+    compiled = losses_of(mnist, [784, 256, 128, 10], engine="compiled", **SEED)
+    assert len(eager) == len(compiled) == 469
+    assert 0.25 < eager[0] < 0.8
+    np.testing.assert_allclose(compiled, eager, atol=1e-5)
+
+
+@pytest.mark.parametrize("n", [1, 5, 6, 7, 12, 13])
+@pytest.mark.parametrize("log_every", [1, 2, 3, 100])
+def test_blocks_cover_each_step_once_in_order(n: int, log_every: int) -> None:
+    x, y = np.zeros((n, 4), np.float32), np.arange(n, dtype=np.int32) % 2
+    params = model.init_params([4, 2], 0.1, seed=0)
+    blocks = list(
+        train.train(params, x, y, RECIPE, lr=0.1, batch_size=6, epochs=2, log_every=log_every, engine="eager")
+    )
+    per_epoch = -(-n // 6)
+    steps = [block.global_step + i for block in blocks for i in range(len(block.losses))]
+    assert steps == list(range(2 * per_epoch))
+    assert all(block.step % log_every == 0 and len(block.losses) <= log_every for block in blocks)
+    assert [block.epoch for block in blocks if block.ends_epoch] == [0, 1]
+    assert all(block.global_step == block.epoch * per_epoch + block.step for block in blocks)
+
+
+def test_each_step_sees_the_next_images_in_file_order() -> None:
+    """Images that are their own number, summed up by the loss, show which came together."""
+    n, size = 23, 5
+    x = np.arange(n, dtype=np.float32)[:, None]
+    y = np.zeros(n, np.int32)
+
+    def loss(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+        return tf.reduce_sum(logits[:, 0])  # with w1 = 1 and lr = 0: the sum of the images' numbers
+
+    recipe = step.Recipe(tf.identity, loss, lambda grads, lr: {k: 0 * g for k, g in grads.items()}, 1.0)
+    for engine in ("eager", "compiled"):
+        params = {"w1": tf.Variable(tf.ones([1, 2])), "b1": tf.Variable(tf.zeros([2]))}
+        blocks = train.train(
+            params, x, y, recipe, lr=1.0, batch_size=size, epochs=1, log_every=3, engine=engine
+        )
+        sums = np.concatenate([block.losses for block in blocks])
+        np.testing.assert_array_equal(sums, [x[i : i + size].sum() for i in range(0, n, size)])
+
+
+def test_shuffling_is_a_function_of_seed_and_epoch(mnist_5k: Dataset) -> None:
+    def losses(seed: int | None) -> np.ndarray:
+        return losses_of(mnist_5k, [784, 10], lr=0.1, batch_size=500, epochs=2, shuffle_seed=seed)
+
+    np.testing.assert_array_equal(losses(1), losses(1))
+    assert not np.array_equal(losses(1), losses(2))
+    assert not np.array_equal(losses(1), losses(None))
+
+
+def test_a_network_is_compiled_once_for_all_runs_of_its_shape(mnist_5k: Dataset) -> None:
+    recipe = step.Recipe(tf.nn.relu, model.mse, optimizer.sgd, scale=254.0)  # no other test's
+    x, y = mnist_5k.x_train[:1000], mnist_5k.y_train[:1000]
+    for lr in (0.1, 0.01, 0.001):
+        params = model.init_params([784, 32, 10], 0.1, seed=0)
+        for _ in train.train(params, x, y, recipe, lr=lr, batch_size=64, epochs=2, log_every=4):
+            pass
+    steps = train.compiled_steps(recipe, 4)
+    assert steps.experimental_get_tracing_count() == 2  # full batches, and the smaller last one
+
+
+def test_256_images_are_learnt_by_heart(mnist_5k: Dataset) -> None:
+    x, y = mnist_5k.x_train[:256], mnist_5k.y_train[:256]
+    params = model.init_params([784, 256, 128, 10], 0.1, seed=0)
+    for _ in train.train(params, x, y, RECIPE, lr=0.5, batch_size=32, epochs=100):
+        pass
+    assert evaluate.evaluate(params, x, y, RECIPE).accuracy == 1.0
+
+
+def test_the_evaluation_is_that_of_all_rows_at_once(mnist_5k: Dataset) -> None:
+    params = model.init_params([784, 16, 10], 0.1, seed=0)
+    x, y = mnist_5k.x_train[:3001], mnist_5k.y_train[:3001]  # more than one go
+    logits = model.forward(params, model.to_float(tf.constant(x), 255.0), tf.nn.relu)
+    result = evaluate.evaluate(params, x, y, RECIPE)
+    assert result.loss == pytest.approx(float(model.mse(tf.constant(y), logits)), rel=1e-5)
+    np.testing.assert_array_equal(result.predictions, np.argmax(logits.numpy(), axis=1))
+    assert result.accuracy == pytest.approx(float(np.mean(np.argmax(logits.numpy(), axis=1) == y)))
+
+
+WEIGHTS_HASH = """
+import hashlib, sys
+from mlp_tape import data, model, optimizer, step, train
+import tensorflow as tf
+d = data.load("mnist_5k")
+params = model.init_params([784, 256, 128, 10], 0.1, 0)
+recipe = step.Recipe(tf.nn.relu, model.mse, optimizer.sgd, 255.0)
+for _ in train.train(params, d.x_train, d.y_train, recipe, lr=0.1, batch_size=128, epochs=1): pass
+print(hashlib.sha256(b"".join(p.numpy().tobytes() for p in params.values())).hexdigest())
+"""
+
+
+def test_another_process_repeats_a_compiled_run_bit_for_bit(mnist_5k: Dataset) -> None:
+    params = model.init_params([784, 256, 128, 10], 0.1, seed=0)
+    x, y = mnist_5k.x_train, mnist_5k.y_train
+    for _ in train.train(params, x, y, RECIPE, lr=0.1, batch_size=128, epochs=1):
+        pass
+    mine = hashlib.sha256(b"".join(param.numpy().tobytes() for param in params.values())).hexdigest()
+    other = subprocess.run([sys.executable, "-c", WEIGHTS_HASH], capture_output=True, text=True, check=True)
+    assert other.stdout.strip() == mine
+
+
+def train_one_block(params: model.Params, dataset: Dataset, engine: str) -> None:
+    x, y = dataset.x_train, dataset.y_train
+    next(train.train(params, x, y, RECIPE, lr=0.1, batch_size=64, epochs=1, engine=engine))
+
+
+@pytest.mark.parametrize("engine", ["eager", "compiled"])
+def test_a_parameter_that_is_no_variable_is_refused_and_explained(mnist_5k: Dataset, engine: str) -> None:
+    params = model.init_params([784, 10], 0.1, seed=0)
+    params["w1"] = params["w1"] - 0.1  # the seed's first pitfall: now a tf.Tensor
+    with pytest.raises(step.PitfallError, match=r"w1 .*tf\.Variable only.*assign_sub"):
+        train_one_block(params, mnist_5k, engine)
+
+
+@pytest.mark.parametrize("engine", ["eager", "compiled"])
+def test_a_loss_apart_from_a_parameter_is_refused_and_explained(mnist_5k: Dataset, engine: str) -> None:
+    params = model.init_params([784, 10], 0.1, seed=0)
+    params["b2"] = tf.Variable([1.0])
+    with pytest.raises(step.PitfallError, match=r"gradient of b2 is None.*inside the tape"):
+        train_one_block(params, mnist_5k, engine)

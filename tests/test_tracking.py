@@ -1,0 +1,223 @@
+"""What MLflow holds after a run is what happened, whichever way the run ended."""
+
+import dataclasses
+import json
+import os
+import signal
+import threading
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+import yaml
+from mlflow.entities import Run
+
+from mlp_tape import config, runner, tracking
+from mlp_tape.data import Dataset
+from mlp_tape.errors import DivergenceError, TrackingError
+from mlp_tape.journal import Journal, Row
+
+SMALL = config.Settings(
+    lr=0.1,
+    batch_size=96,  # 4,000 = 41 * 96 + 64
+    epochs=2,
+    log_every=10,
+    model=config.ModelSettings(hidden_sizes=[32]),
+    dataset=config.DatasetSettings(name="mnist_5k"),
+)
+STEPS = 2 * 42
+
+
+def the_run(directory: Path) -> tuple[mlflow.MlflowClient, Run]:
+    client = mlflow.MlflowClient(f"sqlite:///{directory / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("mlp_tape")
+    assert experiment is not None
+    (run,) = client.search_runs([experiment.experiment_id])
+    return client, run
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a run that was trained to its end."""
+    directory = tmp_path_factory.mktemp("finished")
+    before = Path.cwd()
+    os.chdir(directory)
+    try:
+        runner.run(SMALL, directory, ["lr=0.1", "dataset.path=x", "tracking.uri=http://me:secret@h/"])
+    finally:
+        os.chdir(before)
+    return directory
+
+
+def test_the_loss_of_every_step_is_there_once(finished: Path) -> None:
+    client, run = the_run(finished)
+    history = client.get_metric_history(run.info.run_id, "train/loss")
+    assert [row.step for row in history] == list(range(STEPS))
+    assert run.info.status == "FINISHED"
+    stamps = [row.timestamp for row in history]
+    assert stamps == sorted(stamps)
+    assert run.info.start_time <= stamps[0] <= stamps[-1] <= run.info.end_time
+
+
+def test_the_test_metrics_stand_at_each_epochs_end(finished: Path) -> None:
+    client, run = the_run(finished)
+    for key in ("test/loss", "test/accuracy"):
+        assert [row.step for row in client.get_metric_history(run.info.run_id, key)] == [41, 83]
+
+
+def test_the_norms_stand_where_the_losses_are_printed(finished: Path) -> None:
+    client, run = the_run(finished)
+    steps = [epoch * 42 + step for epoch in (0, 1) for step in (0, 10, 20, 30, 40)]
+    for key in ("params/w1/norm", "grads/b2/norm", "updates/w2/ratio"):
+        assert [row.step for row in client.get_metric_history(run.info.run_id, key)] == steps
+    ratios = client.get_metric_history(run.info.run_id, "updates/b1/ratio")
+    assert [row.step for row in ratios] == steps[1:]  # at step 0, b1 is zeros and has no ratio
+
+
+def test_params_are_the_resolved_settings_and_the_data(finished: Path, mnist_5k: Dataset) -> None:
+    _, run = the_run(finished)
+    params = run.data.params
+    assert set(dict(config.flat(SMALL))) <= set(params)
+    assert params["lr"] == "0.1"
+    assert params["layer_sizes"] == "[784, 32, 10]"
+    assert params["n_train"] == "4000"
+    assert params["data_sha256"] == mnist_5k.sha256
+
+
+def test_tags_say_how_to_repeat_the_run_and_keep_no_password(finished: Path) -> None:
+    _, run = the_run(finished)
+    command = "python run.py lr=0.1 dataset.path=x 'tracking.uri=http://***@h/'"
+    assert run.data.tags["command"] == command
+    assert len(run.data.tags["mlflow.source.git.commit"]) == 40
+    assert run.data.tags["git.dirty"] in ("true", "false")
+    assert run.info.run_name == "lr=0.1"
+
+
+def test_artifacts_are_all_there(finished: Path, tmp_path: Path) -> None:
+    client, run = the_run(finished)
+    found = {item.path for item in client.list_artifacts(run.info.run_id)}
+    assert found == {"config.yaml", "environment.txt", "weights.npz", "plots"}
+    plots = {item.path for item in client.list_artifacts(run.info.run_id, "plots")}
+    assert plots == {"plots/learning_curve.png", "plots/confusion_matrix.png"}
+    local = Path(client.download_artifacts(run.info.run_id, "config.yaml", str(tmp_path)))
+    kept = yaml.safe_load(local.read_text())
+    assert (kept["lr"], kept["model"]["hidden_sizes"]) == (0.1, [32])
+    local = Path(client.download_artifacts(run.info.run_id, "weights.npz", str(tmp_path)))
+    with np.load(local, allow_pickle=False) as weights:
+        assert {name: weights[name].shape for name in weights} == {
+            "w1": (784, 32),
+            "b1": (32,),
+            "w2": (32, 10),
+            "b2": (10,),
+        }
+    assert "tensorflow==" in (finished / "environment.txt").read_text()
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_logged_model_has_the_logged_accuracy(
+    finished: Path, mnist_5k: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{finished / 'mlflow.db'}")
+    client, run = the_run(finished)
+    assert "model/MLmodel" in {item.path for item in client.list_artifacts(run.info.run_id, "model")}
+    loaded = mlflow.pyfunc.load_model(f"runs:/{run.info.run_id}/model")
+    scores = loaded.predict(mnist_5k.x_test)
+    assert scores.shape == (1000, 10)
+    accuracy = float(np.mean(np.argmax(scores, axis=1) == mnist_5k.y_test))
+    assert accuracy == run.data.metrics["test/accuracy"]
+
+
+def test_the_journal_holds_what_mlflow_holds(finished: Path) -> None:
+    client, run = the_run(finished)
+    rows = [json.loads(line) for line in (finished / "journal.jsonl").read_text().splitlines()]
+    for key in {row[0] for row in rows}:
+        mine = [row[1:] for row in rows if row[0] == key]
+        stored = [
+            [row.step, row.value, row.timestamp] for row in client.get_metric_history(run.info.run_id, key)
+        ]
+        assert mine == stored
+    assert int((finished / "journal.sent").read_text()) == (finished / "journal.jsonl").stat().st_size
+
+
+def test_a_diverging_run_is_failed_and_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = dataclasses.replace(SMALL, lr=1e20)
+    with pytest.raises(DivergenceError, match=r"step \d+ \(epoch 0"):
+        runner.run(settings, tmp_path, [])
+    client, run = the_run(tmp_path)
+    assert run.info.status == "FAILED"
+    assert "DivergenceError: the loss is" in run.data.tags["reason"]
+    assert "in _refuse_divergence" in (tmp_path / "console.log").read_text()
+    values = [row.value for row in client.get_metric_history(run.info.run_id, "train/loss")]
+    assert values
+    assert max(values) < 1e308  # how MLflow stores infinity
+
+
+def test_a_stopped_run_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = dataclasses.replace(SMALL, epochs=100_000)
+    threading.Timer(4, signal.raise_signal, [signal.SIGINT]).start()
+    with pytest.raises(KeyboardInterrupt):
+        runner.run(settings, tmp_path, [])
+    client, run = the_run(tmp_path)
+    assert run.info.status == "KILLED"
+    stored = client.get_metric_history(run.info.run_id, "train/loss")
+    assert [row.step for row in stored] == list(range(len(stored)))
+
+
+def test_rows_are_sent_while_the_run_lasts_and_in_batches(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    with Journal(tmp_path) as journal:
+        run = tracking.MlflowRun(uri, "mlp_tape", journal)
+        sizes: list[int] = []
+        send = run._client.log_batch
+
+        def counted(run_id: str, metrics: list, **kwargs: object) -> None:
+            sizes.append(len(metrics))
+            send(run_id, metrics=metrics, **kwargs)
+
+        run._client.log_batch = counted
+        journal.append(Row("train/loss", step, 0.5, 1_000 + step) for step in range(2_500))
+        run._delivery.start()
+        while len(sizes) < 3:
+            threading.Event().wait(0.05)
+        run.close("FINISHED")
+    assert sizes == [1000, 1000, 500]
+    client, found = the_run(tmp_path)
+    assert len(client.get_metric_history(found.info.run_id, "train/loss")) == 2_500
+
+
+def test_a_journal_is_read_up_to_the_last_whole_line(tmp_path: Path) -> None:
+    with Journal(tmp_path) as journal:
+        journal.append([Row("a", 0, 1.5, 7), Row("a", 1, 0.1, 8)])
+        with (tmp_path / "journal.jsonl").open("ab") as file:
+            file.write(b'["a", 2, 0.')
+        rows, position = journal.unsent(1)
+        assert rows == [Row("a", 0, 1.5, 7)]
+        journal.acknowledge(position)
+        rows, position = journal.unsent(10)
+        assert rows == [Row("a", 1, 0.1, 8)]
+        journal.acknowledge(position)
+        assert journal.unsent(10) == ([], position)
+
+
+@pytest.mark.parametrize("uri", ["foo://bar", "http://127.0.0.1:9", "sqlite:///{}/file/in.db"])
+def test_a_store_that_cannot_be_opened_is_an_error_at_once(tmp_path: Path, uri: str) -> None:
+    (tmp_path / "file").touch()
+    uri = uri.format(tmp_path)
+    with Journal(tmp_path) as journal, pytest.raises(TrackingError, match="cannot be opened") as caught:
+        tracking.MlflowRun(uri, "mlp_tape", journal)
+    assert caught.value.exit_code == 2
+
+
+def test_an_untracked_run_leaves_its_files_and_no_database(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = dataclasses.replace(SMALL, tracking=config.TrackingSettings(enabled=False))
+    accuracy = runner.run(settings, tmp_path, [])
+    assert accuracy > 0.3
+    assert not (tmp_path / "mlflow.db").exists()
+    assert (tmp_path / "weights.npz").exists()
+    assert (tmp_path / "plots" / "learning_curve.png").exists()
