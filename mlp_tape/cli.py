@@ -1,14 +1,11 @@
 """The command line: Hydra composes the settings, they are checked, and every error becomes an exit code."""
 
-import contextlib
 import os
 import re
 import secrets
-import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import hydra
@@ -19,7 +16,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from mlp_tape import config
+from mlp_tape import config, stop
 from mlp_tape.errors import ConfigError, MlpTapeError
 
 WITH_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
@@ -37,16 +34,17 @@ def main(conf: Path) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise, where it would print and exit
     entry = hydra.main(version_base="1.3", config_path=str(conf), config_name="config")(_run)
     try:
-        with _sigterm_raises():
+        with stop.on_signals():
             entry()
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except Exception as error:
-        if WITH_TRACEBACK:
+    except BaseException as error:
+        signal = stop.asked()
+        if signal:
+            sys.exit(128 + signal)
+        if WITH_TRACEBACK or not isinstance(error, Exception):
             raise
-        if not CheckSettings.passed:
+        if not CheckSettings.sweeping:  # a single run tells of its own errors, in _run
             sys.exit(_tell(_before_the_start(error)))
-        _tell(error)  # of a job in a sweep
+        _tell(error)
         sys.exit(1)
 
 
@@ -59,7 +57,8 @@ def _run(composed: DictConfig) -> float:
     try:
         return runner.run(settings, Path(job.runtime.output_dir), list(job.overrides.task))
     except Exception as error:
-        if WITH_TRACEBACK or job.mode == RunMode.MULTIRUN:  # in a sweep, Hydra goes on with the other jobs
+        in_a_sweep = job.mode == RunMode.MULTIRUN  # where Hydra goes on with the other jobs
+        if WITH_TRACEBACK or in_a_sweep or stop.asked():
             raise
         sys.exit(_tell(error))
 
@@ -70,12 +69,11 @@ class CheckSettings(Callback):
     Hydra turns an Exception of a callback into a warning, hence SystemExit.
     """
 
-    passed = False
+    sweeping = False  # whether a sweep's jobs have begun
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Checks the settings of a run."""
         _refuse_if_wrong(config)
-        CheckSettings.passed = True
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Checks every value that a sweep names."""
@@ -85,7 +83,7 @@ class CheckSettings(Callback):
             except HydraException as error:
                 sys.exit(_tell(_before_the_start(error)))
             _refuse_if_wrong(composed)
-        CheckSettings.passed = True
+        CheckSettings.sweeping = True
 
 
 def _refuse_if_wrong(composed: DictConfig) -> None:
@@ -143,17 +141,3 @@ def _before_the_start(error: Exception) -> ConfigError:
             f"{type(error).__name__}: {first}", "start it in a directory that you can write to"
         )
     return ConfigError(first, " ".join(rest).strip() or "python run.py --help shows how")
-
-
-@contextlib.contextmanager
-def _sigterm_raises() -> Iterator[None]:
-    """Lets SIGTERM end the program as Ctrl-C does, so that the run is closed, with exit code 143."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

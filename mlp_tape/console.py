@@ -1,17 +1,31 @@
 """What a person sees while a run goes on: lines, warnings and a progress bar; all lines also go to a file."""
 
 import contextlib
+import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TextIO
 
 import rich.console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 Advance = Callable[[int, str], None]
+
+
+class _Plain(rich.console.Console):
+    """Prints text as it is, and nothing more once the reader has gone, as in `| head`."""
+
+    def __init__(self, file: TextIO) -> None:
+        super().__init__(file=file, highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self.file.fileno())
+        os.close(nowhere)
 
 
 class Console:
@@ -23,10 +37,7 @@ class Console:
 
     def __init__(self, log: Path) -> None:
         self._log = log.open("a", encoding="utf-8")
-        self._out = rich.console.Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
-        self._err = rich.console.Console(
-            highlight=False, markup=False, emoji=False, soft_wrap=True, file=sys.stderr
-        )
+        self._out, self._err = _Plain(sys.stdout), _Plain(sys.stderr)
 
     def __enter__(self) -> Self:
         return self

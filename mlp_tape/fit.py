@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from mlp_tape import evaluate, model, optimizer, step, train
+from mlp_tape import evaluate, model, optimizer, step, stop, train
 from mlp_tape.config import Settings
 from mlp_tape.console import Console
 from mlp_tape.data import Dataset
@@ -54,6 +54,7 @@ def fit(
     steps_per_epoch = -(-len(dataset.x_train) // settings.batch_size)
     with console.progress(settings.epochs * steps_per_epoch) as advance:
         for block in blocks:
+            stop.raise_if_asked()
             journal.append(_rows(block, time.time()))
             _refuse_divergence(block)
             done.losses.frombytes(block.losses.tobytes())

@@ -4,12 +4,14 @@ import contextlib
 import logging
 import os
 import shlex
+import signal
 import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from mlp_tape import stop
 from mlp_tape.config import TrackingSettings, without_password
 from mlp_tape.delivery import Delivery
 from mlp_tape.errors import TrackingError
@@ -183,10 +185,14 @@ def open_run(
     try:
         run.begin(params, tags)
         yield run
-    except Exception as error:
-        run.close("FAILED", reason=f"{type(error).__name__}: {error}")
-        raise
-    except BaseException as stop:
-        run.close("KILLED", reason="SIGINT" if isinstance(stop, KeyboardInterrupt) else "SIGTERM")
+    except BaseException as error:
+        run.close(*_ended_by(error))
         raise
     run.close("FINISHED")
+
+
+def _ended_by(error: BaseException) -> tuple[str, str]:
+    """The status and the reason of a run that did not reach its end."""
+    if stop.asked() or isinstance(error, KeyboardInterrupt):
+        return "KILLED", (stop.asked() or signal.SIGINT).name
+    return "FAILED", f"{type(error).__name__}: {error}"

@@ -1,5 +1,6 @@
 """`run.py` as a person types it: what comes back on the screen, as exit code and in MLflow."""
 
+import contextlib
 import os
 import pty
 import re
@@ -13,6 +14,7 @@ import mlflow
 import pytest
 
 from conftest import ROOT, Run
+from mlp_tape import stop
 
 NOISE = re.compile(r"oneDNN|cuda|absl|INFO|alembic|Traceback|UserWarning", re.IGNORECASE)
 
@@ -140,6 +142,38 @@ def test_the_mlflow_uri_of_the_environment_is_honoured(run_py: Run, tmp_path: Pa
     assert f"mlflow ui --backend-store-uri sqlite:///{other}" in done.stdout
 
 
+def test_a_signal_whose_exception_was_swallowed_still_stops(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stop, "_received", None)
+    with stop.on_signals():
+        stop.raise_if_asked()
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+        assert stop.asked() == signal.SIGTERM
+        with pytest.raises(stop.Stopped, match="SIGTERM"):
+            stop.raise_if_asked()
+
+
+def test_a_directory_that_cannot_be_made_is_answered_in_two_lines(run_py: Run, tmp_path: Path) -> None:
+    (tmp_path / "outputs").touch()
+    done = run_py(tmp_path, "dataset=digits")
+    assert done.returncode == 2
+    first, second = done.stderr.splitlines()
+    assert str(tmp_path) in first or "outputs" in first
+    assert "a directory that you can write to" in second
+
+
+def test_a_reader_that_leaves_does_not_end_the_run(offline: dict[str, str], tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "run.py"), "dataset=digits", "epochs=2"]
+    program = subprocess.Popen(command, cwd=tmp_path, env=offline, stdout=subprocess.PIPE)
+    assert program.stdout is not None
+    program.stdout.readline()
+    program.stdout.close()
+    assert program.wait(120) == 0
+    assert [run.info.status for run in runs_in(tmp_path)] == ["FINISHED"]
+    (log,) = (tmp_path / "outputs").glob("*/*/console.log")
+    assert "test accuracy" in log.read_text()
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_closes_the_run_as_killed(
     offline: dict[str, str], tmp_path: Path, number: int, code: int
@@ -163,7 +197,7 @@ def test_a_signal_closes_the_run_as_killed(
         assert time.monotonic() - began < 120
     assert program.wait(60) == code
     (run,) = runs_in(tmp_path)
-    assert run.info.status == "KILLED"
+    assert (run.info.status, run.data.tags["reason"]) == ("KILLED", number.name)
     text = shown.decode()
     assert "━" in text
     assert "Traceback" not in text

@@ -13,6 +13,7 @@ ORDER = [
     "errors",
     "config",
     "quiet",
+    "stop",
     "journal",
     "tracker",
     "result",
