@@ -116,7 +116,7 @@ def _tell(error: Exception) -> int:
         error = MlpTapeError(
             f"{type(error).__name__}: {error}", "HYDRA_FULL_ERROR=1 python run.py ... shows where"
         )
-    print(f"error: {error.what}\n       {error.hint}", file=sys.stderr)
+    print(config.without_password(f"error: {error.what}\n       {error.hint}"), file=sys.stderr)
     return error.exit_code
 
 

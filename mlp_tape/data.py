@@ -58,32 +58,21 @@ def load(name: str, path: str | None = None, offline: str | None = "subset", say
     """
     if path is not None:
         return _checked(name, sources.read_npz(Path(path)))
-    if name == "mnist":
-        try:
-            return _checked(name, sources.mnist(say))
-        except (OSError, ValueError) as error:  # requests' errors are OSErrors, a checksum's ValueError
-            reason = f"MNIST is not in the cache, and its download failed ({type(error).__name__})"
-            if offline == "error":
-                raise DataError(reason, _elsewhere("mnist")) from error
-        warning = f"{reason}.\nTraining on the 5,000 MNIST images of mnist_5k instead; {_elsewhere('mnist')}"
-        return _checked("mnist_5k", sources.mnist_5k(), warning=warning)
-    if name == "fashion_mnist":
-        try:
-            return _checked(name, sources.fashion_mnist(say))
-        except (OSError, ValueError) as error:
-            reason = f"Fashion-MNIST is not in the cache, and its download failed ({type(error).__name__})"
-            raise DataError(reason, _elsewhere("fashion_mnist")) from error
+    if name == "arrays":
+        raise DataError("dataset=arrays needs a file", "type dataset=arrays dataset.path=FILE.npz")
     if name == "mnist_5k":
         return _checked(name, sources.mnist_5k())
     if name == "digits":
         return _checked(name, sources.digits(), scale=16.0)
-    raise DataError("dataset=arrays needs a file", "type dataset=arrays dataset.path=FILE.npz")
-
-
-def _elsewhere(name: str) -> str:
-    return (
-        f"for the whole set give dataset.path=FILE.npz, or put the download into {sources.cache_directory()}"
-    )
+    try:
+        return _checked(name, sources.mnist(say) if name == "mnist" else sources.fashion_mnist(say))
+    except (OSError, ValueError) as error:  # requests' errors are OSErrors, a checksum's a ValueError
+        reason = f"{name} is not in the cache, and its download failed ({type(error).__name__})"
+        hint = f"give dataset.path=FILE.npz, or put what is published into {sources.cache_directory()}"
+        if name == "fashion_mnist" or offline == "error":
+            raise DataError(reason, hint) from error
+    warning = f"{reason}.\nTraining on the 5,000 MNIST images of mnist_5k instead.\nFor all 70,000, {hint}."
+    return _checked("mnist_5k", sources.mnist_5k(), warning=warning)
 
 
 def _checked(name: str, arrays: Arrays, scale: float = 255.0, warning: str = "") -> Dataset:

@@ -205,5 +205,5 @@ def test_fashion_mnist_is_read_from_its_four_files(site: Path, monkeypatch: pyte
 
 
 def test_fashion_mnist_that_cannot_be_had_is_an_error(site: Path) -> None:
-    with pytest.raises(DataError, match="Fashion-MNIST is not in the cache"):
+    with pytest.raises(DataError, match="fashion_mnist is not in the cache"):
         data.load("fashion_mnist")
