@@ -15,6 +15,9 @@ from mlp_tape.model import Params
 from mlp_tape.optimizer import Grads, Updates
 from mlp_tape.step import Recipe, check_variables, train_step
 
+Batches = tuple[tf.Tensor, tf.Tensor]  # images [k, b, ...] and labels [k, b]
+Run = Callable[..., tuple[tf.Tensor, Grads, Updates]]
+
 
 @dataclass(frozen=True)
 class Block:
@@ -78,7 +81,7 @@ def run_steps(
 
 
 @functools.cache
-def compiled_steps(recipe: Recipe, most: int) -> Callable[..., tuple[tf.Tensor, Grads, Updates]]:
+def compiled_steps(recipe: Recipe, most: int) -> Run:
     """`run_steps` as one XLA call; compiled once for all runs of the same shapes and recipe.
 
     `first` and `n` stay tensors, and the batches are picked by tf.gather: with tf.slice, XLA takes the
@@ -120,16 +123,11 @@ def train(
         shuffle_seed: None for the given order; else the order is a pure function of it and the epoch.
     """
     check_variables(params)
-    n_full = len(x) // batch_size
-    steps_per_epoch = -(-len(x) // batch_size)
+    n_full, steps_per_epoch = len(x) // batch_size, -(-len(x) // batch_size)
     most = min(log_every, max(n_full, 1))
-    steps = (
-        compiled_steps(recipe, most)
-        if engine == "compiled"
-        else functools.partial(run_steps, recipe=recipe, most=most)
-    )
-    rate = tf.constant(lr, tf.float32)
-    x_all, y_all = tf.constant(x), tf.constant(y)
+    eager = functools.partial(run_steps, recipe=recipe, most=most)
+    run = compiled_steps(recipe, most) if engine == "compiled" else eager
+    rate, x_all, y_all = tf.constant(lr, tf.float32), tf.constant(x), tf.constant(y)
     full, rest = _batches(x_all, y_all, batch_size)
 
     for epoch in range(epochs):
@@ -137,39 +135,45 @@ def train(
             order = np.random.default_rng([shuffle_seed, epoch]).permutation(len(x))
             full, rest = _batches(tf.gather(x_all, order), tf.gather(y_all, order), batch_size)
         for start in range(0, steps_per_epoch, log_every):
-            stop = min(start + log_every, steps_per_epoch)
-            began = time.perf_counter()
-            statistics = {f"params/{name}/norm": _norm(param) for name, param in params.items()}
-            losses: list[NDArray[np.float32]] = []
-            # The first step on its own, for its gradients; then the others; then the smaller last batch.
-            cuts = sorted({start, start + 1, min(max(start + 1, n_full), stop), stop})
-            for a, b in itertools.pairwise(cuts):
-                batches, first = (full, a) if a < n_full else (rest, a - n_full)
-                some, grads, updates = steps(params, *batches, rate, tf.constant(first), tf.constant(b - a))
-                losses.append(some.numpy()[: b - a])
-                if a == start:
-                    statistics |= _statistics(statistics, grads, updates)
+            stop, began = min(start + log_every, steps_per_epoch), time.perf_counter()
+            losses, statistics = _run_block(run, params, full, rest, rate, start, stop)
             yield Block(
                 epoch=epoch,
                 step=start,
                 global_step=epoch * steps_per_epoch + start,
-                losses=np.concatenate(losses),
+                losses=losses,
                 statistics=statistics,
                 seconds=time.perf_counter() - began,
                 ends_epoch=stop == steps_per_epoch,
             )
 
 
-def _batches(
-    x: tf.Tensor, y: tf.Tensor, size: int
-) -> tuple[tuple[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
-    """The full batches [k, size, ...] and the rest [1, r, ...], without copying."""
+def _batches(x: tf.Tensor, y: tf.Tensor, size: int) -> tuple[Batches, Batches]:
+    """The full batches, [k, size, ...], and the rest as one smaller batch, [1, r, ...]."""
     n = len(x) // size * size
-    full, rest = (
-        (tf.reshape(x[:n], [-1, size, *x.shape[1:]]), tf.reshape(y[:n], [-1, size])),
-        (x[n:][None], y[n:][None]),
-    )
+    full = tf.reshape(x[:n], [-1, size, *x.shape[1:]]), tf.reshape(y[:n], [-1, size])
+    rest = x[n:][None], y[n:][None]
     return full, rest
+
+
+def _run_block(
+    run: Run, params: Params, full: Batches, rest: Batches, lr: tf.Tensor, start: int, stop: int
+) -> tuple[NDArray[np.float32], dict[str, float]]:
+    """Runs steps of an epoch, from `start` to before `stop`; returns losses and the first step's norms.
+
+    There are up to three calls: the first step, for its gradients; the others of full size; the smaller one.
+    """
+    n_full = len(full[0])
+    norms = {f"params/{name}/norm": _norm(param) for name, param in params.items()}
+    losses, statistics = [], {}
+    cuts = sorted({start, start + 1, min(max(start + 1, n_full), stop), stop})
+    for a, b in itertools.pairwise(cuts):
+        batches, first = (full, a) if a < n_full else (rest, a - n_full)
+        some, grads, updates = run(params, *batches, lr, tf.constant(first), tf.constant(b - a))
+        losses.append(some.numpy()[: b - a])
+        if a == start:
+            statistics = norms | _statistics(norms, grads, updates)
+    return np.concatenate(losses), statistics
 
 
 def _norm(tensor: tf.Tensor) -> float:
