@@ -151,7 +151,7 @@ def _checked(key: str, given: Any, kind: Any, rule: Field[Any]) -> Any:
     """The value as its type, or a ConfigError that says what was expected."""
     value = given
     if kind is float and type(value) is int:
-        value = float(value)
+        value = float(value) if abs(value) < 2**1023 else math.inf
     elif kind in (str, str | None) and type(value) in (int, float):
         value = str(value)
     if not _fits(value, kind) or (value is not None and not rule.metadata["check"](value)):

@@ -43,6 +43,7 @@ WRONG = [
     ("lr=0", "lr=0", "finite number above 0"),
     ("lr=nan", "lr=nan", "finite number above 0"),
     ("lr=inf", "lr=inf", "finite number above 0"),
+    (f"lr={10**400}", f"lr={10**400}", "finite number above 0"),
     ("lr=abc", "lr=abc", "finite number above 0"),
     ("lr=true", "lr=true", "finite number above 0"),
     ("lr=null", "lr=null", "finite number above 0"),
