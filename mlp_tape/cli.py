@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mlp_tape import config, stop
 from mlp_tape.errors import ConfigError, MlpTapeError
+from mlp_tape.redact import without_password
 
 WITH_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
 
@@ -130,7 +131,7 @@ def _tell(error: Exception) -> int:
         error = MlpTapeError(
             f"{type(error).__name__}: {error}", "HYDRA_FULL_ERROR=1 python run.py ... shows where"
         )
-    print(config.without_password(f"error: {error.what}\n       {error.hint}"), file=sys.stderr)
+    print(without_password(f"error: {error.what}\n       {error.hint}"), file=sys.stderr)
     return error.exit_code
 
 

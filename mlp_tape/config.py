@@ -216,8 +216,3 @@ def flat(settings: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from flat(value, f"{prefix}{rule.name}.")
         else:
             yield f"{prefix}{rule.name}", value
-
-
-def without_password(text: str, instead: str = "***@") -> str:
-    """Any text, with `***` for the user and password of each URI in it."""
-    return re.sub(r"(?<=://)[^/\s]+@", instead, text)

@@ -8,7 +8,7 @@ import shlex
 import subprocess
 from pathlib import Path
 
-from mlp_tape.config import without_password
+from mlp_tape.redact import without_password
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 from omegaconf import OmegaConf
 
-from mlp_tape import config, provenance
+from mlp_tape import provenance
 from mlp_tape.config import Settings
 from mlp_tape.data import Dataset
+from mlp_tape.redact import without_password
 from mlp_tape.result import Result
 from mlp_tape.tracker import Tracker
 
@@ -16,7 +17,7 @@ from mlp_tape.tracker import Tracker
 def at_the_start(directory: Path, settings: Settings, tracker: Tracker) -> None:
     """Keeps what is known before the first step: `config.yaml` and `environment.txt`."""
     plain = OmegaConf.to_yaml(OmegaConf.structured(settings))
-    (directory / "config.yaml").write_text(config.without_password(plain))
+    (directory / "config.yaml").write_text(without_password(plain))
     (directory / "environment.txt").write_text(provenance.environment())
     for name in ("config.yaml", "environment.txt"):
         tracker.artifact(directory / name)

@@ -12,6 +12,7 @@ from mlp_tape.config import Settings
 from mlp_tape.console import Console
 from mlp_tape.data import Dataset
 from mlp_tape.journal import Journal
+from mlp_tape.redact import without_password
 from mlp_tape.tracker import Tracker, Untracked
 
 
@@ -92,7 +93,7 @@ def _introduce(console: Console, settings: Settings, dataset: Dataset, layer_siz
 
 def _hparams(settings: Settings, dataset: Dataset, layer_sizes: list[int]) -> dict[str, object]:
     """What MLflow calls params: the settings, flat, and the data."""
-    flat = {key: config.without_password(str(value)) for key, value in config.flat(settings)}
+    flat = {key: without_password(str(value)) for key, value in config.flat(settings)}
     return flat | {
         "layer_sizes": layer_sizes,
         "n_train": len(dataset.x_train),

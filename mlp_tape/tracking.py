@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from mlp_tape import stop
-from mlp_tape.config import TrackingSettings, without_password
+from mlp_tape.config import TrackingSettings
 from mlp_tape.delivery import Delivery
 from mlp_tape.errors import TrackingError
 from mlp_tape.journal import Journal, Row
+from mlp_tape.redact import without_password
 
 # Read by MLflow when it is imported, or at each request.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")

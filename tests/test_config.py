@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from conftest import ROOT
 from mlp_tape import config
 from mlp_tape.errors import ConfigError
+from mlp_tape.redact import without_password
 
 
 def composed(*overrides: str) -> DictConfig:
@@ -123,4 +124,4 @@ def test_an_unresolvable_value_is_named() -> None:
     ],
 )
 def test_no_text_keeps_a_password(text: str, clean: str) -> None:
-    assert config.without_password(text) == clean
+    assert without_password(text) == clean

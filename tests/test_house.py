@@ -11,6 +11,7 @@ from conftest import ROOT
 # Each module may import those before it, and no other.
 ORDER = [
     "errors",
+    "redact",
     "config",
     "quiet",
     "stop",

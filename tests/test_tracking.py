@@ -159,9 +159,22 @@ def test_a_diverging_run_is_failed_and_says_why(tmp_path: Path, monkeypatch: pyt
 def test_a_stopped_run_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     settings = dataclasses.replace(SMALL, epochs=100_000)
-    threading.Timer(4, signal.raise_signal, [signal.SIGINT]).start()
-    with pytest.raises(KeyboardInterrupt):
-        runner.run(settings, tmp_path, [])
+    journal, over = tmp_path / "journal.jsonl", threading.Event()
+
+    def interrupt() -> None:
+        while not over.wait(0.1):
+            if journal.exists() and journal.stat().st_size:
+                os.kill(os.getpid(), signal.SIGINT)
+                return
+
+    waiting = threading.Thread(target=interrupt)
+    waiting.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            runner.run(settings, tmp_path, [])
+    finally:
+        over.set()
+        waiting.join()
     client, run = the_run(tmp_path)
     assert run.info.status == "KILLED"
     stored = client.get_metric_history(run.info.run_id, "train/loss")
