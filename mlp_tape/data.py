@@ -65,14 +65,16 @@ def load(name: str, path: str | None = None, offline: str | None = "subset", say
     if name == "digits":
         return _checked(name, sources.digits(), scale=16.0)
     try:
-        return _checked(name, sources.mnist(say) if name == "mnist" else sources.fashion_mnist(say))
+        arrays = sources.mnist(say) if name == "mnist" else sources.fashion_mnist(say)
     except (OSError, ValueError) as error:  # requests' errors are OSErrors, a checksum's a ValueError
         reason = f"{name} is not in the cache, and its download failed ({type(error).__name__})"
         hint = f"give dataset.path=FILE.npz, or put what is published into {sources.cache_directory()}"
         if name == "fashion_mnist" or offline == "error":
             raise DataError(reason, hint) from error
-    warning = f"{reason}.\nTraining on the 5,000 MNIST images of mnist_5k instead.\nFor all 70,000, {hint}."
-    return _checked("mnist_5k", sources.mnist_5k(), warning=warning)
+        instead = "Training on the 5,000 MNIST images of mnist_5k instead"
+        warning = f"{reason}.\n{instead}.\nFor all 70,000, {hint}."
+        return _checked("mnist_5k", sources.mnist_5k(), warning=warning)
+    return _checked(name, arrays)
 
 
 def _checked(name: str, arrays: Arrays, scale: float = 255.0, warning: str = "") -> Dataset:

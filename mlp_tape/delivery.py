@@ -31,31 +31,36 @@ class Delivery(threading.Thread):
         pause = PAUSE
         while True:
             over = self._over.is_set()  # asked before the look: no row comes after the last look
-            rows, position = self._journal.unsent(BATCH)
-            if rows:
-                try:
-                    self._send(rows)
-                except Exception as error:
-                    self._error = error
-                    if time.monotonic() + pause > self._deadline:
-                        return
-                    time.sleep(pause) if over else self._over.wait(pause)
-                    pause = min(2 * pause, LONGEST_PAUSE)
-                else:
-                    self._journal.acknowledge(position)
-                    self._error, pause = None, PAUSE
-            elif over:
+            try:
+                sent = self._send_some()
+            except Exception as error:
+                self._error = error
+                if time.monotonic() + pause > self._deadline:
+                    return
+                time.sleep(pause) if over else self._over.wait(pause)
+                pause = min(2 * pause, LONGEST_PAUSE)
+                continue
+            self._error, pause = None, PAUSE
+            if over and not sent:
                 return
-            else:
+            if not sent:
                 self._over.wait(PAUSE)
+
+    def _send_some(self) -> int:
+        """Sends one batch; returns how many rows there were."""
+        rows, position = self._journal.unsent(BATCH)
+        if rows:
+            self._send(rows)
+            self._journal.acknowledge(position)
+        return len(rows)
 
     def finish(self, seconds: float) -> str:
         """Waits until all is sent, at most so long; returns what stood in the way, or nothing."""
-        if not self.is_alive():
+        if self.ident is None:  # not started, so nothing was promised
             return ""
         self._deadline = time.monotonic() + seconds
         self._over.set()
         self.join(seconds)
         if self.is_alive():
-            return f"no answer in {seconds:.0f} s"
+            return str(self._error or f"no answer in {seconds:.0f} s")
         return str(self._error or "")

@@ -54,8 +54,8 @@ def fit(
     steps_per_epoch = -(-len(dataset.x_train) // settings.batch_size)
     with console.progress(settings.epochs * steps_per_epoch) as advance:
         for block in blocks:
-            stop.raise_if_asked()
             journal.append(_rows(block, time.time()))
+            stop.raise_if_asked()
             _refuse_divergence(block)
             done.losses.frombytes(block.losses.tobytes())
             loss = f"loss {block.losses[0]:.6f}"

@@ -10,6 +10,7 @@ import pytest
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 os.environ["TF_USE_LEGACY_KERAS"] = "1"
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # of the tests' own calls
 
 from mlp_tape import data
 from mlp_tape.data import Dataset

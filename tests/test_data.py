@@ -173,6 +173,20 @@ def test_a_download_of_other_content_is_not_used(site: Path) -> None:
     assert not list(sources.cache_directory().glob("*.npz"))
 
 
+def test_a_fault_of_the_checks_is_not_called_a_failed_download(
+    site: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest = hashlib.sha256(Path(saved(site / "mnist.npz")).read_bytes()).hexdigest()
+    monkeypatch.setattr(sources, "MNIST", ("mnist.npz", f"sha256:{digest}"))
+
+    def faulty(*arguments: object, **options: object) -> None:
+        raise ValueError("a fault")
+
+    monkeypatch.setattr(data, "_checked", faulty)
+    with pytest.raises(ValueError, match=r"^a fault$"):
+        data.load("mnist")
+
+
 def test_without_mnist_the_subset_is_named_and_warned_of(site: Path) -> None:
     found = data.load("mnist")
     assert found.name == "mnist_5k"

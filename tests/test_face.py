@@ -47,6 +47,26 @@ def test_the_first_command_works_without_network_cache_or_settings(run_py: Run, 
     assert all(line in log for line in done.stdout.splitlines())
 
 
+def test_the_seeds_run_on_all_of_mnist(run_py: Run, mnist_npz: str, tmp_path: Path) -> None:
+    done = run_py(tmp_path, f"dataset.path={mnist_npz}")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    (run,) = runs_in(tmp_path)
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    rows = client.get_metric_history(run.info.run_id, "train/loss")
+    assert [row.step for row in rows] == list(range(4690))
+    assert 0.25 < rows[0].value < 0.8
+    assert sum(row.value for row in rows[-469:]) / 469 < 0.11
+
+
+def test_the_tuned_experiment_is_above_97_percent(run_py: Run, mnist_npz: str, tmp_path: Path) -> None:
+    done = run_py(tmp_path, "+experiment=tuned", f"dataset.path={mnist_npz}", "tracking.enabled=false")
+    accuracy = re.search(r"^test accuracy (0\.\d{4})", done.stdout, re.M)
+    assert accuracy
+    assert float(accuracy[1]) >= 0.97
+    assert not (tmp_path / "mlflow.db").exists()
+
+
 def test_a_sweep_of_two_makes_two_runs_named_by_what_was_swept(run_py: Run, tmp_path: Path) -> None:
     done = run_py(tmp_path, "-m", "lr=0.1,0.2", "dataset=digits", "epochs=1")
     assert done.returncode == 0, done.stderr

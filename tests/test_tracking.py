@@ -4,6 +4,8 @@ import dataclasses
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from mlflow.entities import Run
 from conftest import ROOT
 from mlp_tape import config, runner, tracking
 from mlp_tape.data import Dataset
+from mlp_tape.delivery import Delivery
 from mlp_tape.errors import DivergenceError, TrackingError
 from mlp_tape.journal import Journal, Row
 
@@ -201,6 +204,47 @@ def test_rows_are_sent_while_the_run_lasts_and_in_batches(tmp_path: Path) -> Non
     assert sizes == [1000, 1000, 500]
     client, found = the_run(tmp_path)
     assert len(client.get_metric_history(found.info.run_id, "train/loss")) == 2_500
+
+
+def test_what_stands_in_the_way_of_a_delivery_is_said_and_passes(tmp_path: Path) -> None:
+    """A store that fails, then a journal that cannot be read: neither ends the thread in silence."""
+    arrived: list[Row] = []
+
+    def send(rows: list[Row]) -> None:
+        if not (tmp_path / "up").exists():
+            raise ConnectionError("the store is down")
+        arrived.extend(rows)
+
+    with Journal(tmp_path) as journal:
+        journal.append([Row("train/loss", 0, 0.5, 1)])
+        (tmp_path / "journal.sent").write_text("rubbish")
+        broken = Delivery(journal, send)
+        broken.start()
+        assert "rubbish" in broken.finish(0.5)
+        (tmp_path / "journal.sent").unlink()
+        down = Delivery(journal, send)
+        down.start()
+        assert down.finish(0.5) == "the store is down"
+        (tmp_path / "up").touch()
+        working = Delivery(journal, send)
+        working.start()
+        assert working.finish(30) == ""
+    assert arrived == [Row("train/loss", 0, 0.5, 1)]
+
+
+def test_telemetry_is_off(offline: dict[str, str]) -> None:
+    probe = (
+        "from mlp_tape import tracking; from mlflow.telemetry import get_telemetry_client\n"
+        "print(get_telemetry_client())"
+    )
+    command = [sys.executable, "-c", probe]
+    done = subprocess.run(command, env=offline, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "None"
+
+
+def test_artifacts_lie_at_an_absolute_path(finished: Path) -> None:
+    _, run = the_run(finished)
+    assert run.info.artifact_uri.startswith(str(finished))
 
 
 def test_a_journal_is_read_up_to_the_last_whole_line(tmp_path: Path) -> None:
