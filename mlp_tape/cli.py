@@ -17,14 +17,17 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from mlp_tape import config, stop
-from mlp_tape.errors import ConfigError, MlpTapeError
+from mlp_tape import address, config, resume, stop
+from mlp_tape.config import Settings
+from mlp_tape.errors import ConfigError, DiskError, MlpTapeError
 from mlp_tape.redact import without_password
 
 WITH_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
 
 # Makes the directories of two runs differ that start within one second.
 OmegaConf.register_new_resolver("token", lambda: secrets.token_hex(3), use_cache=True, replace=True)
+# A run that is gone on with keeps its directory.
+OmegaConf.register_new_resolver("run_directory", lambda new: str(CheckSettings.resumed or new), replace=True)
 
 
 def main(conf: Path) -> None:
@@ -40,6 +43,8 @@ def main(conf: Path) -> None:
             entry()
     except BaseException as error:
         signal = stop.asked()
+        if signal and not CheckSettings.sweeping:
+            _leave_at_once(128 + signal)
         if signal:
             sys.exit(128 + signal)
         if WITH_TRACEBACK or not isinstance(error, Exception):
@@ -49,26 +54,26 @@ def main(conf: Path) -> None:
         _tell(error)
         sys.exit(1)
     if not CheckSettings.sweeping:
-        _leave_at_once()
+        _leave_at_once(0)
 
 
-def _leave_at_once() -> None:
-    """Exits with 0, without the second that the interpreter takes to unload TensorFlow and MLflow.
+def _leave_at_once(code: int) -> None:
+    """Exits without the second that the interpreter takes to unload TensorFlow and MLflow.
 
     A run has closed its files by then; a parallel sweep's workers still have to be seen off in order.
     """
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(BrokenPipeError):  # the reader may have gone, as in `| head`
             stream.flush()
-    os._exit(0)
+    os._exit(code)
 
 
 def _run(composed: DictConfig) -> float:
     """One run; returns its last test accuracy, which a Hydra sweeper may optimise."""
-    settings = config.parse(composed)
+    job = HydraConfig.get()
+    settings = _settings(composed, list(job.overrides.task))
     from mlp_tape import runner
 
-    job = HydraConfig.get()
     try:
         return runner.run(settings, Path(job.runtime.output_dir), list(job.overrides.task))
     except Exception as error:
@@ -85,10 +90,18 @@ class CheckSettings(Callback):
     """
 
     sweeping = False  # whether a sweep's jobs have begun
+    resumed: Path | None = None  # the directory of the run that is gone on with
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Checks the settings of a run."""
-        _refuse_if_wrong(config)
+        """Checks the settings of a run, and finds the one to go on with."""
+        settings = _refuse_if_wrong(config)
+        if settings.resume is None:
+            return
+        try:
+            CheckSettings.resumed = resume.find(settings.resume, address.of(settings.tracking))
+            _settings(config, list(config.hydra.overrides.task))
+        except MlpTapeError as error:
+            sys.exit(_tell(error))
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Checks every value that a sweep names."""
@@ -97,16 +110,31 @@ class CheckSettings(Callback):
                 composed = hydra.compose(config.hydra.job.config_name, overrides)
             except HydraException as error:
                 sys.exit(_tell(_before_the_start(error)))
-            _refuse_if_wrong(composed)
+            if _refuse_if_wrong(composed).resume is not None:
+                sys.exit(_tell(ConfigError("resume=... goes on with one run", "type it without -m")))
         CheckSettings.sweeping = True
 
 
-def _refuse_if_wrong(composed: DictConfig) -> None:
-    settings = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
+def _refuse_if_wrong(composed: DictConfig) -> Settings:
     try:
-        config.parse(settings)
+        return _parsed(composed)
     except ConfigError as error:
         sys.exit(_tell(error))
+
+
+def _parsed(composed: DictConfig) -> Settings:
+    """The settings, without Hydra's own."""
+    return config.parse(OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"]))
+
+
+def _settings(composed: DictConfig, overrides: list[str]) -> Settings:
+    """The settings as typed, or those of the run that is gone on with."""
+    settings = _parsed(composed)
+    if CheckSettings.resumed is None:
+        return settings
+    typed = OverridesParser.create().parse_overrides(overrides)
+    names = resume.typed_keys(override.key_or_group for override in typed)
+    return resume.settings(CheckSettings.resumed, settings, names)
 
 
 def _each_value(overrides: list[str]) -> Iterator[list[str]]:
@@ -127,6 +155,10 @@ def _each_value(overrides: list[str]) -> Iterator[list[str]]:
 
 def _tell(error: Exception) -> int:
     """Prints what is wrong and what to type instead, and returns the exit code."""
+    if isinstance(error, OSError) and error.strerror:
+        error = DiskError(
+            f"{error.strerror}: {error.filename}", "make room there, or start in another directory"
+        )
     if not isinstance(error, MlpTapeError):
         error = MlpTapeError(
             f"{type(error).__name__}: {error}", "HYDRA_FULL_ERROR=1 python run.py ... shows where"

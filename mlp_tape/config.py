@@ -3,7 +3,7 @@
 import difflib
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mlp_tape.errors import ConfigError
+from mlp_tape.redact import without_password
 
 Check = Callable[[Any], bool]
 
@@ -72,12 +73,22 @@ class OptimizerSettings:
 
 
 @dataclass(frozen=True)
+class CheckpointSettings:
+    """When the state of a run is kept, other than after each epoch and when it is stopped."""
+
+    every_steps: int | None = _setting(
+        None, "a whole number from 1, or null", lambda steps: steps is None or steps >= 1
+    )
+
+
+@dataclass(frozen=True)
 class TrackingSettings:
     """Where MLflow keeps the run."""
 
     enabled: bool = _free(True, "true or false")
     uri: str | None = _free(None, "an MLflow tracking URI")
     experiment: str = _setting("mlp_tape", "a name that is not empty", lambda name: bool(name.strip()))
+    patience: float = _positive(30.0)
 
 
 @dataclass(frozen=True)
@@ -92,10 +103,28 @@ class Settings:
     loss: str = _one_of("mse")
     engine: str = _one_of("compiled", "eager")
     log_every: int = _whole(100, 1, 1_000_000)
+    resume: str | None = _setting(
+        None, "the id of a run, its directory, or last", lambda which: which is None or bool(which.strip())
+    )
+    checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)
     model: ModelSettings = field(default_factory=ModelSettings)
     dataset: DatasetSettings = field(default_factory=DatasetSettings)
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
     tracking: TrackingSettings = field(default_factory=TrackingSettings)
+
+
+# What may change when a run is gone on with: it decides neither the weights nor the rows.
+FREE = ("epochs", "resume", "tracking.", "checkpoint.", "dataset.path", "dataset.offline")
+
+
+def differences(old: Settings, new: Settings, among: Container[str]) -> list[str]:
+    """Names those of some settings that would make other weights or rows: `lr=0.1, but the run has 0.01`."""
+    before = dict(flat(old))
+    return [
+        f"{key}={_typed(value)}, but the run has {_typed(before[key])}"
+        for key, value in flat(new)
+        if key in among and value != before[key] and not key.startswith(FREE)
+    ]
 
 
 def parse(config: DictConfig) -> Settings:
@@ -216,3 +245,9 @@ def flat(settings: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from flat(value, f"{prefix}{rule.name}.")
         else:
             yield f"{prefix}{rule.name}", value
+
+
+def nested(settings: Settings) -> dict[str, Any]:
+    """The settings as a file may hold them: plain values, without passwords."""
+    plain = without_password(OmegaConf.to_yaml(OmegaConf.structured(settings)))
+    return dict(OmegaConf.to_container(OmegaConf.create(plain)))  # type: ignore[arg-type]

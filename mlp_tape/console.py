@@ -1,6 +1,7 @@
 """What a person sees while a run goes on: lines, warnings and a progress bar; all lines also go to a file."""
 
 import contextlib
+import io
 import os
 import sys
 import traceback
@@ -11,8 +12,6 @@ from typing import Self, TextIO
 
 import rich.console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-Advance = Callable[[int, str], None]
 
 
 class _Plain(rich.console.Console):
@@ -29,15 +28,18 @@ class _Plain(rich.console.Console):
 
 
 class Console:
-    """Prints to the terminal, or plain lines to a pipe; a file keeps a copy, and the traceback of an error.
+    """Prints to the terminal, or plain lines to a pipe; a file keeps a copy and an error's traceback."""
 
-    Args:
-        log: the copy's path.
-    """
-
-    def __init__(self, log: Path) -> None:
-        self._log = log.open("a", encoding="utf-8")
+    def __init__(self) -> None:
+        self._log: TextIO = io.StringIO()  # until there is a file
         self._out, self._err = _Plain(sys.stdout), _Plain(sys.stderr)
+
+    def copy_to(self, path: Path) -> None:
+        """Keeps the copy in a file, what was printed before included."""
+        file = path.open("a", encoding="utf-8")
+        if isinstance(self._log, io.StringIO):
+            file.write(self._log.getvalue())
+        self._log = file
 
     def __enter__(self) -> Self:
         return self
@@ -45,9 +47,10 @@ class Console:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is not None:
-            traceback.print_exception(error, file=self._log)  # on the screen, two lines have to do
-        self._log.close()
+        with contextlib.suppress(OSError):  # such as a full disk, of which the screen tells
+            if error is not None:
+                traceback.print_exception(error, file=self._log)  # on the screen, two lines have to do
+            self._log.close()
 
     def line(self, text: str) -> None:
         """Prints a line to standard output."""
@@ -65,14 +68,43 @@ class Console:
         self._log.flush()
 
     @contextlib.contextmanager
-    def progress(self, steps: int) -> Iterator[Advance]:
+    def waiting(self, why: str) -> Iterator[Callable[[int], None]]:
+        """Shows how many rows are still to be sent, from the first call of the yielded function on.
+
+        Args:
+            why: what is waited for.
+        """
+        if not self._out.is_terminal:
+            told: list[int] = []
+
+            def tell_once(rows: int) -> None:
+                if not told:
+                    told.append(rows)
+                    self.line(f"{why}: {rows:,} rows to go")
+
+            yield tell_once
+            return
+        status = self._out.status(why)
+
+        def update(rows: int) -> None:
+            status.update(f"{why}: {rows:,} rows to go")
+            status.start()
+
+        try:
+            yield update
+        finally:
+            status.stop()
+
+    @contextlib.contextmanager
+    def progress(self, done: int, steps: int) -> Iterator[Callable[[int, str], None]]:
         """Shows a bar on a terminal, and nothing elsewhere.
 
         Args:
+            done: how many steps were done before.
             steps: how many there are.
 
         Yields:
-            A function of how many steps were done, and what to show beside the bar.
+            A function of how many steps are done, and what to show beside the bar.
         """
         columns = (
             BarColumn(),
@@ -81,5 +113,5 @@ class Console:
             TimeRemainingColumn(),
         )
         with Progress(*columns, console=self._out, transient=True, disable=not self._out.is_terminal) as bar:
-            task = bar.add_task("", total=steps)
-            yield lambda done, text: bar.update(task, advance=done, description=text)
+            task = bar.add_task("", total=steps, completed=done)
+            yield lambda done, text: bar.update(task, completed=done, description=text)

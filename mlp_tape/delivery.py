@@ -1,14 +1,20 @@
 """Sends the journal's rows from a thread of its own, in batches, and tries again where that fails."""
 
+import contextlib
+import os
+import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from mlp_tape.journal import Journal, Row
 
 BATCH = 1_000  # rows a request: the most that MLflow takes
 PAUSE = 1.0  # seconds between two looks into the journal
-LONGEST_PAUSE = 30.0  # seconds between two tries while there is no answer
+LONGEST_PAUSE = 10.0  # seconds between two tries while there is no answer
+NICENESS = 10  # training goes first where there are not cores enough
+
+Job = Callable[[], None]
 
 
 class Delivery(threading.Thread):
@@ -22,45 +28,95 @@ class Delivery(threading.Thread):
     def __init__(self, journal: Journal, send: Callable[[list[Row]], None]) -> None:
         super().__init__(name="delivery", daemon=True)
         self._journal, self._send = journal, send
+        self._first: list[Job] = []
+        self._last: list[Job] = []
         self._over = threading.Event()
-        self._deadline = float("inf")
-        self._error: Exception | None = None
+        self._given_up = threading.Event()
+        self._answered = 0.0
+        self._error = ""
 
     def run(self) -> None:
-        """Sends until `finish` is called and all is sent, or its time has passed."""
+        """Sends until `finish` is called and all is sent, or it is given up."""
+        _be_nice()
         pause = PAUSE
-        while True:
+        while not self._given_up.is_set():
             over = self._over.is_set()  # asked before the look: no row comes after the last look
             try:
-                sent = self._send_some()
+                busy = _do_next(self._first) or self._send_some() or (over and _do_next(self._last))
             except Exception as error:
-                self._error = error
-                if time.monotonic() + pause > self._deadline:
-                    return
-                time.sleep(pause) if over else self._over.wait(pause)
+                self._error = why(error)
+                pause = PAUSE if over else pause
+                (self._given_up if over else self._over).wait(pause)
                 pause = min(2 * pause, LONGEST_PAUSE)
                 continue
-            self._error, pause = None, PAUSE
-            if over and not sent:
+            self._error, pause = "", PAUSE
+            self._answered = time.monotonic()
+            if over and not busy:
                 return
-            if not sent:
+            if not busy:
                 self._over.wait(PAUSE)
 
-    def _send_some(self) -> int:
-        """Sends one batch; returns how many rows there were."""
+    def _send_some(self) -> bool:
+        """Sends one batch, if there are rows."""
         rows, position = self._journal.unsent(BATCH)
         if rows:
             self._send(rows)
             self._journal.acknowledge(position)
-        return len(rows)
+        return bool(rows)
 
-    def finish(self, seconds: float) -> str:
-        """Waits until all is sent, at most so long; returns what stood in the way, or nothing."""
-        if self.ident is None:  # not started, so nothing was promised
-            return ""
-        self._deadline = time.monotonic() + seconds
+    def finish(
+        self,
+        first: Sequence[Job] = (),
+        last: Sequence[Job] = (),
+        *,
+        patience: float,
+        at_most: float = float("inf"),
+        show: Callable[[int], None] = lambda rows: None,
+    ) -> str:
+        """Waits until all is sent, for as long as something arrives.
+
+        Args:
+            first: done before the rows that are left, in order; each is tried again where it raises.
+            last: done after the last row, likewise.
+            patience: seconds without an answer after which it is given up.
+            at_most: seconds after which it is given up even so.
+            show: is told every half second how many rows are left.
+
+        Returns:
+            What stood in the way, or nothing.
+        """
+        self._last, self._first = list(last), list(first)
+        if self.ident is None:
+            self.start()
+        began = self._answered = time.monotonic()
         self._over.set()
-        self.join(seconds)
-        if self.is_alive():
-            return str(self._error or f"no answer in {seconds:.0f} s")
-        return str(self._error or "")
+        self.join(min(patience, at_most, 0.5))
+        while self.is_alive() and time.monotonic() < min(began + at_most, self._answered + patience):
+            left = self._journal.count_unsent()
+            if left:
+                show(left)
+            self.join(0.5)
+        self._given_up.set()
+        return self._error or "no answer" if self.is_alive() or self._error else ""
+
+
+def why(error: Exception) -> str:
+    """The line of an error that says what is wrong, without the advice to programmers before it."""
+    lines = [line for line in str(error).splitlines() if not line.startswith("(raised as a result of ")]
+    return lines[0] if lines else type(error).__name__
+
+
+def _do_next(jobs: list[Job]) -> bool:
+    """Does the first of some jobs and strikes it off, if there is one left."""
+    if jobs:
+        jobs[0]()
+        del jobs[0]
+        return True
+    return False
+
+
+def _be_nice() -> None:
+    """Lets the other threads go first; Linux alone has this for a single thread."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)

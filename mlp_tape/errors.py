@@ -40,3 +40,11 @@ class TrackingError(MlpTapeError):
 
 class DivergenceError(MlpTapeError):
     """A loss that is no longer a finite number."""
+
+
+class BrokenFileError(MlpTapeError):
+    """A file of the run's directory that cannot be read any more."""
+
+
+class DiskError(MlpTapeError):
+    """A directory that takes no more: a full disk, or one that may not be written to."""

@@ -1,87 +1,67 @@
-"""Training as the settings say it: each block is journalled and printed, each epoch's end evaluated."""
+"""Training as it is planned: blocks are journalled and printed, each epoch's end evaluated and kept."""
 
+import datetime
 import math
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 
-from mlp_tape import evaluate, model, optimizer, step, stop, train
-from mlp_tape.config import Settings
+from mlp_tape import checkpoint, config, divergence, evaluate, stop
+from mlp_tape.checkpoint import Checkpoint
 from mlp_tape.console import Console
-from mlp_tape.data import Dataset
-from mlp_tape.errors import DivergenceError
+from mlp_tape.evaluate import Evaluation
 from mlp_tape.journal import Journal, Row
+from mlp_tape.model import Params
+from mlp_tape.plan import Plan
 from mlp_tape.result import Result
 from mlp_tape.train import Block
 
 
 def fit(
-    settings: Settings, dataset: Dataset, layer_sizes: list[int], console: Console, journal: Journal
+    plan: Plan, directory: Path, console: Console, journal: Journal, start: Checkpoint | None = None
 ) -> Result:
-    """Trains a network from its first weights on.
+    """Trains a network from its first weights on, or from a checkpoint.
 
     Args:
-        settings: checked.
-        dataset: what to learn.
-        layer_sizes: from the input's width to the number of classes.
-        console: is shown each block's first loss and each epoch's test results.
+        plan: what to train, and on what.
+        directory: of the run; checkpoints, and a step that went astray, are kept there.
+        console: is shown the logged losses and each epoch's test results.
         journal: is given every metric row.
+        start: what to go on from.
 
     Raises:
         DivergenceError: the loss is no longer finite.
+        Stopped: a signal came; all that was done is in the last checkpoint.
     """
-    recipe = step.Recipe(
-        activation=model.ACTIVATIONS[settings.model.activation],
-        loss=model.LOSSES[settings.loss],
-        optimizer=optimizer.OPTIMIZERS[settings.optimizer.name],
-        scale=dataset.scale,
-    )
-    params = model.init_params(layer_sizes, settings.model.init_stddev, settings.seed)
-    blocks = train.train(
-        params,
-        dataset.x_train,
-        dataset.y_train,
-        recipe,
-        lr=settings.lr,
-        batch_size=settings.batch_size,
-        epochs=settings.epochs,
-        log_every=settings.log_every,
-        engine=settings.engine,
-        shuffle_seed=settings.seed if settings.shuffle else None,
-    )
-    done = Result()
-    steps_per_epoch = -(-len(dataset.x_train) // settings.batch_size)
-    with console.progress(settings.epochs * steps_per_epoch) as advance:
-        for block in blocks:
+    params, tested = plan.params_at(start), None
+    done, every = start.step if start else 0, plan.settings.checkpoint.every_steps
+    with stop.held(), console.progress(done, plan.steps) as show:
+        for block in plan.train(params, first=done):
             journal.append(_rows(block, time.time()))
-            stop.raise_if_asked()
-            _refuse_divergence(block)
-            done.losses.frombytes(block.losses.tobytes())
+            if not np.isfinite(block.losses).all():
+                raise divergence.explained(plan, start, block, directory)
+            done += len(block.losses)
             loss = f"loss {block.losses[0]:.6f}"
-            console.line(f"epoch {block.epoch}  step {block.step}  {loss}")
-            advance(len(block.losses), f"epoch {block.epoch + 1}/{settings.epochs}  {loss}")
+            show(done, f"epoch {block.epoch + 1}/{plan.settings.epochs}  {loss}")
+            if block.statistics:
+                console.line(f"epoch {block.epoch}  step {block.step}  {loss}")
             if block.ends_epoch:
-                tested = evaluate.evaluate(params, dataset.x_test, dataset.y_test, recipe)
-                _keep(done, tested, block.global_step + len(block.losses) - 1)
-                journal.append(done.rows)
-                console.line(
-                    f"epoch {block.epoch}  test loss {tested.loss:.6f}  accuracy {tested.accuracy:.4f}"
-                )
-    done.weights = {name: param.numpy() for name, param in params.items()}
-    return done
+                tested = _evaluated(plan, params)
+                journal.append(_results(tested, done - 1))
+                told = f"test loss {tested.loss:.6f}  accuracy {tested.accuracy:.4f}"
+                console.line(f"epoch {block.epoch}  {told}")
+            if block.ends_epoch or stop.asked() or (every and done % every == 0):
+                start = _keep(directory, plan, params, done, journal) or start
+            stop.raise_if_asked()
+        tested = tested or _evaluated(plan, params)  # all was trained before; the report is missing
+    weights = {name: param.numpy() for name, param in params.items()}
+    return Result(weights, tested.accuracy, tested.predictions)
 
 
-def _keep(done: Result, tested: evaluate.Evaluation, global_step: int) -> None:
-    """Adds an epoch's evaluation, made after the given global step."""
-    now = int(1000 * time.time())
-    done.rows = [
-        Row("test/loss", global_step, tested.loss, now),
-        Row("test/accuracy", global_step, tested.accuracy, now),
-    ]
-    done.test_losses.append(tested.loss)
-    done.test_accuracies.append(tested.accuracy)
-    done.predictions = tested.predictions
+def _evaluated(plan: Plan, params: Params) -> Evaluation:
+    return evaluate.evaluate(params, plan.dataset.x_test, plan.dataset.y_test, plan.recipe)
 
 
 def _rows(block: Block, ended: float) -> Iterator[Row]:
@@ -95,12 +75,28 @@ def _rows(block: Block, ended: float) -> Iterator[Row]:
             yield Row(key, block.global_step, value, int(1000 * (began + each)))
 
 
-def _refuse_divergence(block: Block) -> None:
-    broken = np.flatnonzero(~np.isfinite(block.losses))
-    if broken.size:
-        i = int(broken[0])
-        raise DivergenceError(
-            f"the loss is {block.losses[i]} at step {block.global_step + i} (epoch {block.epoch}, "
-            f"step {block.step + i})",
-            "type a smaller lr=... or model.init_stddev=...",
-        )
+def _results(tested: Evaluation, global_step: int) -> Iterator[Row]:
+    """An evaluation, made after the given global step, as metric rows."""
+    now = int(1000 * time.time())
+    for key, value in (("test/loss", tested.loss), ("test/accuracy", tested.accuracy)):
+        if math.isfinite(value):
+            yield Row(key, global_step, value, now)
+
+
+def _keep(directory: Path, plan: Plan, params: Params, done: int, journal: Journal) -> Checkpoint | None:
+    """Writes a checkpoint after so many steps; not one from which nothing but divergence comes."""
+    arrays = {name: param.numpy() for name, param in params.items()}
+    if not all(np.isfinite(array).all() for array in arrays.values()):
+        return None
+    journal.bring_to_disk()  # first: a checkpoint counts on the rows before it
+    about = {
+        "epochs": done / (plan.steps / plan.settings.epochs),
+        "journal": journal.size,
+        "written": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+        "data_sha256": plan.dataset.sha256,
+        "settings": {
+            key: value for key, value in config.flat(plan.settings) if not key.startswith(config.FREE)
+        },
+    }
+    checkpoint.save(directory / checkpoint.FOLDER, done, arrays, about)
+    return Checkpoint(done, arrays, about)

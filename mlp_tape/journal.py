@@ -1,10 +1,14 @@
 """Metric rows on disk, written before they are sent anywhere."""
 
 import json
-from collections.abc import Iterable
+import math
+import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
+
+from mlp_tape.errors import BrokenFileError
 
 
 class Row(NamedTuple):
@@ -26,7 +30,9 @@ class Row(NamedTuple):
 class Journal:
     """An append-only file of rows, and how far they were delivered.
 
-    One thread appends, another reads; memory does not grow with the file.
+    One thread appends, another reads and acknowledges; memory does not grow with the file. The steps of
+    each key come in ascending order, which is what makes it cheap to know what a resumed run has already
+    written.
 
     Args:
         directory: of the run; `journal.jsonl` holds a row a line, `journal.sent` the number of bytes of
@@ -37,29 +43,92 @@ class Journal:
         self.path = directory / "journal.jsonl"
         self._sent = directory / "journal.sent"
         self._file = self.path.open("ab", buffering=0)
+        self._last: dict[str, int] = {}  # the last step of each key, as a stopped process left it
+        self._delivered = self._position()
+
+    @property
+    def size(self) -> int:
+        """The length of the file in bytes."""
+        return os.fstat(self._file.fileno()).st_size
 
     def append(self, rows: Iterable[Row]) -> None:
-        """Writes rows to the file, in one call to the operating system."""
-        self._file.write(b"".join(json.dumps(row, allow_nan=False).encode() + b"\n" for row in rows))
+        """Writes rows to the file, but for those that were there when it was recovered."""
+        new = [row for row in rows if row.step > self._last.get(row.key, -1)]
+        left = memoryview(b"".join(json.dumps(row, allow_nan=False).encode() + b"\n" for row in new))
+        while left:  # a disk that is nearly full takes a part, and refuses the next
+            left = left[self._file.write(left) :]
+
+    def bring_to_disk(self) -> None:
+        """Returns when what was written is safe from a power cut."""
+        os.fsync(self._file.fileno())
+
+    def recover(self) -> None:
+        """Makes the file ready to be gone on with: cuts off what a killed process left half written.
+
+        Raises:
+            BrokenFileError: a row that was sent already cannot be read, so what is lost cannot be known.
+        """
+        good = 0
+        with self.path.open("rb") as file:
+            for line in file:
+                row = _row(line)
+                if row is None:
+                    break
+                self._last[row.key] = row.step
+                good += len(line)
+        if good < self._delivered:
+            raise BrokenFileError(
+                f"{self.path} cannot be read behind its byte {good:,}, where rows were sent already",
+                "start the run anew, without resume",
+            )
+        os.truncate(self.path, good)
 
     def unsent(self, most: int) -> tuple[list[Row], int]:
         """Reads at most `most` rows that were not delivered, and the position behind them."""
-        position = int(self._sent.read_text()) if self._sent.exists() else 0
         rows: list[Row] = []
+        position = self._delivered
         with self.path.open("rb") as file:
             file.seek(position)
             for line in file:
                 if len(rows) == most or not line.endswith(b"\n"):
                     break
-                rows.append(Row(*json.loads(line)))
+                row = _row(line)
+                if row is not None:
+                    rows.append(row)
                 position += len(line)
         return rows, position
 
+    def count_unsent(self) -> int:
+        """Counts the rows that were not delivered."""
+        with self.path.open("rb") as file:
+            file.seek(self._delivered)
+            return sum(1 for _ in file)
+
     def acknowledge(self, position: int) -> None:
         """Notes that everything before `position` was delivered."""
+        self._delivered = position
         new = self._sent.with_suffix(".new")
         new.write_text(str(position))
-        new.replace(self._sent)
+        new.replace(self._sent)  # lost in a power cut, it costs a delivery anew, which is harmless
+
+    def read(self, key: str) -> Iterator[Row]:
+        """Yields the rows of one key, from the first on."""
+        begins = f'["{key}", '.encode()
+        with self.path.open("rb") as file:
+            for line in file:
+                row = _row(line) if line.startswith(begins) else None
+                if row is not None:
+                    yield row
+
+    def _position(self) -> int:
+        """How far the rows were delivered: 0 where that is not known, for sending again is harmless."""
+        try:
+            position = int(self._sent.read_text())
+            with self.path.open("rb") as file:
+                file.seek(position - 1)
+                return position if file.read(1) == b"\n" else 0
+        except (OSError, ValueError):
+            return 0
 
     def __enter__(self) -> Self:
         return self
@@ -68,3 +137,15 @@ class Journal:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._file.close()
+
+
+def _row(line: bytes) -> Row | None:
+    """The row of a line, or None if it is damaged or not whole."""
+    if not line.endswith(b"\n"):
+        return None
+    try:
+        key, step, value, timestamp = json.loads(line)
+    except (ValueError, TypeError):
+        return None
+    whole = type(step) is type(timestamp) is int and type(value) is float and math.isfinite(value)
+    return Row(key, step, value, timestamp) if whole and type(key) is str else None

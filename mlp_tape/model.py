@@ -1,9 +1,11 @@
 """The network in bare tensors: its parameters, the forward pass and the loss."""
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
+import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
 Params = dict[str, tf.Variable]  # w1, b1, w2, b2, ...
 Activation = Callable[[tf.Tensor], tf.Tensor]
@@ -33,27 +35,40 @@ def init_params(layer_sizes: Sequence[int], stddev: float, seed: int) -> Params:
     return params
 
 
+def as_params(arrays: Mapping[str, NDArray[np.float32]]) -> Params:
+    """Makes parameters of arrays that were kept: w1, b1, w2, b2, ..."""
+    return {name: tf.Variable(array, name=name) for name, array in arrays.items()}
+
+
 def to_float(x: tf.Tensor, scale: float) -> tf.Tensor:
     """Images as rows of floats: uint8 or float32 [b, ...] -> float32 [b, d], divided by `scale`."""
     return tf.reshape(tf.cast(x, tf.float32) / scale, [x.shape[0], -1])
 
 
-def forward(params: Params, x: tf.Tensor, activation: Activation) -> tf.Tensor:
-    """Computes the scores of each class.
+def layers(params: Params, x: tf.Tensor, activation: Activation) -> Iterator[tuple[str, tf.Tensor]]:
+    """Computes the network layer by layer.
 
     Args:
         params: as from `init_params`.
         x: float32 [b, d0].
         activation: between the layers; the last layer has none.
 
-    Returns:
-        float32 [b, classes], unbounded.
+    Yields:
+        (z1, float32 [b, d1]), (h1, the activation of z1), (z2, ...), ..., (logits, [b, classes]).
     """
     depth = len(params) // 2
     h = x
     for layer in range(1, depth):
-        h = activation(h @ params[f"w{layer}"] + params[f"b{layer}"])  # [b,784]@[784,256] + [256] -> [b,256]
-    return h @ params[f"w{depth}"] + params[f"b{depth}"]  # [b,128]@[128,10] + [10] -> [b,10]
+        z = h @ params[f"w{layer}"] + params[f"b{layer}"]  # [b,784]@[784,256] + [256] -> [b,256]
+        yield f"z{layer}", z
+        h = activation(z)
+        yield f"h{layer}", h
+    yield "logits", h @ params[f"w{depth}"] + params[f"b{depth}"]  # [b,128]@[128,10] + [10] -> [b,10]
+
+
+def forward(params: Params, x: tf.Tensor, activation: Activation) -> tf.Tensor:
+    """Computes the scores of each class: the last of `layers`, float32 [b, classes], unbounded."""
+    return dict(layers(params, x, activation))["logits"]
 
 
 def mse(y: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:

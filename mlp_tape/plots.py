@@ -1,5 +1,6 @@
 """Pictures of a run: NumPy in, PNG out."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -7,31 +8,57 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+Point = tuple[int, float]
+
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#999999"  # Okabe and Ito's colours, safe for the colour-blind
 
 
+def thinned(rows: Iterable[Point], n: int, most: int = 10_000) -> tuple[NDArray[Any], NDArray[Any], int]:
+    """Means of every k values, so that there are at most `most`; memory does not grow with n.
+
+    Args:
+        rows: step and value, one for each step from 0 to n - 1; some may be missing.
+        n: how many steps there are.
+        most: how many means, at the most.
+
+    Returns:
+        The steps in the middle of each mean, the means, and k.
+    """
+    k = max(1, -(-n // most))
+    sums, counts = np.zeros(-(-n // k)), np.zeros(-(-n // k))
+    for step, value in rows:
+        sums[step // k] += value
+        counts[step // k] += 1
+    there = np.flatnonzero(counts)
+    return there * k + (k - 1) / 2, sums[there] / counts[there], k
+
+
 def learning_curve(
-    path: Path, losses: NDArray[Any], test_losses: list[float], accuracies: list[float]
+    path: Path, training: Iterable[Point], test_losses: list[Point], accuracies: list[Point]
 ) -> None:
     """Draws the loss of each step, smoothed too, and the test loss and accuracy of each epoch.
 
     Args:
         path: of the PNG.
-        losses: [steps].
-        test_losses: one an epoch.
-        accuracies: one an epoch, 0 to 1.
+        training: step and loss.
+        test_losses: step and loss, one an epoch.
+        accuracies: step and accuracy, 0 to 1, one an epoch.
     """
+    steps, losses, k = thinned(training, test_losses[-1][0] + 1)
     figure = Figure(figsize=(8, 6), layout="constrained")
     top, bottom = figure.subplots(2, sharex=True)
-    ends = len(losses) // len(accuracies) * np.arange(1, len(accuracies) + 1) - 1
-    top.plot(losses, color=GREY, linewidth=0.5, label="training, each step")
+    each = "each step" if k == 1 else f"mean of {k} steps"
+    top.plot(steps, losses, color=GREY, linewidth=0.5, label=f"training, {each}")
     window = max(1, min(100, len(losses) // 10))
     smooth = np.convolve(losses, np.ones(window) / window, mode="valid")
-    top.plot(np.arange(len(smooth)) + (window - 1) / 2, smooth, color=BLUE, label=f"mean of {window} steps")
-    top.plot(ends, test_losses, "o-", color=ORANGE, label="test")
+    middle = np.convolve(steps, np.ones(window) / window, mode="valid")
+    top.plot(middle, smooth, color=BLUE, label=f"mean of {window * k} steps")
+    top.plot(*zip(*test_losses, strict=True), "o-", color=ORANGE, label="test")
     top.set(ylabel="loss")
     top.legend()
-    bottom.plot(ends, 100 * np.asarray(accuracies), "o-", color=ORANGE)
+    bottom.plot(
+        [step for step, _ in accuracies], [100 * value for _, value in accuracies], "o-", color=ORANGE
+    )
     bottom.set(xlabel="step", ylabel="test accuracy (%)")
     for axes in (top, bottom):
         axes.grid(alpha=0.3)

@@ -20,7 +20,7 @@ def tags(overrides: list[str]) -> dict[str, str]:
         overrides: as typed on the command line, such as `lr=0.01`.
     """
     found = {
-        "command": shlex.join(["python", "run.py", *map(without_password, overrides)]),
+        "command": command(overrides),
         "mlflow.source.name": "run.py",
         "mlflow.source.type": "LOCAL",
         "mlflow.user": _user(),
@@ -30,6 +30,16 @@ def tags(overrides: list[str]) -> dict[str, str]:
         found["mlflow.source.git.commit"] = commit
         found["git.dirty"] = str(bool(_git("status", "--porcelain"))).lower()
     return found
+
+
+def command(overrides: list[str]) -> str:
+    """What to type to repeat the run."""
+    return shlex.join(["python", "run.py", *map(without_password, overrides)])
+
+
+def process(directory: Path) -> dict[str, str]:
+    """The tags by which a later start knows whether this process still lives."""
+    return {"host": platform.node(), "pid": str(os.getpid()), "directory": str(directory)}
 
 
 def _user() -> str:

@@ -26,3 +26,11 @@ def native_stderr() -> Iterator[None]:
         finally:
             os.dup2(terminal, 2)
             os.close(terminal)
+
+
+def import_tensorflow() -> None:
+    """Imports TensorFlow without its start-up lines, and without Keras, which is not used."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")  # Keras is then imported only when asked for
+    with native_stderr():
+        import tensorflow  # noqa: F401

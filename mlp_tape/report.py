@@ -1,48 +1,55 @@
-"""What a run leaves behind, in its directory and in MLflow: settings, weights, pictures, the model."""
+"""What a run leaves behind in its directory: settings, weights, pictures, and what its model needs."""
 
+import io
 import json
 from pathlib import Path
 
 import numpy as np
 from omegaconf import OmegaConf
 
-from mlp_tape import provenance
+from mlp_tape import config, files, provenance
 from mlp_tape.config import Settings
 from mlp_tape.data import Dataset
-from mlp_tape.redact import without_password
+from mlp_tape.journal import Journal
 from mlp_tape.result import Result
-from mlp_tape.tracker import Tracker
 
 
-def at_the_start(directory: Path, settings: Settings, tracker: Tracker) -> None:
-    """Keeps what is known before the first step: `config.yaml` and `environment.txt`."""
-    plain = OmegaConf.to_yaml(OmegaConf.structured(settings))
-    (directory / "config.yaml").write_text(without_password(plain))
-    (directory / "environment.txt").write_text(provenance.environment())
-    for name in ("config.yaml", "environment.txt"):
-        tracker.artifact(directory / name)
+def at_the_start(directory: Path, settings: Settings) -> list[Path]:
+    """Writes what is known before the first step: `config.yaml` and `environment.txt`."""
+    contents = {
+        "config.yaml": OmegaConf.to_yaml(OmegaConf.create(config.nested(settings))),
+        "environment.txt": provenance.environment(),
+    }
+    for name, text in contents.items():
+        files.write(directory / name, text.encode())
+    return [directory / name for name in contents]
 
 
 def at_the_end(
-    directory: Path, settings: Settings, dataset: Dataset, result: Result, tracker: Tracker
+    directory: Path, settings: Settings, dataset: Dataset, result: Result, journal: Journal
 ) -> None:
-    """Keeps what was learnt: pictures, weights and MLflow's model of them."""
-    _pictures(directory / "plots", dataset, result)
-    for picture in sorted((directory / "plots").glob("*.png")):
-        tracker.artifact(picture, "plots")
-    files = {"weights": directory / "weights.npz", "network": directory / "network.json"}
-    np.savez(files["weights"], **result.weights)  # type: ignore[arg-type]
-    files["network"].write_text(json.dumps({"activation": settings.model.activation, "scale": dataset.scale}))
-    tracker.artifact(files["weights"])
-    tracker.model(files, dataset.x_test[:1], dataset.n_classes, result.rows)
+    """Writes what was learnt: pictures, `weights.npz`, and `network.json` with what else its model needs."""
+    _pictures(directory / "plots", dataset, result, journal)
+    buffer = io.BytesIO()
+    np.savez(buffer, **result.weights)  # type: ignore[arg-type]
+    files.write(directory / "weights.npz", buffer.getvalue())
+    network = {
+        "activation": settings.model.activation,
+        "scale": dataset.scale,
+        "dtype": str(dataset.x_test.dtype),
+        "shape": dataset.x_test.shape[1:],
+        "n_classes": dataset.n_classes,
+    }
+    files.write(directory / "network.json", json.dumps(network).encode())
 
 
-def _pictures(folder: Path, dataset: Dataset, result: Result) -> None:
+def _pictures(folder: Path, dataset: Dataset, result: Result, journal: Journal) -> None:
     from mlp_tape import plots  # imports matplotlib
 
     folder.mkdir(exist_ok=True)
-    losses = np.asarray(result.losses)
-    plots.learning_curve(folder / "learning_curve.png", losses, result.test_losses, result.test_accuracies)
+    curves = [[(row.step, row.value) for row in journal.read(key)] for key in ("test/loss", "test/accuracy")]
+    losses = ((row.step, row.value) for row in journal.read("train/loss"))
+    plots.learning_curve(folder / "learning_curve.png", losses, *curves)
     plots.confusion_matrix(
         folder / "confusion_matrix.png", dataset.y_test, result.predictions, dataset.n_classes
     )

@@ -1,26 +1,28 @@
 """One run, from top to bottom: data, MLflow, training, report."""
 
-import contextlib
 import dataclasses
 import itertools
-import os
+import shlex
 import time
 from pathlib import Path
 
-from mlp_tape import config, data, provenance, quiet, report
+from mlp_tape import address, checkpoint, config, data, quiet, record, report, stop
+from mlp_tape.checkpoint import Checkpoint
 from mlp_tape.config import Settings
 from mlp_tape.console import Console
 from mlp_tape.data import Dataset
+from mlp_tape.errors import ConfigError, DataError
 from mlp_tape.journal import Journal
+from mlp_tape.record import Record
+from mlp_tape.recording import recorded
 from mlp_tape.redact import without_password
-from mlp_tape.tracker import Tracker, Untracked
 
 
 def run(settings: Settings, directory: Path, overrides: list[str]) -> float:
     """Runs what the settings say.
 
     Args:
-        settings: checked.
+        settings: checked; where `resume` is set, those of the run that is gone on with.
         directory: the run's own, absolute; exists.
         overrides: as typed on the command line.
 
@@ -28,55 +30,100 @@ def run(settings: Settings, directory: Path, overrides: list[str]) -> float:
         The last test accuracy, 0 to 1.
 
     Raises:
-        DataError: the data cannot be had or used.
-        TrackingError: MLflow cannot be opened, or did not take all.
+        ConfigError: the directory is another run's, or another process is at work on it.
+        DataError: the data cannot be had or used, or are not those of the run that is gone on with.
+        TrackingError: MLflow cannot be opened.
+        BrokenFileError: what the run left cannot be gone on with.
         DivergenceError: the loss is no longer finite.
+        DiskError: the directory takes no more.
     """
     began = time.perf_counter()
-    with Console(directory / "console.log") as console, Journal(directory) as journal:
-        dataset = data.load(**dataclasses.asdict(settings.dataset), say=console.line)
-        if dataset.warning:
-            console.warn(dataset.warning)
+    if settings.tracking.enabled:
+        address.refuse_silence(address.of(settings.tracking))
+    with record.at_work(directory), Console() as console:
+        past = _past(settings, directory)
+        dataset = _data(settings, past, console)
         named = dataclasses.replace(settings.dataset, name=dataset.name)
-        settings = dataclasses.replace(settings, dataset=named)
+        settings = dataclasses.replace(settings, dataset=named, resume=None)
         layer_sizes = [dataset.n_features, *settings.model.hidden_sizes, dataset.n_classes]
-        _introduce(console, settings, dataset, layer_sizes)
+        with Journal(directory) as journal:
+            start = _start(settings, dataset, directory, journal, console) if past else None
+            _introduce(console, settings, dataset, layer_sizes)
+            note = past or Record(directory, overrides=[without_password(text) for text in overrides])
+            note.overrides = _longer(note, settings.epochs) if past else note.overrides
+            note.settings, note.data_sha256 = config.nested(settings), dataset.sha256
+            with recorded(settings, dataset, note, journal, console) as tracker:
+                quiet.import_tensorflow()
+                stop.raise_if_asked()
+                from mlp_tape.fit import fit
+                from mlp_tape.plan import Plan
 
-        with _tracked(settings, dataset, layer_sizes, overrides, journal) as tracker:
-            report.at_the_start(directory, settings, tracker)
-            _import_tensorflow()
-            from mlp_tape.fit import fit
+                result = fit(Plan(settings, dataset, layer_sizes), directory, console, journal, start)
+                report.at_the_end(directory, settings, dataset, result, journal)
 
-            result = fit(settings, dataset, layer_sizes, console, journal)
-            report.at_the_end(directory, settings, dataset, result, tracker)
-
-        accuracy = result.test_accuracies[-1]
         seconds = time.perf_counter() - began
-        console.line(f"test accuracy {accuracy:.4f} after {settings.epochs} epochs, {seconds:.1f} s in all")
+        console.line(
+            f"test accuracy {result.accuracy:.4f} after {settings.epochs} epochs, {seconds:.1f} s in all"
+        )
         console.line(f"directory     {directory}")
         if tracker.link:
-            from mlp_tape.tracking import how_to_open
-
             console.line(f"run           {tracker.link}")
-            console.line(f"to see it     {how_to_open(settings.tracking)}")
-    return accuracy
+            console.line(f"to see it     {address.how_to_open(address.of(settings.tracking))}")
+    return result.accuracy
 
 
-def _tracked(
-    settings: Settings,
-    dataset: Dataset,
-    layer_sizes: list[int],
-    overrides: list[str],
-    journal: Journal,
-) -> contextlib.AbstractContextManager[Tracker]:
-    """The run in MLflow while it lasts, or nothing of the kind."""
-    if not settings.tracking.enabled:
-        return contextlib.nullcontext(Untracked())
-    from mlp_tape import tracking
+def _past(settings: Settings, directory: Path) -> Record | None:
+    """What the directory says of the run that is gone on with."""
+    if settings.resume:
+        return record.read(directory)
+    if (directory / record.FILE).exists():
+        raise ConfigError(
+            f"{directory} is the directory of another run",
+            f"type resume={shlex.quote(str(directory))} to go on with that, or give another hydra.run.dir",
+        )
+    return None
 
-    hparams = _hparams(settings, dataset, layer_sizes)
-    tags = provenance.tags(overrides)
-    return tracking.open_run(settings.tracking, journal, _name(overrides), hparams, tags)
+
+def _data(settings: Settings, past: Record | None, console: Console) -> Dataset:
+    dataset = data.load(**dataclasses.asdict(settings.dataset), say=console.line)
+    if past and past.data_sha256 != dataset.sha256:
+        raise DataError(
+            f"the data differ from those of the run: SHA-256 {dataset.sha256[:12]}..., "
+            f"the run has {past.data_sha256[:12]}...",
+            "give the dataset.path=... of those, or start a new run without resume",
+        )
+    if dataset.warning:
+        console.warn(dataset.warning)
+    return dataset
+
+
+def _longer(past: Record, epochs: int) -> list[str]:
+    """The overrides of a run that is gone on with, for as many epochs as it will have."""
+    if past.settings["epochs"] == epochs:
+        return past.overrides
+    return [text for text in past.overrides if not text.startswith("epochs=")] + [f"epochs={epochs}"]
+
+
+def _start(
+    settings: Settings, dataset: Dataset, directory: Path, journal: Journal, console: Console
+) -> Checkpoint | None:
+    """The last good checkpoint whose rows are all in the journal; None to begin with the first step."""
+    journal.recover()
+    steps_per_epoch = -(-len(dataset.x_train) // settings.batch_size)
+    for found in checkpoint.usable(directory / checkpoint.FOLDER, console.warn):
+        if found.about["journal"] > journal.size:
+            console.warn(f"checkpoint step-{found.step:09d} counts on rows that the journal has lost")
+            continue
+        epoch, step = divmod(found.step, steps_per_epoch)
+        if found.step > settings.epochs * steps_per_epoch:
+            raise ConfigError(
+                f"epochs={settings.epochs}, but the run has trained {epoch} and {step} steps",
+                f"type epochs={epoch + 1} or more",
+            )
+        console.line(f"resumed after {found.step:,} steps, at epoch {epoch}  step {step}")
+        return found
+    console.line("resumed at the first step")
+    return None
 
 
 def _introduce(console: Console, settings: Settings, dataset: Dataset, layer_sizes: list[int]) -> None:
@@ -89,27 +136,3 @@ def _introduce(console: Console, settings: Settings, dataset: Dataset, layer_siz
     console.line(f"batch  {(b, *x.shape[1:])} {(b,)}")
     weights = sum((d_in + 1) * d_out for d_in, d_out in itertools.pairwise(layer_sizes))
     console.line(f"layers {' -> '.join(map(str, layer_sizes))}, {weights:,} parameters")
-
-
-def _hparams(settings: Settings, dataset: Dataset, layer_sizes: list[int]) -> dict[str, object]:
-    """What MLflow calls params: the settings, flat, and the data."""
-    flat = {key: without_password(str(value)) for key, value in config.flat(settings)}
-    return flat | {
-        "layer_sizes": layer_sizes,
-        "n_train": len(dataset.x_train),
-        "data_sha256": dataset.sha256,
-    }
-
-
-def _name(overrides: list[str]) -> str | None:
-    """The run's name in the UI: what was typed, but for paths and addresses."""
-    told = [text for text in overrides if not text.startswith(("dataset.path=", "tracking."))]
-    return " ".join(told)[:200] or None
-
-
-def _import_tensorflow() -> None:
-    """Imports TensorFlow without its start-up lines, and without Keras, which is not used."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")  # Keras is then imported only when asked for
-    with quiet.native_stderr():
-        import tensorflow  # noqa: F401

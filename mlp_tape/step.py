@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
-from mlp_tape.model import Activation, Loss, Params, forward, to_float
-from mlp_tape.optimizer import Grads, Optimizer, Updates
+from mlp_tape.model import ACTIVATIONS, LOSSES, Activation, Loss, Params, forward, to_float
+from mlp_tape.optimizer import OPTIMIZERS, Grads, Optimizer, Updates
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,11 @@ class Recipe:
     loss: Loss
     optimizer: Optimizer
     scale: float
+
+
+def recipe(activation: str, loss: str, optimizer: str, scale: float) -> Recipe:
+    """The recipe of some names, which are those of the settings."""
+    return Recipe(ACTIVATIONS[activation], LOSSES[loss], OPTIMIZERS[optimizer], scale)
 
 
 class PitfallError(TypeError):

@@ -19,11 +19,12 @@ class Stopped(KeyboardInterrupt):
 
 
 _received: signal.Signals | None = None
+_held = False
 
 
 @contextlib.contextmanager
 def on_signals() -> Iterator[None]:
-    """Raises Stopped on the first SIGINT or SIGTERM; on a second one, the signal's default applies."""
+    """Raises Stopped on the first SIGINT or SIGTERM; a second one ends the process at once."""
     before = {number: signal.signal(number, _stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
@@ -35,8 +36,21 @@ def on_signals() -> Iterator[None]:
 def _stop(number: int, frame: FrameType | None) -> None:
     global _received
     _received = signal.Signals(number)
-    signal.signal(number, signal.SIG_DFL)
-    raise Stopped(_received)
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.SIG_DFL)
+    if not _held:
+        raise Stopped(_received)
+
+
+@contextlib.contextmanager
+def held() -> Iterator[None]:
+    """Lets a signal wait for `raise_if_asked`, so that it does not tear what has to stay together."""
+    global _held
+    _held = True
+    try:
+        yield
+    finally:
+        _held = False
 
 
 def asked() -> signal.Signals | None:

@@ -1,11 +1,12 @@
 """What a run asks of the place where it is recorded."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-from numpy.typing import NDArray
+from mlp_tape.record import Record
 
-from mlp_tape.journal import Row
+Show = Callable[[int], None]
 
 
 class Tracker(Protocol):
@@ -17,13 +18,29 @@ class Tracker(Protocol):
 
     link: str
 
-    def artifact(self, path: Path, directory: str | None = None) -> None:
-        """Keeps a file."""
+    def begin(self, params: dict[str, Any], tags: dict[str, str], artifacts: list[Path]) -> None:
+        """Records what is known before the first step, and starts to deliver the journal.
 
-    def model(
-        self, files: dict[str, Path], example: NDArray[Any], n_classes: int, results: list[Row]
-    ) -> None:
-        """Keeps the trained network in a form that can be loaded and served."""
+        Args:
+            params: settings; those that are there already stay as they are.
+            tags: written over those that are there.
+            artifacts: files.
+
+        Raises:
+            TrackingError: they are not taken.
+        """
+
+    def close(self, record: Record, patience: float, show: Show) -> str:
+        """Delivers what the run's directory holds, and how the run ended.
+
+        Args:
+            record: with the directory and the status.
+            patience: seconds without an answer after which it is given up.
+            show: is told now and then how many rows are left.
+
+        Returns:
+            What stood in the way, or nothing.
+        """
 
 
 class Untracked:
@@ -31,10 +48,9 @@ class Untracked:
 
     link = ""
 
-    def artifact(self, path: Path, directory: str | None = None) -> None:
+    def begin(self, params: dict[str, Any], tags: dict[str, str], artifacts: list[Path]) -> None:
         """Does nothing."""
 
-    def model(
-        self, files: dict[str, Path], example: NDArray[Any], n_classes: int, results: list[Row]
-    ) -> None:
+    def close(self, record: Record, patience: float, show: Show) -> str:
         """Does nothing."""
+        return ""

@@ -1,153 +1,216 @@
-"""The run in MLflow: opened, fed from the journal by a thread of its own, and closed with its true status."""
+"""The run in MLflow: opened or gone on with, fed from the journal, and closed with its true status."""
 
 import contextlib
+import functools
 import logging
 import os
+import platform
 import shlex
-import signal
-import tempfile
-import warnings
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mlp_tape import stop
-from mlp_tape.config import TrackingSettings
+from mlp_tape import address, delivery, record
 from mlp_tape.delivery import Delivery
 from mlp_tape.errors import TrackingError
 from mlp_tape.journal import Journal, Row
+from mlp_tape.record import Record
 from mlp_tape.redact import without_password
+from mlp_tape.tracker import Show
 
 # Read by MLflow when it is imported, or at each request.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")  # seconds
 
 import filelock
-import mlflow.pyfunc
-import numpy as np
-from mlflow.entities import LoggedModelOutput, Metric, Param, RunTag
+import mlflow
+from mlflow.entities import LifecycleStage, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
-from mlflow.models import Model, ModelSignature
-from mlflow.types import Schema, TensorSpec
-from numpy.typing import NDArray
-
-AT_THE_END = 60.0  # seconds to deliver what is left when the run is over
 
 for name in ("mlflow", "alembic"):
-    logging.getLogger(name).setLevel(logging.ERROR)
+    logging.getLogger(name).setLevel(logging.CRITICAL)  # what is wrong, they raise too
+
+HURRY = 1.0  # seconds for all that is left of a run that was told to stop
+RESULTS = ("test/loss", "test/accuracy")  # are the model's, too
 
 
 class MlflowRun:
     """One run in an MLflow store; a Tracker.
 
     Args:
+        client: of the store.
         uri: of the store.
-        experiment: its name; made if it is not there.
-        journal: whose rows are delivered while the run lasts.
-        name: shown in the UI; None lets MLflow make one up.
-
-    Raises:
-        TrackingError: the store cannot be opened.
+        run: as MLflow has it.
+        journal: whose rows are delivered.
     """
 
-    def __init__(self, uri: str, experiment: str, journal: Journal, name: str | None = None) -> None:
-        try:
-            with _alone(uri):
-                self._client = mlflow.MlflowClient(uri)
-                self.experiment_id = self._experiment(experiment)
-            self.run_id = self._client.create_run(self.experiment_id, run_name=name).info.run_id
-        except Exception as error:
-            first = (str(error).splitlines() or [type(error).__name__])[0]
-            raise TrackingError(
-                without_password(f"MLflow at {uri} cannot be opened: {first}"),
-                "start it, or give tracking.uri=... or tracking.enabled=false",
-            ) from error
-        server = uri.rstrip("/") if uri.startswith("http") else "http://127.0.0.1:5000"
-        self.link = (
-            f"{without_password(server, instead='')}/#/experiments/{self.experiment_id}"
-            f"/runs/{self.run_id}/model-metrics"
-            "?workflowType=machine_learning"  # without it, the page stands in the UI's GenAI half
-        )
+    def __init__(self, client: mlflow.MlflowClient, uri: str, run: Run, journal: Journal) -> None:
+        self._client, self._uri, self._run, self._journal = client, uri, run, journal
+        self.run_id: str = run.info.run_id
+        self.link = address.link(uri, run.info.experiment_id, self.run_id)
         self._delivery = Delivery(journal, self._send)
 
-    def _experiment(self, name: str) -> str:
-        found = self._client.get_experiment_by_name(name)
-        if found:
-            return str(found.experiment_id)
-        try:
-            return str(self._client.create_experiment(name))
-        except MlflowException:
-            made_meanwhile = self._client.get_experiment_by_name(name)
-            if made_meanwhile is None:
-                raise
-            return str(made_meanwhile.experiment_id)
-
-    def begin(self, params: dict[str, Any], tags: dict[str, str]) -> None:
-        """Records settings and tags, and starts to deliver the journal."""
-        self._client.log_batch(
-            self.run_id,
-            params=[Param(key, str(value)) for key, value in params.items()],
-            tags=[RunTag(key, value) for key, value in tags.items()],
-        )
+    def begin(self, params: dict[str, Any], tags: dict[str, str], artifacts: list[Path]) -> None:
+        """As `Tracker.begin`."""
+        with _opening(self._uri):
+            self._begin(params, tags, artifacts)
         self._delivery.start()
 
-    def artifact(self, path: Path, directory: str | None = None) -> None:
-        """Keeps a file with the run, in a directory of its artifacts."""
-        self._client.log_artifact(self.run_id, str(path), directory)
+    def _begin(self, params: dict[str, Any], tags: dict[str, str], artifacts: list[Path]) -> None:
+        new = {key: value for key, value in params.items() if key not in self._run.data.params}
+        self._client.log_batch(
+            self.run_id,
+            params=[Param(key, str(value)) for key, value in new.items()],
+            tags=[RunTag(key, value) for key, value in tags.items()],
+        )
+        if self._run.info.status != "RUNNING":
+            self._client.update_run(self.run_id, status="RUNNING")
+        if "reason" in self._run.data.tags:
+            self._client.delete_tag(self.run_id, "reason")
+        for path in artifacts:
+            self._client.log_artifact(self.run_id, str(path))
 
-    def model(
-        self, files: dict[str, Path], example: NDArray[Any], n_classes: int, results: list[Row]
-    ) -> None:
-        """Logs the trained network as the MLflow model `model`, so that `runs:/RUN_ID/model` loads it.
-
-        Args:
-            files: what `serving.py` reads, by the name that it knows it under.
-            example: some images, [n, ...], of the dtype and shape that the model takes.
-            n_classes: the number of scores.
-            results: the metrics that are the model's, already journalled.
-        """
-        step = results[-1].step
-        logged = self._client.create_logged_model(self.experiment_id, "model", source_run_id=self.run_id)
-        inputs = TensorSpec(example.dtype, (-1, *example.shape[1:]))
-        scores = TensorSpec(np.dtype("float32"), (-1, n_classes))
-        with tempfile.TemporaryDirectory() as parent, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # proposes an input example that MLflow would then run
-            mlflow.pyfunc.save_model(
-                f"{parent}/model",
-                python_model=str(Path(__file__).with_name("serving.py")),
-                artifacts={name: str(file) for name, file in files.items()},
-                signature=ModelSignature(Schema([inputs]), Schema([scores])),
-                pip_requirements=[f"mlflow=={mlflow.__version__}", f"numpy=={np.__version__}"],
-                mlflow_model=Model(run_id=self.run_id, model_id=logged.model_id),
-            )
-            self._client.log_model_artifacts(logged.model_id, f"{parent}/model")
-        self._client.finalize_logged_model(logged.model_id, "READY")
-        self._client.log_outputs(self.run_id, [LoggedModelOutput(logged.model_id, step)])
-        metrics = [
-            Metric(row.key, row.value, row.timestamp, row.step, logged.model_id, run_id=self.run_id)
-            for row in results
-        ]
-        self._client.log_batch(self.run_id, metrics=metrics)
+    def close(self, record: Record, patience: float, show: Show) -> str:
+        """As `Tracker.close`."""
+        end = functools.partial(_end, self._client, self.run_id, record)
+        if record.status == "KILLED":  # by somebody who waits
+            why_not = self._delivery.finish(first=[end], patience=HURRY, at_most=HURRY)
+        else:
+            jobs = [functools.partial(self._artifact, *found) for found in _artifacts(record)]
+            if record.status == "FINISHED":
+                jobs.append(functools.partial(self._model, record.directory))
+            why_not = self._delivery.finish(last=[*jobs, end], patience=patience, show=show)
+        return without_password(why_not)
 
     def _send(self, rows: list[Row]) -> None:
         metrics = [Metric(row.key, row.value, row.timestamp, row.step) for row in rows]
         self._client.log_batch(self.run_id, metrics=metrics)
 
-    def close(self, status: str, reason: str = "") -> None:
-        """Delivers what is left and sets the status: FINISHED, FAILED or KILLED."""
-        try:
-            undelivered = self._delivery.finish(AT_THE_END)
-            if undelivered:
-                raise TrackingError(
-                    without_password(f"MLflow did not take the last rows: {undelivered}"),
-                    "they are kept in journal.jsonl in the run's directory",
-                )
-        finally:
-            if reason:
-                self._client.set_tag(self.run_id, "reason", without_password(reason)[:5000])
-            self._client.set_terminated(self.run_id, status)
+    def _artifact(self, path: Path, directory: str | None) -> None:
+        self._client.log_artifact(self.run_id, str(path), directory)
+
+    def _model(self, directory: Path) -> None:
+        from mlp_tape import logged_model
+
+        last = [deque(self._journal.read(key), maxlen=1).pop() for key in RESULTS]
+        logged_model.log(self._client, self._run, directory, last)
+
+
+def _end(client: mlflow.MlflowClient, run_id: str, record: Record) -> None:
+    """Sets the status of a run, and why it did not finish."""
+    if record.reason:
+        client.set_tag(run_id, "reason", without_password(record.reason)[:5000])
+    client.set_terminated(run_id, record.status, end_time=int(1000 * record.ended))
+
+
+def _artifacts(record: Record) -> list[tuple[Path, str | None]]:
+    """The files that MLflow is given of a run that is over, and where it keeps them."""
+    if record.status == "FAILED":
+        return [(path, "divergence") for path in sorted(record.directory.glob("divergence/step-*"))]
+    pictures = sorted(record.directory.glob("plots/*.png"))
+    return [(path, "plots") for path in pictures] + [(record.directory / "weights.npz", None)]
+
+
+def create(uri: str, experiment: str, name: str | None, tags: dict[str, str], journal: Journal) -> MlflowRun:
+    """Opens a new run.
+
+    Args:
+        uri: of the store.
+        experiment: its name; made if it is not there.
+        name: shown in the UI; None lets MLflow make one up.
+        tags: are there from the first moment on.
+        journal: whose rows are delivered.
+
+    Raises:
+        TrackingError: the store cannot be opened.
+    """
+    with _opening(uri) as client:
+        run = client.create_run(_experiment(client, experiment), run_name=name, tags=tags)
+    return MlflowRun(client, uri, run, journal)
+
+
+def find(uri: str, run_id: str, journal: Journal) -> MlflowRun:
+    """Takes a run up again.
+
+    Raises:
+        TrackingError: the store cannot be opened, or does not have it any more.
+    """
+    with _opening(uri) as client:
+        run = _run(client, run_id)
+    if run is None:
+        raise TrackingError(
+            without_password(f"MLflow at {uri} has no run {run_id}"), "type the tracking.uri=... that has it"
+        )
+    if run.info.lifecycle_stage != LifecycleStage.ACTIVE:
+        raise TrackingError(f"the run {run_id} was deleted", f"mlflow runs restore --run-id {run_id}")
+    return MlflowRun(client, uri, run, journal)
+
+
+def directory_of(uri: str, run_id: str) -> Path | None:
+    """The directory that a run has on the machine where it was started, if it exists at all."""
+    with _opening(uri) as client:
+        run = _run(client, run_id)
+    return Path(run.data.tags["directory"]) if run and "directory" in run.data.tags else None
+
+
+def close_dead(uri: str, experiment: str) -> Iterator[str]:
+    """Closes as KILLED what processes of this machine left RUNNING; yields a line for each."""
+    with _opening(uri) as client:
+        mine = f"attributes.status = 'RUNNING' and tags.host = '{platform.node()}'"
+        running = client.search_runs([_experiment(client, experiment)], mine)
+    for run in running:
+        directory = Path(run.data.tags.get("directory", "/nowhere"))
+        if record.is_at_work(directory, int(run.data.tags.get("pid", 0))):
+            continue
+        left = record.left(directory)
+        _end(client, run.info.run_id, left)
+        told = f"{run.info.run_id} ({run.info.run_name}) was left RUNNING by a process that is gone"
+        if left.status == "KILLED" and directory.is_dir():
+            yield f"{told}; to go on: python run.py resume={run.info.run_id}"
+        elif not left.sent and left.run_id:
+            yield f"{told}; to send the rest of it: python -m mlp_tape sync {shlex.quote(str(directory))}"
+        else:
+            yield told
+
+
+@contextlib.contextmanager
+def _opening(uri: str) -> Iterator[mlflow.MlflowClient]:
+    """A client of a store that answers.
+
+    Raises:
+        TrackingError: it does not, or MLflow cannot work with it.
+    """
+    address.refuse_silence(uri)
+    try:
+        with _alone(uri):
+            yield mlflow.MlflowClient(uri)
+    except Exception as error:
+        raise address.cannot_be_opened(uri, delivery.why(error)) from error
+
+
+def _experiment(client: mlflow.MlflowClient, name: str) -> str:
+    found = client.get_experiment_by_name(name)
+    if found:
+        return str(found.experiment_id)
+    try:
+        return str(client.create_experiment(name))
+    except MlflowException:
+        made_meanwhile = client.get_experiment_by_name(name)
+        if made_meanwhile is None:
+            raise
+        return str(made_meanwhile.experiment_id)
+
+
+def _run(client: mlflow.MlflowClient, run_id: str) -> Run | None:
+    try:
+        return client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return None
+        raise
 
 
 def _alone(uri: str) -> contextlib.AbstractContextManager[Any]:
@@ -156,44 +219,3 @@ def _alone(uri: str) -> contextlib.AbstractContextManager[Any]:
     if not uri.startswith("sqlite:///") or not file.parent.is_dir():
         return contextlib.nullcontext()
     return filelock.FileLock(f"{file}.lock", timeout=60)
-
-
-def default_uri() -> str:
-    """MLFLOW_TRACKING_URI, else sqlite in `mlflow.db` of the current directory."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path.cwd() / 'mlflow.db'}"
-
-
-def how_to_open(settings: TrackingSettings) -> str:
-    """What to type so that the run's link answers."""
-    uri = settings.uri or default_uri()
-    if uri.startswith("http"):
-        return "open the link; the server is there already"
-    if uri == f"sqlite:///{Path.cwd() / 'mlflow.db'}":
-        return "mlflow ui, then open the link"
-    return f"mlflow ui --backend-store-uri {shlex.quote(without_password(uri))}, then open the link"
-
-
-@contextlib.contextmanager
-def open_run(
-    settings: TrackingSettings,
-    journal: Journal,
-    name: str | None,
-    params: dict[str, Any],
-    tags: dict[str, str],
-) -> Iterator[MlflowRun]:
-    """Opens a run and closes it as what it was: FINISHED, FAILED on an error, KILLED when stopped."""
-    run = MlflowRun(settings.uri or default_uri(), settings.experiment, journal, name)
-    try:
-        run.begin(params, tags)
-        yield run
-    except BaseException as error:
-        run.close(*_ended_by(error))
-        raise
-    run.close("FINISHED")
-
-
-def _ended_by(error: BaseException) -> tuple[str, str]:
-    """The status and the reason of a run that did not reach its end."""
-    if stop.asked() or isinstance(error, KeyboardInterrupt):
-        return "KILLED", (stop.asked() or signal.SIGINT).name
-    return "FAILED", f"{type(error).__name__}: {error}"

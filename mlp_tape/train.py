@@ -18,6 +18,8 @@ from mlp_tape.step import Recipe, check_variables, train_step
 Batches = tuple[tf.Tensor, tf.Tensor]  # images [k, b, ...] and labels [k, b]
 Run = Callable[..., tuple[tf.Tensor, Grads, Updates]]
 
+LONGEST = 0.25  # seconds of a block, about: how long Ctrl-C has to wait
+
 
 @dataclass(frozen=True)
 class Block:
@@ -28,8 +30,9 @@ class Block:
         step: the first step's number in its epoch, from 0.
         global_step: the first step's number in the run, from 0.
         losses: float32 [n], each taken before the update of its step.
-        statistics: norms of the first step, by metric key: `params/w1/norm` before the update,
-            `grads/w1/norm`, and `updates/w1/ratio`, the norm of what was subtracted over that of w1.
+        statistics: where `step` is a multiple of log_every, the norms of that step by metric key:
+            `params/w1/norm` before the update, `grads/w1/norm`, and `updates/w1/ratio`, the norm of what
+            was subtracted over that of w1.
         seconds: how long it took.
         ends_epoch: whether these were the last steps of their epoch.
     """
@@ -104,14 +107,18 @@ def train(
     log_every: int = 100,
     engine: str = "compiled",
     shuffle_seed: int | None = None,
+    first: int = 0,
+    until: int | None = None,
+    pause_every: int | None = None,
 ) -> Iterator[Block]:
     """Trains, and yields after every block of at most `log_every` steps.
 
-    A block begins at the steps 0, log_every, 2 * log_every, ... of an epoch and ends with it, the
-    smaller last batch included. Between blocks, `params` hold the state after all steps so far.
+    A block ends with its epoch, the smaller last batch included, before the steps log_every,
+    2 * log_every, ... of it, and after about LONGEST seconds. How steps are cut into blocks changes
+    nothing of what they compute. Between blocks, `params` hold the state after all steps so far.
 
     Args:
-        params: as from `init_params`; changed in place.
+        params: as from `init_params`, or after `first` steps; changed in place.
         x: uint8 or float32 [n, ...].
         y: int32 [n].
         recipe: what a step is made of.
@@ -121,6 +128,9 @@ def train(
         log_every: steps in a block, at the most.
         engine: `compiled` or `eager`.
         shuffle_seed: None for the given order; else the order is a pure function of it and the epoch.
+        first: the global step to begin with.
+        until: the global step to stop before; None for all epochs.
+        pause_every: a block also ends before each multiple of this global step.
     """
     check_variables(params)
     n_full, steps_per_epoch = len(x) // batch_size, -(-len(x) // batch_size)
@@ -130,22 +140,46 @@ def train(
     rate, x_all, y_all = tf.constant(lr, tf.float32), tf.constant(x), tf.constant(y)
     full, rest = _batches(x_all, y_all, batch_size)
 
-    for epoch in range(epochs):
-        if shuffle_seed is not None:
-            order = np.random.default_rng([shuffle_seed, epoch]).permutation(len(x))
+    shuffled, allowed, step = -1, 1, first
+    end = epochs * steps_per_epoch if until is None else until
+    while step < end:
+        (epoch, start), began = divmod(step, steps_per_epoch), time.perf_counter()
+        if shuffle_seed is not None and shuffled != epoch:
+            order = _order(len(x), shuffle_seed, epoch)
             full, rest = _batches(tf.gather(x_all, order), tf.gather(y_all, order), batch_size)
-        for start in range(0, steps_per_epoch, log_every):
-            stop, began = min(start + log_every, steps_per_epoch), time.perf_counter()
-            losses, statistics = _run_block(run, params, full, rest, rate, start, stop)
-            yield Block(
-                epoch=epoch,
-                step=start,
-                global_step=epoch * steps_per_epoch + start,
-                losses=losses,
-                statistics=statistics,
-                seconds=time.perf_counter() - began,
-                ends_epoch=stop == steps_per_epoch,
-            )
+            shuffled = epoch
+        n = min(allowed, log_every - start % log_every, steps_per_epoch - start, end - step)
+        if pause_every is not None:
+            n = min(n, pause_every - step % pause_every)
+        logged = start % log_every == 0
+        losses, statistics = _run_block(run, params, full, rest, rate, start, start + n, logged)
+        seconds = time.perf_counter() - began
+        yield Block(
+            epoch=epoch,
+            step=start,
+            global_step=step,
+            losses=losses,
+            statistics=statistics,
+            seconds=seconds,
+            ends_epoch=start + n == steps_per_epoch,
+        )
+        step += n
+        allowed = max(1, min(int(n * LONGEST / seconds), 8 * n))
+
+
+def _order(n: int, shuffle_seed: int, epoch: int) -> NDArray[np.int64]:
+    return np.random.default_rng([shuffle_seed, epoch]).permutation(n)
+
+
+def batch(
+    x: NDArray[Any], y: NDArray[Any], batch_size: int, global_step: int, shuffle_seed: int | None
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """The images and labels that `train` takes at a step; the arguments are as there."""
+    epoch, start = divmod(global_step, -(-len(x) // batch_size))
+    rows: Any = slice(start * batch_size, (start + 1) * batch_size)
+    if shuffle_seed is not None:
+        rows = _order(len(x), shuffle_seed, epoch)[rows]
+    return x[rows], y[rows]
 
 
 def _batches(x: tf.Tensor, y: tf.Tensor, size: int) -> tuple[Batches, Batches]:
@@ -157,21 +191,29 @@ def _batches(x: tf.Tensor, y: tf.Tensor, size: int) -> tuple[Batches, Batches]:
 
 
 def _run_block(
-    run: Run, params: Params, full: Batches, rest: Batches, lr: tf.Tensor, start: int, stop: int
+    run: Run,
+    params: Params,
+    full: Batches,
+    rest: Batches,
+    lr: tf.Tensor,
+    start: int,
+    stop: int,
+    logged: bool,
 ) -> tuple[NDArray[np.float32], dict[str, float]]:
-    """Runs steps of an epoch, from `start` to before `stop`; returns losses and the first step's norms.
+    """Runs steps of an epoch, from `start` to before `stop`; returns losses and, if asked for, norms.
 
     There are up to three calls: the first step, for its gradients; the others of full size; the smaller one.
     """
     n_full = len(full[0])
-    norms = {f"params/{name}/norm": _norm(param) for name, param in params.items()}
+    norms = {f"params/{name}/norm": _norm(param) for name, param in params.items()} if logged else {}
     losses, statistics = [], {}
-    cuts = sorted({start, start + 1, min(max(start + 1, n_full), stop), stop})
+    alone = {start + 1} if logged else set()
+    cuts = sorted({start, stop, min(max(start, n_full), stop)} | alone)
     for a, b in itertools.pairwise(cuts):
         batches, first = (full, a) if a < n_full else (rest, a - n_full)
         some, grads, updates = run(params, *batches, lr, tf.constant(first), tf.constant(b - a))
         losses.append(some.numpy()[: b - a])
-        if a == start:
+        if logged and a == start:
             statistics = norms | _statistics(norms, grads, updates)
     return np.concatenate(losses), statistics
 

@@ -1,9 +1,14 @@
 """What several tests need: the data, the program as a subprocess, and MLflow's answers."""
 
+import contextlib
 import os
+import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -57,3 +62,51 @@ def run_py(offline: dict[str, str]) -> Run:
         )
 
     return run
+
+
+class Server:
+    """A real `mlflow server` on the loopback that can be stopped and started again.
+
+    Args:
+        directory: of its database and its artifacts.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._directory = directory
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Starts it and waits until it answers."""
+        store = f"sqlite:///{self._directory / 'server.db'}"
+        artifacts = str(self._directory / "artifacts")
+        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
+        command += ["--workers", "1", "--backend-store-uri", store, "--artifacts-destination", artifacts]
+        with (self._directory / "server.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                command, cwd=self._directory, stdout=log, stderr=log, start_new_session=True
+            )
+        for _ in range(600):
+            with contextlib.suppress(OSError):
+                urllib.request.urlopen(f"{self.url}/health", timeout=1).close()
+                return
+            time.sleep(0.1)
+        raise TimeoutError((self._directory / "server.log").read_text())
+
+    def stop(self) -> None:
+        """Ends it as a reboot would: at once, with all its workers."""
+        if self._process is not None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+            self._process = None
+
+
+@pytest.fixture
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    made = Server(tmp_path_factory.mktemp("server"))
+    made.start()
+    yield made
+    made.stop()

@@ -15,7 +15,11 @@ ORDER = [
     "config",
     "quiet",
     "stop",
+    "files",
     "journal",
+    "checkpoint",
+    "record",
+    "address",
     "tracker",
     "result",
     "delivery",
@@ -28,19 +32,36 @@ ORDER = [
     "model",
     "optimizer",
     "step",
+    "walk",
     "train",
     "evaluate",
+    "plan",
+    "divergence",
+    "logged_model",
     "tracking",
     "fit",
     "report",
+    "recording",
+    "resume",
+    "sync",
     "runner",
     "cli",
+    "__main__",
 ]
+TENSORS = {"model", "optimizer", "step", "walk", "train", "evaluate", "divergence", "quiet"}
 NEVER = {
-    "tensorflow": set(ORDER) - {"model", "optimizer", "step", "train", "evaluate", "runner"},
-    "mlflow": set(ORDER) - {"tracking", "serving"},
+    "tensorflow": set(ORDER) - TENSORS,
+    "mlflow": set(ORDER) - {"tracking", "logged_model", "serving"},
     "hydra": set(ORDER) - {"cli"},
-    "pathlib": {"model", "optimizer", "step", "train", "evaluate"},  # training knows of no file
+    "pathlib": {
+        "model",
+        "optimizer",
+        "step",
+        "walk",
+        "train",
+        "evaluate",
+        "plan",
+    },  # training knows of no file
     "mlp_tape": {"serving"},  # MLflow copies it into the logged model
 }
 MODULES = sorted((ROOT / "mlp_tape").glob("*.py"))

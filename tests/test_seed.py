@@ -87,7 +87,12 @@ def test_blocks_cover_each_step_once_in_order(n: int, log_every: int) -> None:
     per_epoch = -(-n // 6)
     steps = [block.global_step + i for block in blocks for i in range(len(block.losses))]
     assert steps == list(range(2 * per_epoch))
-    assert all(block.step % log_every == 0 and len(block.losses) <= log_every for block in blocks)
+    ends = [block.step + len(block.losses) for block in blocks]
+    assert all(
+        end <= (block.step // log_every + 1) * log_every for end, block in zip(ends, blocks, strict=True)
+    )
+    logged = [block.step for block in blocks if block.statistics]
+    assert logged == 2 * list(range(0, per_epoch, log_every))
     assert [block.epoch for block in blocks if block.ends_epoch] == [0, 1]
     assert all(block.global_step == block.epoch * per_epoch + block.step for block in blocks)
 

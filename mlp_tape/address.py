@@ -1,0 +1,99 @@
+"""Where the MLflow store is, whether it answers, and what to type to look at it."""
+
+import os
+import re
+import shlex
+import socket
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from mlp_tape.config import TrackingSettings
+from mlp_tape.errors import TrackingError
+from mlp_tape.redact import without_password
+
+ANSWER = 5.0  # seconds
+PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+
+
+def of(settings: TrackingSettings) -> str:
+    """The store's URI: as set, else MLFLOW_TRACKING_URI, else sqlite in `mlflow.db` here."""
+    return settings.uri or os.environ.get("MLFLOW_TRACKING_URI") or _here()
+
+
+def _here() -> str:
+    return f"sqlite:///{Path.cwd() / 'mlflow.db'}"
+
+
+def kept(uri: str) -> str:
+    """The URI that a record keeps without its password; the environment has to have that.
+
+    Raises:
+        TrackingError: it has not.
+    """
+    if "***@" not in uri:
+        return uri
+    whole = os.environ.get("MLFLOW_TRACKING_URI", "")
+    if without_password(whole) != uri:
+        raise TrackingError(f"the password of {uri} is not kept", "give it in MLFLOW_TRACKING_URI")
+    return whole
+
+
+def may_exist(uri: str) -> bool:
+    """Whether there can be a store: a file of sqlite that is not there would be made by MLflow."""
+    return not uri.startswith("sqlite:///") or Path(uri.removeprefix("sqlite:///")).exists()
+
+
+def refuse_silence(uri: str) -> None:
+    """Looks whether a server answers, for MLflow itself would try for minutes.
+
+    Raises:
+        TrackingError: nothing answers within five seconds.
+    """
+    parts = urlsplit(uri)
+    try:
+        if parts.scheme in ("http", "https"):
+            _ask(uri)
+        elif parts.hostname:
+            port = parts.port or PORTS.get(parts.scheme.partition("+")[0])
+            if port:
+                socket.create_connection((parts.hostname, port), timeout=ANSWER).close()
+    except (OSError, ValueError) as error:  # requests' errors are OSErrors
+        raise cannot_be_opened(uri, f"no answer ({type(error).__name__})") from error
+
+
+def _ask(uri: str) -> None:
+    """Any answer will do, also a refusal: what it means is for MLflow to say."""
+    import requests
+
+    try:
+        requests.head(uri, timeout=ANSWER, allow_redirects=False)
+    except requests.exceptions.SSLError:
+        return
+
+
+def cannot_be_opened(uri: str, why: str) -> TrackingError:
+    """The error for a store that cannot be had."""
+    local = re.fullmatch(r"http://(?:localhost|127\.0\.0\.1):(\d+)/?", uri)
+    start = f"start it with: mlflow server --port {local[1]}, or type" if local else "type"
+    return TrackingError(
+        without_password(f"MLflow at {uri} cannot be opened: {why}"),
+        f"{start} another tracking.uri=..., or tracking.enabled=false",
+    )
+
+
+def link(uri: str, experiment_id: str, run_id: str) -> str:
+    """Opens a run in the browser."""
+    server = uri.rstrip("/") if uri.startswith("http") else "http://127.0.0.1:5000"
+    return (
+        f"{without_password(server, instead='')}/#/experiments/{experiment_id}/runs/{run_id}/model-metrics"
+        "?workflowType=machine_learning"  # without it, the page stands in the UI's GenAI half
+    )
+
+
+def how_to_open(uri: str) -> str:
+    """What to type so that a run's link answers."""
+    if uri.startswith("http"):
+        return "open the link; the server is there already"
+    if uri == _here():
+        return "mlflow ui, then open the link"
+    return f"mlflow ui --backend-store-uri {shlex.quote(without_password(uri))}, then open the link"

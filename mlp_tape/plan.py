@@ -1,0 +1,84 @@
+"""Settings and data as what the training loop takes."""
+
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from mlp_tape import model, step, train
+from mlp_tape.checkpoint import Checkpoint
+from mlp_tape.config import Settings
+from mlp_tape.data import Dataset
+from mlp_tape.model import Params
+from mlp_tape.sources import Array
+from mlp_tape.step import Recipe
+from mlp_tape.train import Block
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be trained, and on what.
+
+    Attributes:
+        settings: checked.
+        dataset: what to learn.
+        layer_sizes: from the input's width to the number of classes.
+    """
+
+    settings: Settings
+    dataset: Dataset
+    layer_sizes: list[int]
+
+    @functools.cached_property
+    def recipe(self) -> Recipe:
+        """What a step is made of."""
+        return step.recipe(**self.ingredients)
+
+    @property
+    def ingredients(self) -> dict[str, Any]:
+        """The recipe, by the names that a file can hold."""
+        return {
+            "activation": self.settings.model.activation,
+            "loss": self.settings.loss,
+            "optimizer": self.settings.optimizer.name,
+            "scale": self.dataset.scale,
+        }
+
+    @property
+    def steps(self) -> int:
+        """The number of steps in all epochs."""
+        return self.settings.epochs * -(-len(self.dataset.x_train) // self.settings.batch_size)
+
+    @property
+    def shuffle_seed(self) -> int | None:
+        """What decides the order of the images; None for that of the file."""
+        return self.settings.seed if self.settings.shuffle else None
+
+    def params_at(self, start: Checkpoint | None) -> Params:
+        """The parameters of a checkpoint, or the first ones."""
+        if start is None:
+            return model.init_params(self.layer_sizes, self.settings.model.init_stddev, self.settings.seed)
+        return model.as_params(start.arrays)
+
+    def train(self, params: Params, first: int, until: int | None = None) -> Iterator[Block]:
+        """Trains from one global step to before another, or to the end."""
+        return train.train(
+            params,
+            self.dataset.x_train,
+            self.dataset.y_train,
+            self.recipe,
+            lr=self.settings.lr,
+            batch_size=self.settings.batch_size,
+            epochs=self.settings.epochs,
+            log_every=self.settings.log_every,
+            engine=self.settings.engine,
+            shuffle_seed=self.shuffle_seed,
+            first=first,
+            until=until,
+            pause_every=self.settings.checkpoint.every_steps,
+        )
+
+    def batch(self, global_step: int) -> tuple[Array, Array]:
+        """The images and labels of a step."""
+        data, size = self.dataset, self.settings.batch_size
+        return train.batch(data.x_train, data.y_train, size, global_step, self.shuffle_seed)

@@ -1,0 +1,171 @@
+"""What a run's directory says of the run: what it is, who is at work on it, and how it ended."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import platform
+import shlex
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from mlp_tape import files
+from mlp_tape.errors import BrokenFileError, ConfigError
+
+FILE = "run.json"
+
+
+@dataclass
+class Record:
+    """`run.json`: rewritten whenever one of these changes.
+
+    Attributes:
+        directory: of the run; not in the file.
+        settings: all of them, nested, without passwords.
+        data_sha256: of the data set.
+        overrides: as typed on the command line, without passwords.
+        uri: of the MLflow store, without password; empty for a run that is not tracked.
+        run_id: MLflow's; empty until it is known.
+        status: RUNNING, FINISHED, FAILED or KILLED.
+        reason: why it did not finish.
+        sent: whether MLflow holds all of it, the status included.
+        began: seconds since 1970, of the last process that was at work on it.
+        ended: likewise; 0 while it lasts.
+        host: the machine of that process.
+        pid: its number.
+    """
+
+    directory: Path
+    settings: dict[str, Any] = field(default_factory=dict)
+    data_sha256: str = ""
+    overrides: list[str] = field(default_factory=list)
+    uri: str = ""
+    run_id: str = ""
+    status: str = "RUNNING"
+    reason: str = ""
+    sent: bool = False
+    began: float = 0.0
+    ended: float = 0.0
+    host: str = ""
+    pid: int = 0
+
+    @property
+    def resume(self) -> str:
+        """What to type to go on with it."""
+        return f"python run.py resume={self.run_id or shlex.quote(str(self.directory))}"
+
+    @property
+    def sync(self) -> str:
+        """What to type to send what MLflow has not got."""
+        return f"python -m mlp_tape sync {shlex.quote(str(self.directory))}"
+
+    def begins(self) -> None:
+        """Notes that this process is at work on the run."""
+        self.status, self.reason, self.sent, self.ended = "RUNNING", "", False, 0.0
+        self.began, self.host, self.pid = time.time(), platform.node(), os.getpid()
+        self.save()
+
+    def ends(self, status: str, reason: str, ended: float | None = None) -> None:
+        """Notes how it ended, now if not told otherwise."""
+        self.status, self.reason, self.ended = status, reason, time.time() if ended is None else ended
+        self.save()
+
+    def save(self) -> None:
+        """Writes the file."""
+        values = dataclasses.asdict(self)
+        del values["directory"]
+        files.write(self.directory / FILE, json.dumps(values, indent=1).encode())
+
+
+def read(directory: Path) -> Record:
+    """Reads a run's record.
+
+    Raises:
+        ConfigError: there is none.
+        BrokenFileError: it cannot be read.
+    """
+    path = directory / FILE
+    try:
+        return Record(directory, **json.loads(path.read_bytes()))
+    except FileNotFoundError as error:
+        raise ConfigError(f"{directory} is not the directory of a run", "give one of outputs/*/*") from error
+    except (ValueError, TypeError, OSError) as error:
+        raise BrokenFileError(f"{path} is damaged", "start the run anew") from error
+
+
+def left(directory: Path) -> Record:
+    """What is to be said of a run whose process is gone: KILLED, if that could not say otherwise."""
+    try:
+        found = read(directory)
+    except (ConfigError, BrokenFileError):
+        found = Record(directory)
+    if found.status == "RUNNING":
+        journal = directory / "journal.jsonl"
+        found.status, found.reason = "KILLED", "its process was gone"
+        found.ended = journal.stat().st_mtime if journal.exists() else time.time()
+    return found
+
+
+def directories(parent: Path) -> Iterator[Path]:
+    """Yields the directories of the runs below a directory, or that one itself."""
+    for path in sorted(parent.glob(f"**/{FILE}")):
+        yield path.parent
+
+
+@contextlib.contextmanager
+def at_work(directory: Path) -> Iterator[None]:
+    """Keeps other processes away from a run; the system ends this with the process, however that ends.
+
+    Raises:
+        ConfigError: another process is at work on it.
+    """
+    lock = _lock(directory)
+    try:
+        lock.acquire(timeout=2)  # others look for a moment whether somebody is at work
+    except filelock.Timeout as error:
+        raise ConfigError(
+            f"another process is at work on {directory}", "wait for its end, or stop it"
+        ) from error
+    except OSError as error:
+        raise ConfigError(
+            f"{directory} cannot be written to: {error.strerror}", "make it writable"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def is_at_work(directory: Path, pid: int) -> bool:
+    """Whether a process of this machine is at work on a run.
+
+    Args:
+        directory: of the run; where it was deleted, the number of the process has to do.
+        pid: of the process that began it.
+    """
+    if not directory.is_dir():
+        return _exists(pid)
+    try:
+        with _lock(directory).acquire(timeout=0):
+            return False
+    except (filelock.Timeout, OSError):  # what cannot be locked is not ours to close
+        return True
+
+
+def _lock(directory: Path) -> filelock.BaseFileLock:
+    return filelock.FileLock(directory / "run.lock")
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # it is another person's
+        return True
+    return True

@@ -1,0 +1,122 @@
+"""Finds the run that `resume=` means, and joins its settings with what was typed."""
+
+import dataclasses
+from collections.abc import Container, Iterable
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from mlp_tape import address, config, record
+from mlp_tape.config import Settings, TrackingSettings
+from mlp_tape.errors import BrokenFileError, ConfigError
+from mlp_tape.record import Record
+
+PARENTS = ("outputs", "multirun")
+
+
+def find(which: str, uri: str) -> Path:
+    """The directory of a run.
+
+    Args:
+        which: MLflow's id of it, its directory, or `last`: the one that was at work last, of those below
+            `outputs/` and `multirun/` of the current directory.
+        uri: of the MLflow store that is asked for an id that is not found there.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if (Path(which) / record.FILE).exists():
+        return Path(which).absolute()
+    here = dict(_known())
+    if which == "last":
+        if not here:
+            raise ConfigError(f"resume=last: no run below {Path.cwd()}", "type resume=RUN_ID, or a directory")
+        return max(here, key=lambda directory: here[directory].began)
+    for directory, run in here.items():
+        if run.run_id == which:
+            return directory
+    told = None
+    if address.may_exist(uri):
+        from mlp_tape import tracking  # imports MLflow
+
+        told = tracking.directory_of(uri, which)
+    if told is None or not (told / record.FILE).exists():
+        where = (
+            f"its directory {told} is not there" if told else f"no such run below {Path.cwd()}, nor in MLflow"
+        )
+        raise ConfigError(f"resume={which}: {where}", "type resume=DIRECTORY, or resume=last")
+    return told
+
+
+def _known() -> list[tuple[Path, Record]]:
+    """The runs of the current directory, and what is said of them."""
+    found = []
+    for parent in PARENTS:
+        for directory in record.directories(Path.cwd() / parent):
+            try:
+                found.append((directory, record.read(directory)))
+            except BrokenFileError:  # is told of when it is asked for
+                continue
+    return found
+
+
+def typed_keys(names: Iterable[str]) -> set[str]:
+    """The settings that a command line names: by their keys, their group or an experiment.
+
+    Args:
+        names: what stands left of each `=`, such as `lr`, `dataset` or `experiment`.
+    """
+    known = [key for key, _ in config.flat(Settings())]
+    typed: set[str] = set()
+    for name in names:
+        below = {key for key in known if key == name or key.startswith(f"{name}.")}
+        others = {key for key in known if not key.startswith(config.FREE)}
+        typed |= below or (set() if name.startswith("hydra") else others)
+    return typed
+
+
+def settings(directory: Path, asked: Settings, typed: Container[str]) -> Settings:
+    """The run's own settings, with the epochs and the tracking that were typed.
+
+    Args:
+        directory: of the run.
+        asked: the settings as the command line gives them.
+        typed: the keys that it names, directly or by a group.
+
+    Raises:
+        ConfigError: what was typed would make another run of it, or nothing is left to train.
+    """
+    run = record.read(directory)
+    defaults = OmegaConf.create(dataclasses.asdict(Settings()))  # for a run of an older version
+    defaults.merge_with(run.settings)
+    old = config.parse(defaults)
+    different = config.differences(old, asked, typed)
+    if different:
+        raise ConfigError(
+            "; ".join(different), f"leave it out, or start a new run without resume={asked.resume}"
+        )
+    epochs = asked.epochs if "epochs" in typed else old.epochs
+    if run.status == "FINISHED" and epochs <= old.epochs and (run.sent or not run.run_id):
+        raise ConfigError(
+            f"the run in {directory} has finished its {old.epochs} epochs",
+            f"to train it further, type epochs=... above {old.epochs}",
+        )
+    path = asked.dataset.path if "dataset.path" in typed else old.dataset.path
+    return dataclasses.replace(
+        old,
+        epochs=epochs,
+        resume=str(directory),
+        tracking=_tracking(old.tracking, run, asked.tracking, typed),
+        checkpoint=asked.checkpoint if "checkpoint.every_steps" in typed else old.checkpoint,
+        dataset=dataclasses.replace(old.dataset, path=path),
+    )
+
+
+def _tracking(
+    old: TrackingSettings, run: Record, asked: TrackingSettings, typed: Container[str]
+) -> TrackingSettings:
+    """As typed; else as the run was tracked."""
+    values = {key: getattr(asked if f"tracking.{key}" in typed else old, key) for key, _ in config.flat(old)}
+    if values["uri"] is None or "tracking.uri" not in typed:
+        values["uri"] = address.kept(run.uri) or None
+    return TrackingSettings(**values)

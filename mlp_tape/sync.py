@@ -1,0 +1,58 @@
+"""Sends what MLflow has not got of runs that are over."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from mlp_tape import address, record, tracking
+from mlp_tape.errors import MlpTapeError, TrackingError
+from mlp_tape.journal import Journal
+
+PATIENCE = 30.0  # seconds without an answer
+
+
+def sync(parents: list[Path], uri: str | None, say: Callable[[str], None]) -> bool:
+    """Sends the rows, files and status of every run below some directories.
+
+    Args:
+        parents: directories of runs, or above them.
+        uri: of the store, where it is not the one that a run was tracked in.
+        say: is told what became of each run.
+
+    Returns:
+        Whether all was sent.
+    """
+    found = [directory for parent in parents for directory in record.directories(parent)]
+    unsent = [directory for directory in found if _is_unsent(directory, say)]
+    if not unsent:
+        say(f"{len(found)} runs, nothing to send")
+    done = True
+    for directory in unsent:
+        try:
+            say(f"{directory}: {_send(directory, uri)}")
+        except MlpTapeError as error:
+            say(f"{directory}: {error.what}; {error.hint}")
+            done = False
+    return done
+
+
+def _is_unsent(directory: Path, say: Callable[[str], None]) -> bool:
+    try:
+        run = record.read(directory)
+    except MlpTapeError as error:
+        say(error.what)
+        return False
+    return bool(run.run_id) and not run.sent
+
+
+def _send(directory: Path, uri: str | None) -> str:
+    """Sends what is left of one run; returns what that was."""
+    with record.at_work(directory), Journal(directory) as journal:
+        run = record.left(directory)
+        rows = journal.count_unsent()
+        mlflow_run = tracking.find(uri or address.kept(run.uri), run.run_id, journal)
+        why_not = mlflow_run.close(run, PATIENCE, lambda rows: None)
+        if why_not:
+            raise TrackingError(f"{journal.count_unsent():,} rows are left: {why_not}", "try again later")
+        run.sent = True
+        run.save()
+    return f"{rows:,} rows and the status {run.status} sent"

@@ -1,0 +1,134 @@
+"""Killed at any moment and gone on with, a run ends as if nothing had happened.
+
+MLP_TAPE_KILLS=30 python -m pytest -s tests/test_kills.py kills 30 runs and prints what was hit.
+"""
+
+import hashlib
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import mlflow
+import pytest
+
+from conftest import ROOT
+
+RUNS = int(os.environ.get("MLP_TAPE_KILLS", "2"))
+ARGUMENTS = [
+    "dataset=mnist_5k",
+    "lr=0.1",
+    "shuffle=true",
+    "batch_size=96",  # 4,000 = 41 * 96 + 64
+    "epochs=40",
+    "log_every=10",
+    "checkpoint.every_steps=23",
+]
+
+
+class Program:
+    """run.py in a directory of its own, as a process that can be killed."""
+
+    def __init__(self, directory: Path, environment: dict[str, str]) -> None:
+        directory.mkdir()
+        self.directory, self.environment = directory, environment
+
+    def start(self, *arguments: str) -> "subprocess.Popen[str]":
+        return subprocess.Popen(
+            [sys.executable, str(ROOT / "run.py"), *arguments],
+            cwd=self.directory,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def finish(self, *arguments: str) -> str:
+        program = self.start(*arguments)
+        shown, _ = program.communicate(timeout=300)
+        assert program.returncode == 0, shown
+        return shown
+
+    @property
+    def runs(self) -> list[Path]:
+        return [path.parent for path in self.directory.glob("outputs/*/*/run.json")]
+
+    @property
+    def is_over(self) -> bool:
+        return any(json.loads((path / "run.json").read_text())["sent"] for path in self.runs)
+
+    def kill_somewhere(self, dice: random.Random, seconds: float, *arguments: str) -> list[str]:
+        """Kills a run at a random moment, and says where it was; nowhere if it was faster."""
+        rows = sum(path.stat().st_size for path in self.directory.glob("outputs/*/*/journal.jsonl"))
+        program = self.start(*arguments)
+        wait = dice.uniform(0, seconds)
+        if dice.random() < 0.7:  # most of the time is start-up, which is worth fewer kills
+            wait = dice.uniform(0, 0.25 * seconds)
+            while program.poll() is None and not self._trains(rows):
+                time.sleep(0.01)
+        try:
+            shown, _ = program.communicate(timeout=wait)
+        except subprocess.TimeoutExpired:
+            program.kill()
+            program.communicate()
+            return [self._where(rows)]
+        assert program.returncode == 0, shown
+        return []
+
+    def _trains(self, rows: int) -> bool:
+        return rows < sum(path.stat().st_size for path in self.directory.glob("outputs/*/*/journal.jsonl"))
+
+    def _where(self, rows: int) -> str:
+        if not self.runs:
+            return "before the run was opened"
+        (directory,) = self.runs
+        if (directory / "weights.npz").exists():
+            return "in the report"
+        if not self._trains(rows):
+            return "before the first block"
+        last = [json.loads(line) for line in (directory / "journal.jsonl").read_text().splitlines()[-2:-1]]
+        return f"at step {last[0][1]}"
+
+
+def state_of(program: Program) -> tuple[str, list[tuple[str, int, float]], str]:
+    """SHA-256 of the weights, all rows that MLflow holds, and the status."""
+    (directory,) = program.runs
+    weights = hashlib.sha256((directory / "weights.npz").read_bytes()).hexdigest()
+    client = mlflow.MlflowClient(f"sqlite:///{program.directory / 'mlflow.db'}")
+    run = client.get_run(json.loads((directory / "run.json").read_text())["run_id"])
+    rows = [
+        (key, row.step, row.value)
+        for key in sorted(run.data.metrics)
+        for row in client.get_metric_history(run.info.run_id, key)
+    ]
+    assert len(set(rows)) == len(rows), "a row is there twice"
+    return weights, rows, run.info.status
+
+
+@pytest.mark.parametrize("seed", range(RUNS))
+def test_a_run_killed_at_random_moments_ends_as_if_it_had_not_been(
+    offline: dict[str, str], tmp_path: Path, seed: int
+) -> None:
+    dice = random.Random(seed)
+    whole = Program(tmp_path / "whole", offline)
+    began = time.monotonic()
+    whole.finish(*ARGUMENTS, f"seed={seed}")
+    seconds = time.monotonic() - began
+
+    killed = Program(tmp_path / "killed", offline)
+    hits: list[str] = []
+    while not killed.is_over:
+        arguments = ["resume=last"] if killed.runs else [*ARGUMENTS, f"seed={seed}"]
+        if len(hits) == 3:
+            killed.finish(*arguments)
+        else:
+            hits += killed.kill_somewhere(dice, seconds, *arguments)
+
+    expected, found = state_of(whole), state_of(killed)
+    print(f"\nseed {seed}, killed {', '.join(hits) or 'never'}: {len(found[1])} rows, {found[0][:16]}")
+    assert len([row for row in expected[1] if row[0] == "train/loss"]) == 40 * 42
+    assert found == expected
+    assert found[2] == "FINISHED"

@@ -1,0 +1,177 @@
+"""A tracking server that goes away costs no row, and never keeps a run from its end."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import mlflow
+import pytest
+
+from conftest import ROOT, Run, Server
+
+ARGUMENTS = ["dataset=mnist_5k", "lr=0.1", "batch_size=96", "log_every=10"]
+STEPS_PER_EPOCH = 42
+
+
+def start(directory: Path, environment: dict[str, str], *arguments: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "run.py"), *arguments],
+        cwd=directory,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def wait_for_rows(directory: Path, most: int = 100) -> Path:
+    """Returns the directory of the run once it trains."""
+    for _ in range(10 * most):
+        for path in directory.glob("outputs/*/*/journal.jsonl"):
+            if path.stat().st_size > 10_000:
+                return path.parent
+        time.sleep(0.1)
+    raise TimeoutError
+
+
+def mlp_tape(
+    directory: Path, environment: dict[str, str], *arguments: str
+) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "mlp_tape", *arguments],
+        cwd=directory,
+        env=environment | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def check_all_is_there(server: Server, epochs: int) -> None:
+    """Every row of the only run is in the server once, as the journal has it."""
+    client = mlflow.MlflowClient(server.url)
+    experiment = client.get_experiment_by_name("mlp_tape")
+    assert experiment is not None
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.info.status == "FINISHED"
+    directory = Path(run.data.tags["directory"])
+    rows = [json.loads(line) for line in (directory / "journal.jsonl").read_text().splitlines()]
+    for key in {row[0] for row in rows}:
+        history = client.get_metric_history(run.info.run_id, key)
+        assert [[key, row.step, row.value, row.timestamp] for row in history] == [
+            row for row in rows if row[0] == key
+        ]
+    history = client.get_metric_history(run.info.run_id, "train/loss")
+    assert [row.step for row in history] == list(range(epochs * STEPS_PER_EPOCH))
+    assert {item.path for item in client.list_artifacts(run.info.run_id)} >= {"weights.npz", "plots"}
+    (model,) = client.search_logged_models([experiment.experiment_id])
+    assert (model.source_run_id, str(model.status)) == (run.info.run_id, "READY")
+    assert run.info.end_time - history[-1].timestamp < 10_000, "the end is when training ended"
+
+
+def test_a_server_that_is_away_for_a_while_misses_nothing(
+    server: Server, offline: dict[str, str], tmp_path: Path
+) -> None:
+    arguments = [*ARGUMENTS, "epochs=150", f"tracking.uri={server.url}"]
+    program = start(tmp_path, offline, *arguments)
+    try:
+        wait_for_rows(tmp_path)
+        server.stop()
+        time.sleep(2)
+        assert program.poll() is None
+        server.start()
+        shown, _ = program.communicate(timeout=300)
+    finally:
+        program.kill()
+    assert program.returncode == 0, shown
+    assert "WARNING" not in shown
+    check_all_is_there(server, epochs=150)
+
+
+def test_a_server_that_stays_away_is_sent_everything_later(
+    server: Server, offline: dict[str, str], tmp_path: Path
+) -> None:
+    program = start(
+        tmp_path, offline, *ARGUMENTS, "epochs=100", f"tracking.uri={server.url}", "tracking.patience=3"
+    )
+    try:
+        directory = wait_for_rows(tmp_path)
+        server.stop()
+        shown, _ = program.communicate(timeout=300)
+    finally:
+        program.kill()
+    assert program.returncode == 0, shown
+    assert re.search(r"sending to MLflow: [\d,]+ rows to go", shown)
+    assert re.search(r"WARNING  MLflow has not got all of this run, [\d,]+ rows are left", shown)
+    assert f"python -m mlp_tape sync {directory}" in shown
+    assert "Traceback" not in shown
+
+    done = mlp_tape(tmp_path, offline, "sync")
+    assert (done.returncode, done.stderr) == (1, "")
+    assert f"{directory}: MLflow at {server.url} cannot be opened: no answer" in done.stdout
+    server.start()
+    done = mlp_tape(tmp_path, offline, "sync")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"[\d,]+ rows and the status FINISHED sent$", done.stdout.strip())
+    check_all_is_there(server, epochs=100)
+    done = mlp_tape(tmp_path, offline, "sync", str(directory))
+    assert (done.returncode, done.stdout) == (0, "1 runs, nothing to send\n")
+
+
+def test_a_server_that_has_hung_up_delays_neither_the_start_nor_the_end(
+    server: Server, offline: dict[str, str], tmp_path: Path
+) -> None:
+    """A process that is stopped accepts connections and answers nothing."""
+    program = start(tmp_path, offline, *ARGUMENTS, "epochs=1000000", f"tracking.uri={server.url}")
+    assert server._process is not None
+    try:
+        directory = wait_for_rows(tmp_path)
+        os.killpg(server._process.pid, signal.SIGSTOP)
+        size = (directory / "journal.jsonl").stat().st_size
+        time.sleep(3)
+        assert (directory / "journal.jsonl").stat().st_size > size + 10_000
+        program.send_signal(signal.SIGINT)
+        shown, _ = program.communicate(timeout=30)
+        assert program.returncode == 130
+        assert f"python -m mlp_tape sync {directory}" in shown
+        done = start(tmp_path, offline, "dataset=digits", f"tracking.uri={server.url}")
+        shown, _ = done.communicate(timeout=60)
+        assert done.returncode == 2
+    finally:
+        program.kill()
+        os.killpg(server._process.pid, signal.SIGCONT)
+
+
+@pytest.mark.parametrize("kind", ["refused", "silent"])
+def test_a_server_that_cannot_be_reached_at_the_start_is_an_error_at_once(
+    run_py: Run, tmp_path: Path, kind: str
+) -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        if kind == "silent":  # accepts, and says nothing
+            silent.listen()
+        port = silent.getsockname()[1]
+        began = time.monotonic()
+        done = run_py(tmp_path, "dataset=digits", f"tracking.uri=http://127.0.0.1:{port}")
+        seconds = time.monotonic() - began
+    assert done.returncode == 2
+    first, second = done.stderr.splitlines()
+    assert first.startswith(f"error: MLflow at http://127.0.0.1:{port} cannot be opened: no answer")
+    assert f"mlflow server --port {port}" in second
+    assert seconds < 10
+    assert not list(tmp_path.glob("outputs/*/*/run.json"))
+
+
+def test_a_database_server_that_is_not_there_is_an_error_at_once(run_py: Run, tmp_path: Path) -> None:
+    done = run_py(tmp_path, "dataset=digits", "tracking.uri=postgresql://me:secret@127.0.0.1:9/mlflow")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[0].startswith(
+        "error: MLflow at postgresql://***@127.0.0.1:9/mlflow cannot be opened: no answer"
+    )
+    assert "secret" not in done.stderr

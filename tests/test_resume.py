@@ -1,0 +1,380 @@
+"""A run that was stopped is gone on with as if it had not been, or refused with its reason."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+
+from conftest import ROOT, Run
+from mlp_tape import checkpoint, config, model, optimizer, record, resume, runner, step, tracking, train
+from mlp_tape.errors import BrokenFileError, ConfigError, DataError
+from mlp_tape.journal import Journal, Row
+
+SMALL = config.Settings(
+    lr=0.1,
+    batch_size=96,  # 4,000 = 41 * 96 + 64
+    epochs=4,
+    shuffle=True,
+    log_every=10,
+    model=config.ModelSettings(hidden_sizes=[32]),
+    dataset=config.DatasetSettings(name="mnist_5k"),
+)
+STEPS = 4 * 42
+
+
+def train_in(directory: Path, settings: config.Settings, **changes: object) -> None:
+    """A run in a directory of its own, with its database there."""
+    directory.mkdir(exist_ok=True)
+    with contextlib.chdir(directory):
+        runner.run(dataclasses.replace(settings, **changes), directory, [])
+
+
+def state_of(directory: Path) -> tuple[bytes, list[tuple[str, int, float]], str]:
+    """The weights' file, all rows that MLflow holds, and the status."""
+    client = mlflow.MlflowClient(f"sqlite:///{directory / 'mlflow.db'}")
+    run = client.get_run(record.read(directory).run_id)
+    rows = [
+        (key, row.step, row.value)
+        for key in sorted(run.data.metrics)
+        for row in client.get_metric_history(run.info.run_id, key)
+    ]
+    return (directory / "weights.npz").read_bytes(), rows, run.info.status
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of four epochs that was never stopped."""
+    directory = tmp_path_factory.mktemp("whole")
+    train_in(directory, SMALL)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def half_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("half") / "run"
+    train_in(directory, SMALL, epochs=2)
+    return directory
+
+
+@pytest.fixture
+def half(half_template: Path, tmp_path: Path) -> Path:
+    """A run of two epochs, with its database, to do with as one likes."""
+    return Path(shutil.copytree(half_template, tmp_path / "half"))
+
+
+def test_blocks_may_be_cut_anywhere_and_have_the_same_bits() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 256, (100, 6), np.uint8)
+    y = rng.integers(0, 3, 100).astype(np.int32)
+    recipe = step.Recipe(model.ACTIVATIONS["relu"], model.mse, optimizer.sgd, 255.0)
+    settings = {"lr": 0.1, "batch_size": 7, "epochs": 3, "log_every": 4, "shuffle_seed": 5}
+
+    def go(params: model.Params, **where: int | None) -> list[float]:
+        return [
+            loss for block in train.train(params, x, y, recipe, **settings, **where) for loss in block.losses
+        ]
+
+    straight = model.init_params([6, 5, 3], 0.1, 0)
+    losses = go(straight)
+    assert len(losses) == 45
+    for cut, pause in ((1, 2), (14, 3), (15, 44), (16, 1), (44, 7)):
+        before = model.init_params([6, 5, 3], 0.1, 0)
+        parts = go(before, until=cut, pause_every=pause)
+        after = model.as_params({name: param.numpy() for name, param in before.items()})
+        parts += go(after, first=cut, pause_every=pause)
+        assert parts == losses
+        for name, param in straight.items():
+            np.testing.assert_array_equal(after[name].numpy(), param.numpy())
+        x_cut, y_cut = train.batch(x, y, 7, cut, 5)
+        order = np.random.default_rng([5, cut // 15]).permutation(100)[cut % 15 * 7 :][:7]
+        np.testing.assert_array_equal(x_cut, x[order])
+        np.testing.assert_array_equal(y_cut, y[order])
+
+
+def test_a_run_that_is_trained_further_ends_as_one_that_was_longer(whole: Path, half: Path) -> None:
+    train_in(half, SMALL, resume="here")
+    assert state_of(half) == state_of(whole)
+    client = mlflow.MlflowClient(f"sqlite:///{half / 'mlflow.db'}")
+    (run,) = client.search_runs([client.get_experiment_by_name("mlp_tape").experiment_id])
+    assert len({row[1] for row in state_of(half)[1] if row[0] == "train/loss"}) == STEPS
+    assert run.data.tags["command"] == "python run.py epochs=4"
+    newest, older = client.search_logged_models([run.info.experiment_id])
+    assert (newest.tags["step"], older.tags["step"]) == ("167", "83")
+    loaded = mlflow.pyfunc.load_model(newest.artifact_location)
+    with np.load(half / "weights.npz") as weights:
+        np.testing.assert_array_equal(loaded.unwrap_python_model().params["w1"], weights["w1"])
+
+
+def test_a_run_that_was_not_tracked_can_be_tracked_from_there_on(whole: Path, tmp_path: Path) -> None:
+    train_in(tmp_path, SMALL, epochs=2, tracking=config.TrackingSettings(enabled=False))
+    train_in(tmp_path, SMALL, resume="here")
+    assert state_of(tmp_path) == state_of(whole)
+
+
+def damage_nothing(directory: Path) -> None:
+    pass
+
+
+def flip_a_byte(directory: Path) -> None:
+    path = directory / "checkpoints" / "step-000000084.npz"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def change_the_step(directory: Path) -> None:
+    path = directory / "checkpoints" / "step-000000084.json"
+    path.write_text(path.read_text().replace('"step": 84', '"step": 85'))
+
+
+def cut_the_description(directory: Path) -> None:
+    path = directory / "checkpoints" / "step-000000084.json"
+    path.write_bytes(path.read_bytes()[:100])
+
+
+def lose_the_arrays(directory: Path) -> None:
+    (directory / "checkpoints" / "step-000000084.npz").unlink()
+
+
+def lose_both(directory: Path) -> None:
+    for path in (directory / "checkpoints").glob("*.npz"):
+        path.write_bytes(b"PK")
+
+
+def cut_the_journal(directory: Path) -> None:
+    """As a power cut may leave it that hits the last rows, and not the checkpoint after them."""
+    journal = directory / "journal.jsonl"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    early = next(i for i, line in enumerate(lines) if line.startswith(b'["train/loss", 50,'))
+    journal.write_bytes(b"".join(lines[:early]) + lines[early][:9])
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (damage_nothing, "resumed after 84 steps, at epoch 2  step 0"),
+        (flip_a_byte, "checkpoint step-000000084 is damaged: its checksum differs"),
+        (change_the_step, "checkpoint step-000000084 is damaged: its checksum differs"),
+        (cut_the_description, "checkpoint step-000000084 is damaged: "),
+        (lose_the_arrays, "checkpoint step-000000084 has no arrays"),
+        (lose_both, "resumed at the first step"),
+    ],
+)
+def test_a_damaged_checkpoint_costs_time_and_nothing_else(
+    whole: Path, half: Path, capsys: pytest.CaptureFixture[str], damage: object, said: str
+) -> None:
+    damage(half)
+    train_in(half, SMALL, resume="here")
+    shown = "".join(capsys.readouterr())
+    assert said in shown
+    assert state_of(half) == state_of(whole)
+
+
+def test_a_journal_that_lost_its_end_is_filled_from_an_earlier_checkpoint(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = dataclasses.replace(SMALL, tracking=config.TrackingSettings(enabled=False))
+    train_in(tmp_path, settings, epochs=2)
+    cut_the_journal(tmp_path)
+    train_in(tmp_path, SMALL, resume="here")
+    assert "checkpoint step-000000084 counts on rows that the journal has lost" in capsys.readouterr().err
+    assert state_of(tmp_path) == state_of(whole)
+
+
+def test_a_journal_is_recovered_up_to_its_last_whole_row(tmp_path: Path) -> None:
+    rows = [Row("a", 0, 1.5, 7), Row("b", 0, 0.1, 8), Row("a", 1, 2.5, 9)]
+    with Journal(tmp_path) as journal:
+        journal.append(rows)
+    for rubbish in (b'["a", 2, 0.', b"\0" * 50, b'["a", 2, NaN, 5]\n', b'{"a": 2}\n', b'["a", 2, 1.5]\n'):
+        with (tmp_path / "journal.jsonl").open("ab") as file:
+            file.write(rubbish)
+        with Journal(tmp_path) as journal:
+            journal.recover()
+            assert journal.unsent(10) == (rows, journal.size)
+            journal.append([Row("a", 0, 9.9, 99), Row("a", 1, 9.9, 99), Row("b", 0, 9.9, 99)])
+            assert journal.unsent(10)[0] == rows
+    with Journal(tmp_path) as journal:
+        journal.recover()
+        journal.append([Row("b", 1, 0.2, 10)])
+        assert [row.step for row in journal.read("b")] == [0, 1]
+
+
+def test_a_journal_damaged_where_it_was_sent_is_refused(tmp_path: Path) -> None:
+    with Journal(tmp_path) as journal:
+        journal.append(Row("a", i, 1.5, 7) for i in range(10))
+        journal.acknowledge(journal.size)
+    content = bytearray((tmp_path / "journal.jsonl").read_bytes())
+    content[30] = 0
+    (tmp_path / "journal.jsonl").write_bytes(content)
+    with Journal(tmp_path) as journal, pytest.raises(BrokenFileError, match=r"behind its byte 17"):
+        journal.recover()
+
+
+def test_the_last_two_checkpoints_are_kept_and_read_without_pickle(tmp_path: Path) -> None:
+    for at in (5, 7, 9):
+        checkpoint.save(tmp_path / "c", at, {"w1": np.full((2, 3), at, np.float32)}, {"journal": at})
+    names = sorted(path.name for path in (tmp_path / "c").iterdir())
+    assert names == [f"step-00000000{at}.{kind}" for at in (7, 9) for kind in ("json", "npz")]
+    assert [found.step for found in checkpoint.usable(tmp_path / "c", pytest.fail)] == [9, 7]
+    about = json.loads((tmp_path / "c" / "step-000000009.json").read_text())
+    assert (about["step"], about["arrays"]) == (9, {"w1": "float32[2, 3]"})
+    checkpoint.save(tmp_path / "c", 10, {"w1": np.array([{}], dtype=object)}, {})
+    with pytest.raises(BrokenFileError, match="damaged"):
+        checkpoint.load(tmp_path / "c" / "step-000000010.json")
+
+
+def test_other_data_are_refused_before_the_run_is_touched(half: Path, tmp_path: Path) -> None:
+    def everything() -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in half.rglob("*") if path.is_file()}
+
+    with np.errstate(), contextlib.chdir(half):
+        from mlp_tape import data
+
+        mnist_5k = data.load("mnist_5k")
+    names = ("x_train", "y_train", "x_test", "y_test")
+    arrays = {name: getattr(mnist_5k, name).copy() for name in names}
+    arrays["x_train"][0, 0, 0] ^= 1
+    np.savez(tmp_path / "other.npz", **arrays)
+    before = everything()
+    other = config.DatasetSettings(name="mnist_5k", path=str(tmp_path / "other.npz"))
+    with pytest.raises(DataError, match="the data differ from those of the run"):
+        train_in(half, SMALL, resume="here", dataset=other)
+    assert everything() == before
+
+
+def test_a_directory_belongs_to_one_run_and_one_process(half: Path) -> None:
+    with pytest.raises(ConfigError, match="is the directory of another run"):
+        train_in(half, SMALL)
+    holds = (
+        "import sys; from pathlib import Path; from mlp_tape import record\n"
+        f"with record.at_work(Path({str(half)!r})): print('held', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", holds], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        assert record.is_at_work(half, other.pid)
+        with pytest.raises(ConfigError, match="another process is at work"):
+            train_in(half, SMALL, resume="here")
+        other.kill()
+    assert not record.is_at_work(half, os.getpid())
+
+
+@pytest.fixture(scope="module")
+def at_home(run_py: Run, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A place where a run of one epoch was made from the command line, and the run's id."""
+    place = tmp_path_factory.mktemp("home")
+    done = run_py(place, "dataset=digits", "epochs=1", "lr=0.1")
+    assert done.returncode == 0, done.stderr
+    (directory,) = place.glob("outputs/*/*")
+    return place, record.read(directory).run_id
+
+
+REFUSED = [
+    (["resume=last", "lr=0.2"], "lr=0.2, but the run has 0.1"),
+    (
+        ["resume=last", "seed=3", "model.hidden_sizes=[3]"],
+        "seed=3, but the run has 0; model.hidden_sizes=[3]",
+    ),
+    (["resume=last", "dataset=mnist_5k"], "dataset.name=mnist_5k, but the run has digits"),
+    (["resume=last", "+experiment=tuned"], "lr=1.0, but the run has 0.1; batch_size=32, but the run has 128"),
+    (["resume=last"], "the run in "),
+    (["resume=last", "epochs=1"], "the run in "),
+    (["resume=nope"], "resume=nope: no such run"),
+    (["resume="], "resume=: expected the id of a run"),
+    (["-m", "resume=last"], "resume=... goes on with one run"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "what"), REFUSED, ids=[" ".join(case[0]) for case in REFUSED])
+def test_what_would_make_another_run_of_it_is_refused(
+    run_py: Run, at_home: tuple[Path, str], arguments: list[str], what: str
+) -> None:
+    place, _ = at_home
+    before = sorted(place.rglob("*"))
+    done = run_py(place, *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"error: {what}")
+    assert len(done.stderr.splitlines()) == 2
+    assert sorted(place.rglob("*")) == before
+
+
+def test_a_run_is_found_by_its_id_its_directory_or_as_the_last_one(
+    run_py: Run, at_home: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, run_id = at_home
+    (directory,) = place.glob("outputs/*/*")
+    uri = f"sqlite:///{place / 'mlflow.db'}"
+    monkeypatch.chdir(place)
+    for which in (run_id, "last", str(directory), str(directory.relative_to(place))):
+        assert resume.find(which, uri) == directory
+    done = run_py(
+        tmp_path, f"resume={run_id}", "epochs=2", "lr=0.1", "dataset=digits", MLFLOW_TRACKING_URI=uri
+    )  # from another place, with MLflow's help
+    assert done.returncode == 0, done.stderr
+    assert "resumed after 12 steps, at epoch 1  step 0" in done.stdout
+    assert f"directory     {directory}" in done.stdout
+    assert not list(tmp_path.iterdir())
+    assert list(place.glob("outputs/*/*")) == [directory]
+
+
+def test_looking_for_a_run_makes_no_database(run_py: Run, tmp_path: Path) -> None:
+    done = run_py(tmp_path, "resume=0123456789abcdef0123456789abcdef")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_that_was_killed_is_closed_at_the_next_start(
+    run_py: Run, offline: dict[str, str], tmp_path: Path
+) -> None:
+    command = [sys.executable, str(ROOT / "run.py"), "dataset=digits", "epochs=1000000"]
+    program = subprocess.Popen(command, cwd=tmp_path, env=offline, stdout=subprocess.PIPE, text=True)
+    assert program.stdout is not None
+    for line in program.stdout:
+        if line.startswith("epoch 20 "):
+            break
+    (directory,) = tmp_path.glob("outputs/*/*")
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    run_id = record.read(directory).run_id
+    next_one = run_py(tmp_path, "dataset=digits", "epochs=1")
+    assert "was left RUNNING" not in next_one.stdout  # it lives
+    assert client.get_run(run_id).info.status == "RUNNING"
+    program.kill()
+    program.wait()
+    next_one = run_py(tmp_path, "dataset=digits", "epochs=1")
+    assert re.search(
+        rf"^{run_id} \(.*\) was left RUNNING by a process that is gone; "
+        rf"to go on: python run.py resume={run_id}$",
+        next_one.stdout,
+        re.M,
+    )
+    run = client.get_run(run_id)
+    assert (run.info.status, run.data.tags["reason"]) == ("KILLED", "its process was gone")
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    assert list(tracking.close_dead(uri, "mlp_tape")) == []
+
+
+def test_a_second_signal_ends_the_process_at_once(offline: dict[str, str], tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "run.py"), "dataset=digits", "epochs=1000000"]
+    program = subprocess.Popen(command, cwd=tmp_path, env=offline, stdout=subprocess.PIPE, text=True)
+    assert program.stdout is not None
+    for line in program.stdout:
+        if line.startswith("epoch 20 "):
+            break
+    program.send_signal(signal.SIGSTOP)
+    program.send_signal(signal.SIGINT)
+    program.send_signal(signal.SIGTERM)
+    program.send_signal(signal.SIGCONT)
+    program.stdout.read()
+    assert program.wait(10) in (-signal.SIGINT, -signal.SIGTERM, 130, 143)
