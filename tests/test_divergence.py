@@ -1,0 +1,120 @@
+"""A loss that is no longer finite is traced to the tensor with which it began."""
+
+import contextlib
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from conftest import ROOT
+from mlp_tape import checkpoint, config, data, divergence, model, runner, step, train, walk
+from mlp_tape.errors import ConfigError, DivergenceError
+
+ASTRAY = config.Settings(
+    lr=3.0,
+    batch_size=1437,  # all of the digits: a step an epoch
+    epochs=30,
+    log_every=10,
+    dataset=config.DatasetSettings(name="digits"),
+)
+
+
+@pytest.fixture(scope="module")
+def astray(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, DivergenceError]:
+    directory = tmp_path_factory.mktemp("astray")
+    with contextlib.chdir(directory), pytest.raises(DivergenceError) as caught:
+        runner.run(ASTRAY, directory, [])
+    return directory, caught.value
+
+
+def test_the_step_before_is_kept_with_the_bits_that_training_had(
+    astray: tuple[Path, DivergenceError],
+) -> None:
+    directory, error = astray
+    (kept,) = checkpoint.usable(directory / "divergence", pytest.fail)
+    assert f"at step {kept.step} (epoch {kept.step}, step 0)" in error.what
+    assert kept.step > 3  # after several checkpoints
+    digits = data.load("digits")
+    recipe = step.recipe("relu", "mse", "sgd", 16.0)
+    params = model.init_params([64, 256, 128, 10], 0.1, 0)
+    settings = {"lr": 3.0, "batch_size": 1437, "epochs": 30, "log_every": 10}
+    for _ in train.train(params, digits.x_train, digits.y_train, recipe, **settings, until=kept.step):
+        pass
+    for name, param in params.items():
+        np.testing.assert_array_equal(kept.arrays[name], param.numpy())
+    np.testing.assert_array_equal(kept.arrays["x"], digits.x_train)
+    np.testing.assert_array_equal(kept.arrays["y"], digits.y_train)
+
+
+def test_mlflow_holds_the_reason_the_step_and_no_value_that_is_not_finite(
+    astray: tuple[Path, DivergenceError],
+) -> None:
+    directory, error = astray
+    client = mlflow.MlflowClient(f"sqlite:///{directory / 'mlflow.db'}")
+    (run,) = client.search_runs([client.get_experiment_by_name("mlp_tape").experiment_id])
+    assert run.info.status == "FAILED"
+    assert error.what in run.data.tags["reason"]
+    assert len(client.list_artifacts(run.info.run_id, "divergence")) == 2
+    for key in run.data.metrics:
+        values = [row.value for row in client.get_metric_history(run.info.run_id, key)]
+        assert np.isfinite(values).all()
+        assert max(values) < 1e308  # how MLflow stores infinity
+
+
+def test_replay_shows_each_tensor_of_the_step(astray: tuple[Path, DivergenceError]) -> None:
+    _, error = astray
+    command = re.search(r"python (-m mlp_tape replay \S+)", error.hint)
+    assert command
+    done = subprocess.run(
+        [sys.executable, *command[1].split()], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stderr == ""
+    first, header, *lines = done.stdout.splitlines()
+    assert re.fullmatch(r"step \d+, lr 3.0", first)
+    assert header.split() == ["tensor", "shape", "dtype", "min", "max", "not", "finite"]
+    names = [re.split(r"  +", line)[0] for line in lines]
+    assert names[:8] == ["w1", "b1", "w2", "b2", "w3", "b3", "x", "z1"]
+    columns = [re.split(r"  +", line) for line in lines]
+    bad = next(each[0] for each in columns if len(each) == 6)  # with a count of what is not finite
+    assert bad == re.findall(r"not finite is (.+)$", error.what)[0]
+
+
+def test_parameters_that_an_update_broke_are_traced_to_that_update(tmp_path: Path) -> None:
+    settings = config.Settings(
+        lr=1e39,  # infinite as float32
+        dataset=config.DatasetSettings(name="digits"),
+        tracking=config.TrackingSettings(enabled=False),
+    )
+    with pytest.raises(DivergenceError, match=r"at step 1 .* is w1 after the update of step 0\n") as caught:
+        runner.run(settings, tmp_path, [])
+    assert "lr" in caught.value.hint
+    (kept,) = checkpoint.usable(tmp_path / "divergence", pytest.fail)
+    assert kept.step == 0
+    assert not list(tmp_path.glob("checkpoints/*"))  # nothing but divergence would come of it
+
+
+def test_a_run_that_did_not_diverge_has_nothing_to_replay(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="keeps no step that went astray"):
+        list(divergence.replay(tmp_path))
+
+
+def test_the_walk_computes_what_the_step_computes() -> None:
+    rng = np.random.default_rng(0)
+    x = tf.constant(rng.integers(0, 256, (8, 4, 4), np.uint8))
+    y = tf.constant(rng.integers(0, 3, 8).astype(np.int32))
+    params = model.init_params([16, 5, 4, 3], 0.5, 0)
+    recipe, lr = step.recipe("relu", "mse", "sgd", 255.0), tf.constant(0.1)
+    walked = dict(walk.walk(params, x, y, lr, recipe))
+    before = {name: param.numpy() for name, param in params.items()}
+    loss, grads, _ = step.train_step(params, x, y, lr, recipe)
+    assert list(walked)[6:13] == ["x", "z1", "h1", "z2", "h2", "logits", "loss"]
+    np.testing.assert_array_equal(walked["loss"], loss)
+    for name, param in params.items():
+        np.testing.assert_array_equal(walked[name], before[name])
+        np.testing.assert_array_equal(walked[f"gradient of {name}"], grads[name])
+        np.testing.assert_array_equal(walked[f"{name} after the update"], param)
