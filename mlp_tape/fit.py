@@ -57,7 +57,7 @@ def fit(
             stop.raise_if_asked()
         tested = tested or _evaluated(plan, params)  # all was trained before; the report is missing
     weights = {name: param.numpy() for name, param in params.items()}
-    return Result(weights, tested.accuracy, tested.predictions)
+    return Result(done, weights, tested.accuracy, tested.predictions)
 
 
 def _evaluated(plan: Plan, params: Params) -> Evaluation:

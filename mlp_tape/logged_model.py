@@ -26,7 +26,7 @@ def log(client: mlflow.MlflowClient, run: Run, directory: Path, results: list[Ro
         results: the last value of each metric that is the model's, already delivered.
     """
     experiment_id, run_id = run.info.experiment_id, run.info.run_id
-    step = results[-1].step
+    step = results[-1].step if results else 0
     mine = f"source_run_id = '{run_id}' AND name = '{NAME}'"
     for earlier in client.search_logged_models([experiment_id], filter_string=mine):
         if earlier.status != LoggedModelStatus.READY:  # of a process that was killed here

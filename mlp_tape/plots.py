@@ -34,17 +34,18 @@ def thinned(rows: Iterable[Point], n: int, most: int = 10_000) -> tuple[NDArray[
 
 
 def learning_curve(
-    path: Path, training: Iterable[Point], test_losses: list[Point], accuracies: list[Point]
+    path: Path, training: Iterable[Point], n: int, test_losses: list[Point], accuracies: list[Point]
 ) -> None:
     """Draws the loss of each step, smoothed too, and the test loss and accuracy of each epoch.
 
     Args:
         path: of the PNG.
         training: step and loss.
+        n: how many steps there are.
         test_losses: step and loss, one an epoch.
         accuracies: step and accuracy, 0 to 1, one an epoch.
     """
-    steps, losses, k = thinned(training, test_losses[-1][0] + 1)
+    steps, losses, k = thinned(training, n)
     figure = Figure(figsize=(8, 6), layout="constrained")
     top, bottom = figure.subplots(2, sharex=True)
     each = "each step" if k == 1 else f"mean of {k} steps"
@@ -53,7 +54,9 @@ def learning_curve(
     smooth = np.convolve(losses, np.ones(window) / window, mode="valid")
     middle = np.convolve(steps, np.ones(window) / window, mode="valid")
     top.plot(middle, smooth, color=BLUE, label=f"mean of {window * k} steps")
-    top.plot(*zip(*test_losses, strict=True), "o-", color=ORANGE, label="test")
+    top.plot(
+        [step for step, _ in test_losses], [loss for _, loss in test_losses], "o-", color=ORANGE, label="test"
+    )
     top.set(ylabel="loss")
     top.legend()
     bottom.plot(

@@ -49,7 +49,7 @@ def _pictures(folder: Path, dataset: Dataset, result: Result, journal: Journal) 
     folder.mkdir(exist_ok=True)
     curves = [[(row.step, row.value) for row in journal.read(key)] for key in ("test/loss", "test/accuracy")]
     losses = ((row.step, row.value) for row in journal.read("train/loss"))
-    plots.learning_curve(folder / "learning_curve.png", losses, *curves)
+    plots.learning_curve(folder / "learning_curve.png", losses, result.steps, *curves)
     plots.confusion_matrix(
         folder / "confusion_matrix.png", dataset.y_test, result.predictions, dataset.n_classes
     )

@@ -11,11 +11,13 @@ class Result:
     """A trained network.
 
     Attributes:
+        steps: how many were trained.
         weights: w1, b1, w2, b2, ..., float32.
         accuracy: on the test images, 0 to 1.
         predictions: of the test images.
     """
 
+    steps: int
     weights: dict[str, NDArray[np.float32]]
     accuracy: float
     predictions: NDArray[np.int64]

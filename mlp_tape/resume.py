@@ -18,8 +18,8 @@ def find(which: str, uri: str) -> Path:
     """The directory of a run.
 
     Args:
-        which: MLflow's id of it, its directory, or `last`: the one that was at work last, of those below
-            `outputs/` and `multirun/` of the current directory.
+        which: MLflow's id of it, its directory, or `last`: of the runs below `outputs/` and `multirun/` of
+            the current directory that no process is at work on, the one that was begun last.
         uri: of the MLflow store that is asked for an id that is not found there.
 
     Raises:
@@ -27,14 +27,11 @@ def find(which: str, uri: str) -> Path:
     """
     if (Path(which) / record.FILE).exists():
         return Path(which).absolute()
-    here = dict(_known())
+    for run in sorted(_known(), key=lambda run: run.began, reverse=True):
+        if run.run_id == which or (which == "last" and not record.is_at_work(run.directory, run.pid)):
+            return run.directory
     if which == "last":
-        if not here:
-            raise ConfigError(f"resume=last: no run below {Path.cwd()}", "type resume=RUN_ID, or a directory")
-        return max(here, key=lambda directory: here[directory].began)
-    for directory, run in here.items():
-        if run.run_id == which:
-            return directory
+        raise ConfigError(f"resume=last: no run below {Path.cwd()}", "type resume=RUN_ID, or a directory")
     told = None
     if address.may_exist(uri):
         from mlp_tape import tracking  # imports MLflow
@@ -48,13 +45,13 @@ def find(which: str, uri: str) -> Path:
     return told
 
 
-def _known() -> list[tuple[Path, Record]]:
+def _known() -> list[Record]:
     """The runs of the current directory, and what is said of them."""
     found = []
     for parent in PARENTS:
         for directory in record.directories(Path.cwd() / parent):
             try:
-                found.append((directory, record.read(directory)))
+                found.append(record.read(directory))
             except BrokenFileError:  # is told of when it is asked for
                 continue
     return found

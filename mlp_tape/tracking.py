@@ -95,7 +95,7 @@ class MlflowRun:
     def _model(self, directory: Path) -> None:
         from mlp_tape import logged_model
 
-        last = [deque(self._journal.read(key), maxlen=1).pop() for key in RESULTS]
+        last = [row for key in RESULTS for row in deque(self._journal.read(key), maxlen=1)]
         logged_model.log(self._client, self._run, directory, last)
 
 
@@ -142,7 +142,8 @@ def find(uri: str, run_id: str, journal: Journal) -> MlflowRun:
         run = _run(client, run_id)
     if run is None:
         raise TrackingError(
-            without_password(f"MLflow at {uri} has no run {run_id}"), "type the tracking.uri=... that has it"
+            without_password(f"MLflow at {uri} has no run {run_id}"),
+            "type the tracking.uri=... that has it, or tracking.enabled=false",
         )
     if run.info.lifecycle_stage != LifecycleStage.ACTIVE:
         raise TrackingError(f"the run {run_id} was deleted", f"mlflow runs restore --run-id {run_id}")

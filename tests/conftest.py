@@ -22,6 +22,7 @@ from mlp_tape.data import Dataset
 
 ROOT = Path(__file__).resolve().parent.parent
 Run = Callable[..., subprocess.CompletedProcess[str]]
+Program = subprocess.Popen[str]
 
 
 @pytest.fixture(scope="session")
@@ -62,6 +63,25 @@ def run_py(offline: dict[str, str]) -> Run:
         )
 
     return run
+
+
+def started(directory: Path, environment: dict[str, str], until: str, *arguments: str) -> Program:
+    """The program as a process, once it has printed a line that begins so."""
+    program = subprocess.Popen(
+        [sys.executable, str(ROOT / "run.py"), *arguments],
+        cwd=directory,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert program.stdout is not None
+    shown = ""
+    for line in program.stdout:
+        shown += line
+        if line.startswith(until):
+            return program
+    raise AssertionError(shown)
 
 
 class Server:

@@ -13,31 +13,10 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from conftest import ROOT, Run, Server
+from conftest import ROOT, Run, Server, started
 
 ARGUMENTS = ["dataset=mnist_5k", "lr=0.1", "batch_size=96", "log_every=10"]
 STEPS_PER_EPOCH = 42
-
-
-def start(directory: Path, environment: dict[str, str], *arguments: str) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        [sys.executable, str(ROOT / "run.py"), *arguments],
-        cwd=directory,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def wait_for_rows(directory: Path, most: int = 100) -> Path:
-    """Returns the directory of the run once it trains."""
-    for _ in range(10 * most):
-        for path in directory.glob("outputs/*/*/journal.jsonl"):
-            if path.stat().st_size > 10_000:
-                return path.parent
-        time.sleep(0.1)
-    raise TimeoutError
 
 
 def mlp_tape(
@@ -79,9 +58,8 @@ def test_a_server_that_is_away_for_a_while_misses_nothing(
     server: Server, offline: dict[str, str], tmp_path: Path
 ) -> None:
     arguments = [*ARGUMENTS, "epochs=150", f"tracking.uri={server.url}"]
-    program = start(tmp_path, offline, *arguments)
+    program = started(tmp_path, offline, "epoch 5 ", *arguments)
     try:
-        wait_for_rows(tmp_path)
         server.stop()
         time.sleep(2)
         assert program.poll() is None
@@ -97,11 +75,10 @@ def test_a_server_that_is_away_for_a_while_misses_nothing(
 def test_a_server_that_stays_away_is_sent_everything_later(
     server: Server, offline: dict[str, str], tmp_path: Path
 ) -> None:
-    program = start(
-        tmp_path, offline, *ARGUMENTS, "epochs=100", f"tracking.uri={server.url}", "tracking.patience=3"
-    )
+    arguments = [*ARGUMENTS, "epochs=100", f"tracking.uri={server.url}", "tracking.patience=3"]
+    program = started(tmp_path, offline, "epoch 5 ", *arguments)
+    (directory,) = tmp_path.glob("outputs/*/*")
     try:
-        directory = wait_for_rows(tmp_path)
         server.stop()
         shown, _ = program.communicate(timeout=300)
     finally:
@@ -125,13 +102,15 @@ def test_a_server_that_stays_away_is_sent_everything_later(
 
 
 def test_a_server_that_has_hung_up_delays_neither_the_start_nor_the_end(
-    server: Server, offline: dict[str, str], tmp_path: Path
+    run_py: Run, server: Server, offline: dict[str, str], tmp_path: Path
 ) -> None:
     """A process that is stopped accepts connections and answers nothing."""
-    program = start(tmp_path, offline, *ARGUMENTS, "epochs=1000000", f"tracking.uri={server.url}")
+    program = started(
+        tmp_path, offline, "epoch 5 ", *ARGUMENTS, "epochs=1000000", f"tracking.uri={server.url}"
+    )
     assert server._process is not None
+    (directory,) = tmp_path.glob("outputs/*/*")
     try:
-        directory = wait_for_rows(tmp_path)
         os.killpg(server._process.pid, signal.SIGSTOP)
         size = (directory / "journal.jsonl").stat().st_size
         time.sleep(3)
@@ -140,9 +119,7 @@ def test_a_server_that_has_hung_up_delays_neither_the_start_nor_the_end(
         shown, _ = program.communicate(timeout=30)
         assert program.returncode == 130
         assert f"python -m mlp_tape sync {directory}" in shown
-        done = start(tmp_path, offline, "dataset=digits", f"tracking.uri={server.url}")
-        shown, _ = done.communicate(timeout=60)
-        assert done.returncode == 2
+        assert run_py(tmp_path, "dataset=digits", f"tracking.uri={server.url}").returncode == 2
     finally:
         program.kill()
         os.killpg(server._process.pid, signal.SIGCONT)

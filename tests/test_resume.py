@@ -15,7 +15,7 @@ import mlflow
 import numpy as np
 import pytest
 
-from conftest import ROOT, Run
+from conftest import ROOT, Run, started
 from mlp_tape import checkpoint, config, model, optimizer, record, resume, runner, step, tracking, train
 from mlp_tape.errors import BrokenFileError, ConfigError, DataError
 from mlp_tape.journal import Journal, Row
@@ -252,6 +252,11 @@ def test_other_data_are_refused_before_the_run_is_touched(half: Path, tmp_path: 
     assert everything() == before
 
 
+def test_a_run_is_not_made_shorter_than_it_is(half: Path) -> None:
+    with pytest.raises(ConfigError, match="epochs=1, but the run has trained 2 and 0 steps"):
+        train_in(half, SMALL, resume="here", epochs=1)
+
+
 def test_a_directory_belongs_to_one_run_and_one_process(half: Path) -> None:
     with pytest.raises(ConfigError, match="is the directory of another run"):
         train_in(half, SMALL)
@@ -338,12 +343,7 @@ def test_looking_for_a_run_makes_no_database(run_py: Run, tmp_path: Path) -> Non
 def test_a_run_that_was_killed_is_closed_at_the_next_start(
     run_py: Run, offline: dict[str, str], tmp_path: Path
 ) -> None:
-    command = [sys.executable, str(ROOT / "run.py"), "dataset=digits", "epochs=1000000"]
-    program = subprocess.Popen(command, cwd=tmp_path, env=offline, stdout=subprocess.PIPE, text=True)
-    assert program.stdout is not None
-    for line in program.stdout:
-        if line.startswith("epoch 20 "):
-            break
+    program = started(tmp_path, offline, "epoch 20 ", "dataset=digits", "epochs=1000000")
     (directory,) = tmp_path.glob("outputs/*/*")
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
     run_id = record.read(directory).run_id
@@ -366,15 +366,10 @@ def test_a_run_that_was_killed_is_closed_at_the_next_start(
 
 
 def test_a_second_signal_ends_the_process_at_once(offline: dict[str, str], tmp_path: Path) -> None:
-    command = [sys.executable, str(ROOT / "run.py"), "dataset=digits", "epochs=1000000"]
-    program = subprocess.Popen(command, cwd=tmp_path, env=offline, stdout=subprocess.PIPE, text=True)
-    assert program.stdout is not None
-    for line in program.stdout:
-        if line.startswith("epoch 20 "):
-            break
+    program = started(tmp_path, offline, "epoch 20 ", "dataset=digits", "epochs=1000000")
     program.send_signal(signal.SIGSTOP)
     program.send_signal(signal.SIGINT)
     program.send_signal(signal.SIGTERM)
     program.send_signal(signal.SIGCONT)
-    program.stdout.read()
-    assert program.wait(10) in (-signal.SIGINT, -signal.SIGTERM, 130, 143)
+    program.communicate()
+    assert program.returncode in (-signal.SIGINT, -signal.SIGTERM, 130, 143)
