@@ -157,7 +157,8 @@ def _tell(error: Exception) -> int:
     """Prints what is wrong and what to type instead, and returns the exit code."""
     if isinstance(error, OSError) and error.strerror:
         error = DiskError(
-            f"{error.strerror}: {error.filename}", "make room there, or start in another directory"
+            f"{error.strerror}: {error.filename or 'the disk'}",
+            "make room there, or start in another directory",
         )
     if not isinstance(error, MlpTapeError):
         error = MlpTapeError(

@@ -68,8 +68,7 @@ class Delivery(threading.Thread):
         self,
         first: Sequence[Job] = (),
         last: Sequence[Job] = (),
-        *,
-        patience: float,
+        patience: float = 30.0,
         at_most: float = float("inf"),
         show: Callable[[int], None] = lambda rows: None,
     ) -> str:

@@ -56,6 +56,7 @@ def fit(
                 start = _keep(directory, plan, params, done, journal) or start
             stop.raise_if_asked()
         tested = tested or _evaluated(plan, params)  # all was trained before; the report is missing
+        stop.raise_if_asked()
     weights = {name: param.numpy() for name, param in params.items()}
     return Result(done, weights, tested.accuracy, tested.predictions)
 

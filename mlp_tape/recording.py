@@ -1,6 +1,7 @@
 """A run while it is recorded: opened in its directory and in MLflow, and closed as what it was."""
 
 import contextlib
+import math
 import signal
 from collections.abc import Iterator
 
@@ -13,6 +14,8 @@ from mlp_tape.journal import Journal
 from mlp_tape.record import Record
 from mlp_tape.redact import without_password
 from mlp_tape.tracker import Tracker, Untracked
+
+HURRY = 1.0  # seconds for all that is left of a run whose end somebody waits for
 
 
 @contextlib.contextmanager
@@ -33,7 +36,7 @@ def recorded(
         DiskError: the directory takes no more.
     """
     tracker = _tracker(settings, note, journal, console)
-    status, reason, patience = "FINISHED", "", settings.tracking.patience
+    status, reason, patience, at_most = "FINISHED", "", settings.tracking.patience, math.inf
     try:
         console.copy_to(note.directory / "console.log")
         note.begins()
@@ -43,17 +46,18 @@ def recorded(
         yield tracker
     except BaseException as error:
         status, reason = _ended_by(error)
-        if isinstance(error, TrackingError):  # MLflow did not even take the beginning
-            patience = 1.0
+        if status == "KILLED" or isinstance(error, TrackingError):  # which is MLflow's silence from the start
+            patience = at_most = HURRY
         if isinstance(error, OSError):
             raise DiskError(
-                f"{note.directory}: {error.strerror or error}", f"when that is cured: {note.resume}"
+                f"{error.filename or note.directory}: {error.strerror or error}",
+                f"when that is cured: {note.resume}",
             ) from error
         raise
     finally:
         with contextlib.suppress(OSError):  # of a full disk was told
             note.ends(status, reason)
-        _close(tracker, patience, note, journal, console)
+        _close(tracker, patience, at_most, note, journal, console)
 
 
 def _tracker(settings: Settings, note: Record, journal: Journal, console: Console) -> Tracker:
@@ -80,12 +84,14 @@ def _ended_by(error: BaseException) -> tuple[str, str]:
     return "FAILED", f"{type(error).__name__}: {error}"
 
 
-def _close(tracker: Tracker, patience: float, note: Record, journal: Journal, console: Console) -> None:
+def _close(
+    tracker: Tracker, patience: float, at_most: float, note: Record, journal: Journal, console: Console
+) -> None:
     """Delivers what is left; says what could not be, and how to do it later."""
     why_not = "it was stopped"
     try:
         with console.waiting("sending to MLflow") as show:
-            why_not = tracker.close(note, patience, show)
+            why_not = tracker.close(note, patience, at_most, show)
     finally:
         note.sent = not (why_not or isinstance(tracker, Untracked))
         with contextlib.suppress(OSError):

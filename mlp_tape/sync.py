@@ -1,5 +1,6 @@
 """Sends what MLflow has not got of runs that are over."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -50,7 +51,7 @@ def _send(directory: Path, uri: str | None) -> str:
         run = record.left(directory)
         rows = journal.count_unsent()
         mlflow_run = tracking.find(uri or address.kept(run.uri), run.run_id, journal)
-        why_not = mlflow_run.close(run, PATIENCE, lambda rows: None)
+        why_not = mlflow_run.close(run, PATIENCE, math.inf, lambda rows: None)
         if why_not:
             raise TrackingError(f"{journal.count_unsent():,} rows are left: {why_not}", "try again later")
         run.sent = True

@@ -30,12 +30,13 @@ class Tracker(Protocol):
             TrackingError: they are not taken.
         """
 
-    def close(self, record: Record, patience: float, show: Show) -> str:
+    def close(self, record: Record, patience: float, at_most: float, show: Show) -> str:
         """Delivers what the run's directory holds, and how the run ended.
 
         Args:
             record: with the directory and the status.
             patience: seconds without an answer after which it is given up.
+            at_most: seconds after which it is given up even so.
             show: is told now and then how many rows are left.
 
         Returns:
@@ -51,6 +52,6 @@ class Untracked:
     def begin(self, params: dict[str, Any], tags: dict[str, str], artifacts: list[Path]) -> None:
         """Does nothing."""
 
-    def close(self, record: Record, patience: float, show: Show) -> str:
+    def close(self, record: Record, patience: float, at_most: float, show: Show) -> str:
         """Does nothing."""
         return ""

@@ -33,7 +33,6 @@ from mlflow.exceptions import MlflowException
 for name in ("mlflow", "alembic"):
     logging.getLogger(name).setLevel(logging.CRITICAL)  # what is wrong, they raise too
 
-HURRY = 1.0  # seconds for all that is left of a run that was told to stop
 RESULTS = ("test/loss", "test/accuracy")  # are the model's, too
 
 
@@ -73,17 +72,15 @@ class MlflowRun:
         for path in artifacts:
             self._client.log_artifact(self.run_id, str(path))
 
-    def close(self, record: Record, patience: float, show: Show) -> str:
+    def close(self, record: Record, patience: float, at_most: float, show: Show) -> str:
         """As `Tracker.close`."""
         end = functools.partial(_end, self._client, self.run_id, record)
-        if record.status == "KILLED":  # by somebody who waits
-            why_not = self._delivery.finish(first=[end], patience=HURRY, at_most=HURRY)
-        else:
-            jobs = [functools.partial(self._artifact, *found) for found in _artifacts(record)]
-            if record.status == "FINISHED":
-                jobs.append(functools.partial(self._model, record.directory))
-            why_not = self._delivery.finish(last=[*jobs, end], patience=patience, show=show)
-        return without_password(why_not)
+        jobs = [functools.partial(self._artifact, *found) for found in _artifacts(record)]
+        if record.status == "FINISHED":
+            jobs.append(functools.partial(self._model, record.directory))
+        killed = record.status == "KILLED"  # by somebody who waits: first of all, this is said
+        first, last = ([end], jobs) if killed else ([], [*jobs, end])
+        return without_password(self._delivery.finish(first, last, patience, at_most, show))
 
     def _send(self, rows: list[Row]) -> None:
         metrics = [Metric(row.key, row.value, row.timestamp, row.step) for row in rows]
@@ -108,10 +105,10 @@ def _end(client: mlflow.MlflowClient, run_id: str, record: Record) -> None:
 
 def _artifacts(record: Record) -> list[tuple[Path, str | None]]:
     """The files that MLflow is given of a run that is over, and where it keeps them."""
-    if record.status == "FAILED":
-        return [(path, "divergence") for path in sorted(record.directory.glob("divergence/step-*"))]
-    pictures = sorted(record.directory.glob("plots/*.png"))
-    return [(path, "plots") for path in pictures] + [(record.directory / "weights.npz", None)]
+    if record.status == "FINISHED":
+        pictures = sorted(record.directory.glob("plots/*.png"))
+        return [(path, "plots") for path in pictures] + [(record.directory / "weights.npz", None)]
+    return [(path, "divergence") for path in sorted(record.directory.glob("divergence/step-*"))]
 
 
 def create(uri: str, experiment: str, name: str | None, tags: dict[str, str], journal: Journal) -> MlflowRun:

@@ -1,6 +1,6 @@
 """Killed at any moment and gone on with, a run ends as if nothing had happened.
 
-MLP_TAPE_KILLS=30 python -m pytest -s tests/test_kills.py kills 30 runs and prints what was hit.
+MLP_TAPE_KILLS=30 python -m pytest -n0 -s tests/test_kills.py kills 30 runs and prints what was hit.
 """
 
 import hashlib

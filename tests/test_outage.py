@@ -14,6 +14,8 @@ import mlflow
 import pytest
 
 from conftest import ROOT, Run, Server, started
+from mlp_tape import record
+from mlp_tape.journal import Journal
 
 ARGUMENTS = ["dataset=mnist_5k", "lr=0.1", "batch_size=96", "log_every=10"]
 STEPS_PER_EPOCH = 42
@@ -123,6 +125,13 @@ def test_a_server_that_has_hung_up_delays_neither_the_start_nor_the_end(
     finally:
         program.kill()
         os.killpg(server._process.pid, signal.SIGCONT)
+    done = mlp_tape(tmp_path, offline, "sync", str(directory))
+    assert done.returncode == 0, done.stdout + done.stderr
+    client = mlflow.MlflowClient(server.url)
+    run = client.get_run(record.read(directory).run_id)
+    assert (run.info.status, run.data.tags["reason"]) == ("KILLED", "SIGINT")
+    history = client.get_metric_history(run.info.run_id, "train/loss")
+    assert sum(1 for _ in Journal(directory).read("train/loss")) == len(history) > 1000
 
 
 @pytest.mark.parametrize("kind", ["refused", "silent"])
