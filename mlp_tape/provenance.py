@@ -42,6 +42,24 @@ def process(directory: Path) -> dict[str, str]:
     return {"host": platform.node(), "pid": str(os.getpid()), "directory": str(directory)}
 
 
+def makers() -> dict[str, str]:
+    """What the bits of a run depend on, besides its settings and data."""
+    return {
+        "commit": _git("rev-parse", "HEAD"),
+        "tensorflow": importlib.metadata.version("tensorflow"),
+        "processor": f"{platform.machine()}, {_processor()}",
+    }
+
+
+def _processor() -> str:
+    """The processor's name; Linux alone says it in a file."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), "")
+
+
 def _user() -> str:
     try:
         return getpass.getuser()

@@ -33,6 +33,7 @@ class Record:
         run_id: MLflow's; empty until it is known.
         status: RUNNING, FINISHED, FAILED or KILLED.
         reason: why it did not finish.
+        made_by: versions and machine of the process that began it, by name.
         sent: whether MLflow holds all of it, the status included.
         began: seconds since 1970, of the last process that was at work on it.
         ended: likewise; 0 while it lasts.
@@ -48,6 +49,7 @@ class Record:
     run_id: str = ""
     status: str = "RUNNING"
     reason: str = ""
+    made_by: dict[str, str] = field(default_factory=dict)
     sent: bool = False
     began: float = 0.0
     ended: float = 0.0

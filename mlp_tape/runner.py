@@ -6,7 +6,7 @@ import shlex
 import time
 from pathlib import Path
 
-from mlp_tape import address, checkpoint, config, data, quiet, record, report, stop
+from mlp_tape import address, checkpoint, config, data, provenance, quiet, record, report, stop
 from mlp_tape.checkpoint import Checkpoint
 from mlp_tape.config import Settings
 from mlp_tape.console import Console
@@ -50,7 +50,11 @@ def run(settings: Settings, directory: Path, overrides: list[str]) -> float:
             start = _start(settings, dataset, directory, journal, console) if past else None
             _introduce(console, settings, dataset, layer_sizes)
             note = past or Record(directory, overrides=[without_password(text) for text in overrides])
-            note.overrides = _longer(note, settings.epochs) if past else note.overrides
+            if past:
+                note.overrides = _longer(past, settings.epochs)
+                _warn_of_other_makers(past, console)
+            else:
+                note.made_by = provenance.makers()
             note.settings, note.data_sha256 = config.nested(settings), dataset.sha256
             with recorded(settings, dataset, note, journal, console) as tracker:
                 quiet.import_tensorflow()
@@ -102,6 +106,16 @@ def _longer(past: Record, epochs: int) -> list[str]:
     if past.settings["epochs"] == epochs:
         return past.overrides
     return [text for text in past.overrides if not text.startswith("epochs=")] + [f"epochs={epochs}"]
+
+
+def _warn_of_other_makers(past: Record, console: Console) -> None:
+    """The same bits come of the same program on the same kind of machine only."""
+    now = provenance.makers()
+    other = [
+        f"{key} {past.made_by.get(key)}, now {now[key]}" for key in now if past.made_by.get(key) != now[key]
+    ]
+    if other:
+        console.warn(f"The run was begun with {'; '.join(other)}.\nWhat follows may differ in its last bits.")
 
 
 def _start(

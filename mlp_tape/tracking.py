@@ -211,9 +211,23 @@ def _run(client: mlflow.MlflowClient, run_id: str) -> Run | None:
         raise
 
 
-def _alone(uri: str) -> contextlib.AbstractContextManager[Any]:
+@contextlib.contextmanager
+def _alone(uri: str) -> Iterator[None]:
     """Lets one process at a time open a sqlite store: several that make its tables together fail."""
     file = Path(uri.removeprefix("sqlite:///"))
     if not uri.startswith("sqlite:///") or not file.parent.is_dir():
-        return contextlib.nullcontext()
-    return filelock.FileLock(f"{file}.lock", timeout=60)
+        yield
+        return
+    with filelock.FileLock(f"{file}.lock", timeout=60):
+        if not file.exists():
+            _make(file)
+        yield
+
+
+def _make(file: Path) -> None:
+    """Makes a sqlite store under another name first: one killed in its migrations opens never again."""
+    new = file.with_name(f"{file.name}.new")
+    for left in file.parent.glob(f"{new.name}*"):
+        left.unlink()
+    mlflow.MlflowClient(f"sqlite:///{new}").search_experiments(max_results=1)
+    new.replace(file)

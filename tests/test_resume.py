@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import importlib.metadata
 import json
 import os
 import re
@@ -250,6 +251,18 @@ def test_other_data_are_refused_before_the_run_is_touched(half: Path, tmp_path: 
     with pytest.raises(DataError, match="the data differ from those of the run"):
         train_in(half, SMALL, resume="here", dataset=other)
     assert everything() == before
+
+
+def test_a_run_that_another_version_began_is_gone_on_with_and_that_is_said(
+    half: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begun = record.read(half)
+    assert begun.made_by["tensorflow"] == importlib.metadata.version("tensorflow")
+    begun.made_by["tensorflow"] = "2.20.0"
+    begun.save()
+    train_in(half, SMALL, resume="here")
+    assert "WARNING  The run was begun with tensorflow 2.20.0, now 2." in capsys.readouterr().err
+    assert state_of(half)[2] == "FINISHED"
 
 
 def test_a_run_is_not_made_shorter_than_it_is(half: Path) -> None:

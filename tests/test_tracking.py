@@ -226,6 +226,27 @@ def test_what_stands_in_the_way_of_a_delivery_is_said_and_passes(tmp_path: Path)
         assert "No such file" in Delivery(journal, send).finish(patience=0.5)
 
 
+def test_a_process_killed_while_it_makes_the_database_leaves_none(
+    offline: dict[str, str], tmp_path: Path
+) -> None:
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    opening = (
+        "import os, signal, threading; from pathlib import Path; from mlp_tape import tracking\n"
+        "def kill():\n"
+        f"    while not Path({str(tmp_path / 'mlflow.db.new')!r}).exists(): pass\n"
+        "    threading.Event().wait(0.3)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "threading.Thread(target=kill, daemon=True).start()\n"
+        f"list(tracking.close_dead({uri!r}, 'mlp_tape'))"
+    )
+    killed = subprocess.run([sys.executable, "-c", opening], cwd=ROOT, env=offline)
+    assert killed.returncode == -signal.SIGKILL
+    assert not (tmp_path / "mlflow.db").exists()
+    assert (tmp_path / "mlflow.db.new").exists()
+    assert list(tracking.close_dead(uri, "mlp_tape")) == []
+    assert {path.name for path in tmp_path.iterdir()} == {"mlflow.db", "mlflow.db.lock"}
+
+
 def test_a_position_that_makes_no_sense_costs_a_delivery_anew(tmp_path: Path) -> None:
     row = Row("train/loss", 0, 0.5, 1)
     with Journal(tmp_path) as journal:
