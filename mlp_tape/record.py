@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import errno
 import json
 import os
 import platform
@@ -155,8 +156,12 @@ def is_at_work(directory: Path, pid: int) -> bool:
     try:
         with _lock(directory).acquire(timeout=0):
             return False
-    except (filelock.Timeout, OSError):  # what cannot be locked is not ours to close
+    except filelock.Timeout:
         return True
+    except (
+        OSError
+    ) as error:  # on a read-only disk nobody can be; what is another person's is not ours to close
+        return error.errno != errno.EROFS
 
 
 def _lock(directory: Path) -> filelock.BaseFileLock:
