@@ -158,10 +158,8 @@ def is_at_work(directory: Path, pid: int) -> bool:
             return False
     except filelock.Timeout:
         return True
-    except (
-        OSError
-    ) as error:  # on a read-only disk nobody can be; what is another person's is not ours to close
-        return error.errno != errno.EROFS
+    except OSError as error:  # what is another person's is not ours to close
+        return error.errno != errno.EROFS  # and on a read-only disk nobody can be at work
 
 
 def _lock(directory: Path) -> filelock.BaseFileLock:
