@@ -73,9 +73,9 @@ class Record:
         self.began, self.host, self.pid = time.time(), platform.node(), os.getpid()
         self.save()
 
-    def ends(self, status: str, reason: str, ended: float | None = None) -> None:
-        """Notes how it ended, now if not told otherwise."""
-        self.status, self.reason, self.ended = status, reason, time.time() if ended is None else ended
+    def ends(self, status: str, reason: str) -> None:
+        """Notes how it ended, now."""
+        self.status, self.reason, self.ended = status, reason, time.time()
         self.save()
 
     def save(self) -> None:
