@@ -81,11 +81,11 @@ def cannot_be_opened(uri: str, why: str) -> TrackingError:
     )
 
 
-def link(uri: str, experiment_id: str, run_id: str) -> str:
-    """Opens a run in the browser."""
+def link(uri: str, experiment_id: str, run_id: str, tab: str = "/model-metrics") -> str:
+    """Opens a run in the browser, at its charts if nothing else is said."""
     server = uri.rstrip("/") if uri.startswith("http") else "http://127.0.0.1:5000"
     return (
-        f"{without_password(server, instead='')}/#/experiments/{experiment_id}/runs/{run_id}/model-metrics"
+        f"{without_password(server, instead='')}/#/experiments/{experiment_id}/runs/{run_id}{tab}"
         "?workflowType=machine_learning"  # without it, the page stands in the UI's GenAI half
     )
 

@@ -5,7 +5,6 @@ import os
 import re
 import secrets
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from mlp_tape import address, config, resume, stop
+from mlp_tape import address, config, multirun, resume, stop
 from mlp_tape.config import Settings
 from mlp_tape.errors import ConfigError, DiskError, MlpTapeError
 from mlp_tape.redact import without_password
@@ -40,28 +39,29 @@ def main(conf: Path) -> None:
     entry = hydra.main(version_base="1.3", config_path=str(conf), config_name="config")(_run)
     try:
         with stop.on_signals():
-            entry()
+            sys.argv[1:] = multirun.as_recorded(sys.argv[1:])
+            with CheckSettings.around:
+                entry()
     except BaseException as error:
         signal = stop.asked()
-        if signal and not CheckSettings.sweeping:
-            _leave_at_once(128 + signal)
         if signal:
-            sys.exit(128 + signal)
+            _leave_at_once(128 + signal)
         if WITH_TRACEBACK or not isinstance(error, Exception):
             raise
-        if not CheckSettings.sweeping:  # a single run tells of its own errors, in _run
-            sys.exit(_tell(_before_the_start(error)))
-        _tell(error)
-        sys.exit(1)
-    if not CheckSettings.sweeping:
-        _leave_at_once(0)
+        told = CheckSettings.sweeping or isinstance(error, MlpTapeError)
+        code = _tell(error if told else _before_the_start(error))
+        _leave_at_once(code)
+    signal = stop.asked()  # by which a sweep's jobs in other processes ended
+    _leave_at_once(128 + signal if signal else 0)
 
 
 def _leave_at_once(code: int) -> None:
     """Exits without the second that the interpreter takes to unload TensorFlow and MLflow.
 
-    A run has closed its files by then; a parallel sweep's workers still have to be seen off in order.
+    All files are closed by then; only a launcher of other packages' may have to see its processes off.
     """
+    if not CheckSettings.may_leave_at_once:
+        sys.exit(code)
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(BrokenPipeError):  # the reader may have gone, as in `| head`
             stream.flush()
@@ -69,49 +69,67 @@ def _leave_at_once(code: int) -> None:
 
 
 def _run(composed: DictConfig) -> float:
-    """One run; returns its last test accuracy, which a Hydra sweeper may optimise."""
-    job = HydraConfig.get()
-    settings = _settings(composed, list(job.overrides.task))
+    """One run, or one job of a sweep; returns its last test accuracy, which a Hydra sweeper may optimise."""
+    hydra_config = HydraConfig.get()
+    overrides, output = list(hydra_config.overrides.task), Path(hydra_config.runtime.output_dir)
+    if hydra_config.mode == RunMode.MULTIRUN:
+        from mlp_tape import job
+
+        sweep = Path(hydra_config.sweep.dir)
+        folder = os.path.relpath(output, sweep).removeprefix(".")
+        return job.run(_parsed(composed), sweep, hydra_config.job.num, overrides, folder)
+    settings = _settings(composed, overrides)
     from mlp_tape import runner
 
     try:
-        return runner.run(settings, Path(job.runtime.output_dir), list(job.overrides.task))
+        return runner.run(settings, output, overrides)
     except Exception as error:
-        in_a_sweep = job.mode == RunMode.MULTIRUN  # where Hydra goes on with the other jobs
-        if WITH_TRACEBACK or in_a_sweep or stop.asked():
+        if WITH_TRACEBACK or stop.asked():
             raise
         sys.exit(_tell(error))
 
 
 class CheckSettings(Callback):
-    """Refuses wrong settings before Hydra has made a directory.
+    """Refuses wrong settings before Hydra has made a directory, and opens the run of a sweep.
 
     Hydra turns an Exception of a callback into a warning, hence SystemExit.
     """
 
+    around = contextlib.ExitStack()  # what is closed after a sweep's last job, however it ends
     sweeping = False  # whether a sweep's jobs have begun
+    may_leave_at_once = True
     resumed: Path | None = None  # the directory of the run that is gone on with
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Checks the settings of a run, and finds the one to go on with."""
         settings = _refuse_if_wrong(config)
-        if settings.resume is None:
-            return
         try:
+            if settings.sweep.resume is not None:
+                raise ConfigError(
+                    "sweep.resume=... picks up a sweep", "type it with -m; for a run, resume=..."
+                )
+            if settings.resume is None:
+                return
             CheckSettings.resumed = resume.find(settings.resume, address.of(settings.tracking))
             _settings(config, list(config.hydra.overrides.task))
         except MlpTapeError as error:
             sys.exit(_tell(error))
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Checks every value that a sweep names."""
-        for overrides in _each_value(list(config.hydra.overrides.task)):
-            try:
-                composed = hydra.compose(config.hydra.job.config_name, overrides)
-            except HydraException as error:
-                sys.exit(_tell(_before_the_start(error)))
-            if _refuse_if_wrong(composed).resume is not None:
-                sys.exit(_tell(ConfigError("resume=... goes on with one run", "type it without -m")))
+        """Checks every value that a sweep names, and opens its run."""
+        try:
+            jobs, planned = multirun.check(config, _parsed)
+            directory = multirun.settle_directory(config, jobs[0])
+            CheckSettings.may_leave_at_once = multirun.prepare(config, CheckSettings.around)
+            from mlp_tape import sweep
+
+            data = list(dict.fromkeys(settings.dataset for settings in jobs))
+            typed = multirun.typed(config)
+            CheckSettings.around.enter_context(sweep.opened(jobs[0], directory, typed, data, planned))
+        except Exception as error:
+            if WITH_TRACEBACK or stop.asked():
+                raise
+            sys.exit(_tell(_before_the_start(error) if isinstance(error, HydraException) else error))
         CheckSettings.sweeping = True
 
 
@@ -135,22 +153,6 @@ def _settings(composed: DictConfig, overrides: list[str]) -> Settings:
     typed = OverridesParser.create().parse_overrides(overrides)
     names = resume.typed_keys(override.key_or_group for override in typed)
     return resume.settings(CheckSettings.resumed, settings, names)
-
-
-def _each_value(overrides: list[str]) -> Iterator[list[str]]:
-    """Yields lists of overrides without sweeps in which each value of each sweep occurs."""
-    choices = []
-    for override in OverridesParser.create().parse_overrides(overrides):
-        if override.is_discrete_sweep():
-            key = override.get_key_element()
-            choices.append([f"{key}={value}" for value in override.sweep_string_iterator()])
-        elif not override.is_sweep_override():
-            choices.append([override.input_line or ""])
-    first = [values[0] for values in choices]
-    yield first
-    for position, values in enumerate(choices):
-        for value in values[1:]:
-            yield [*first[:position], value, *first[position + 1 :]]
 
 
 def _tell(error: Exception) -> int:

@@ -1,6 +1,9 @@
 """The settings: their types, defaults and ranges, and what is said of a wrong one."""
 
+import dataclasses
 import difflib
+import hashlib
+import json
 import math
 import re
 from collections.abc import Callable, Container, Iterator
@@ -92,6 +95,16 @@ class TrackingSettings:
 
 
 @dataclass(frozen=True)
+class SweepSettings:
+    """What the jobs of `python run.py -m ...` have in common."""
+
+    resume: str | None = _setting(
+        None, "the id of a sweep, its directory, or last", lambda which: which is None or bool(which.strip())
+    )
+    fail_fast: bool = _free(False, "true or false")
+
+
+@dataclass(frozen=True)
 class Settings:
     """Everything a run depends on, checked."""
 
@@ -106,15 +119,28 @@ class Settings:
     resume: str | None = _setting(
         None, "the id of a run, its directory, or last", lambda which: which is None or bool(which.strip())
     )
+    report: str | None = _setting(
+        None, "one of: full, light", lambda how: how in (None, "full", "light")
+    )  # null: full for a run, light for a sweep's jobs
     checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)
     model: ModelSettings = field(default_factory=ModelSettings)
     dataset: DatasetSettings = field(default_factory=DatasetSettings)
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
     tracking: TrackingSettings = field(default_factory=TrackingSettings)
+    sweep: SweepSettings = field(default_factory=SweepSettings)
 
 
 # What may change when a run is gone on with: it decides neither the weights nor the rows.
-FREE = ("epochs", "resume", "tracking.", "checkpoint.", "dataset.path", "dataset.offline")
+FREE = (
+    "epochs",
+    "resume",
+    "report",
+    "tracking.",
+    "checkpoint.",
+    "dataset.path",
+    "dataset.offline",
+    "sweep.",
+)
 
 
 def differences(old: Settings, new: Settings, among: Container[str]) -> list[str]:
@@ -125,6 +151,18 @@ def differences(old: Settings, new: Settings, among: Container[str]) -> list[str
         for key, value in flat(new)
         if key in among and value != before[key] and not key.startswith(FREE)
     ]
+
+
+def identity(settings: Settings, data_sha256: str) -> str:
+    """Tells whether two jobs are the same: 16 hexadecimal digits of the SHA-256 of all that decides a run.
+
+    Args:
+        settings: with the name of the data that are really used.
+        data_sha256: of those data.
+    """
+    decisive = {key: value for key, value in flat(settings) if key == "epochs" or not key.startswith(FREE)}
+    text = json.dumps(decisive | {"data_sha256": data_sha256}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def parse(config: DictConfig) -> Settings:
@@ -219,8 +257,9 @@ def _typed(value: Any) -> str:
 
 def unknown_key(key: str) -> ConfigError:
     """The error for a key that no setting has, with the nearest right name."""
-    if key.partition("@")[0] in ("experiment", "+experiment"):
-        return ConfigError("experiment is not among the defaults", "type +experiment=..., with a plus")
+    group = key.partition("@")[0].removeprefix("+")
+    if group in ("experiment", "cluster", "sweep"):
+        return ConfigError(f"{group} is not among the defaults", f"type +{group}=..., with a plus")
     known = [name for name, _ in flat(Settings())]
     leaves = {name.split(".")[-1]: name for name in known}
     group, _, leaf = key.rpartition(".")
@@ -249,5 +288,8 @@ def flat(settings: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 def nested(settings: Settings) -> dict[str, Any]:
     """The settings as a file may hold them: plain values, without passwords."""
-    plain = without_password(OmegaConf.to_yaml(OmegaConf.structured(settings)))
-    return dict(OmegaConf.to_container(OmegaConf.create(plain)))  # type: ignore[arg-type]
+
+    def plain(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        return {key: without_password(value) if isinstance(value, str) else value for key, value in pairs}
+
+    return dataclasses.asdict(settings, dict_factory=plain)

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Self, TextIO
 
 import rich.console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 
 class _Plain(rich.console.Console):
@@ -28,11 +28,20 @@ class _Plain(rich.console.Console):
 
 
 class Console:
-    """Prints to the terminal, or plain lines to a pipe; a file keeps a copy and an error's traceback."""
+    """Prints to the terminal, or plain lines to a pipe; a file keeps a copy and an error's traceback.
 
-    def __init__(self) -> None:
+    Args:
+        on_screen: without it, the file alone gets them.
+
+    Attributes:
+        animated: whether progress is shown, as on a terminal.
+    """
+
+    def __init__(self, on_screen: bool = True) -> None:
         self._log: TextIO = io.StringIO()  # until there is a file
         self._out, self._err = _Plain(sys.stdout), _Plain(sys.stderr)
+        self._out.quiet = self._err.quiet = not on_screen
+        self.animated = on_screen and self._out.is_terminal
 
     def copy_to(self, path: Path) -> None:
         """Keeps the copy in a file, what was printed before included."""
@@ -74,7 +83,7 @@ class Console:
         Args:
             why: what is waited for.
         """
-        if not self._out.is_terminal:
+        if not self.animated:
             told: list[int] = []
 
             def tell_once(rows: int) -> None:
@@ -95,6 +104,35 @@ class Console:
         finally:
             status.stop()
 
+    def error(self, text: str) -> None:
+        """Prints a line to standard error."""
+        self._err.print(text, style="red")
+        self._copy(text)
+
+    @contextlib.contextmanager
+    def jobs_progress(self) -> Iterator[Callable[[int, int | None, dict[str, tuple[int, int]]], None]]:
+        """Shows a bar for a sweep and one for each job at work, on a terminal, and nothing elsewhere.
+
+        Yields:
+            A function of how many jobs are over, how many there are if that is known, and of steps done and
+            steps in all by the name of each job at work.
+        """
+        columns = (BarColumn(), TextColumn("{task.percentage:>3.0f}%"), TextColumn("{task.description}"))
+        with Progress(*columns, console=self._out, transient=True, disable=not self.animated) as bar:
+            all_jobs, tasks = bar.add_task(""), dict[str, TaskID]()
+
+            def show(over: int, planned: int | None, at_work: dict[str, tuple[int, int]]) -> None:
+                of_all = f"{over} of {planned} jobs" if planned else f"{over} jobs"
+                bar.update(all_jobs, completed=over, total=planned, description=of_all)
+                for name in set(tasks) - set(at_work):
+                    bar.remove_task(tasks.pop(name))
+                for name, (done, steps) in at_work.items():
+                    if name not in tasks:
+                        tasks[name] = bar.add_task("")
+                    bar.update(tasks[name], completed=done, total=steps or None, description=name)
+
+            yield show
+
     @contextlib.contextmanager
     def progress(self, done: int, steps: int) -> Iterator[Callable[[int, str], None]]:
         """Shows a bar on a terminal, and nothing elsewhere.
@@ -112,6 +150,6 @@ class Console:
             TextColumn("{task.description}"),
             TimeRemainingColumn(),
         )
-        with Progress(*columns, console=self._out, transient=True, disable=not self._out.is_terminal) as bar:
+        with Progress(*columns, console=self._out, transient=True, disable=not self.animated) as bar:
             task = bar.add_task("", total=steps, completed=done)
             yield lambda done, text: bar.update(task, completed=done, description=text)

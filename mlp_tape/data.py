@@ -1,5 +1,6 @@
 """Data sets as checked NumPy arrays, on any machine."""
 
+import functools
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from mlp_tape.errors import DataError
 from mlp_tape.sources import KEYS, Array, Arrays, Say
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Dataset:
     """Checked arrays for training and test.
 
@@ -36,6 +37,11 @@ class Dataset:
     scale: float
     sha256: str
     warning: str = ""
+
+    @functools.cached_property
+    def span(self) -> tuple[float, float]:
+        """The lowest and the highest value of x_train, as the step sees them."""
+        return float(self.x_train.min() / self.scale), float(self.x_train.max() / self.scale)
 
     @property
     def n_features(self) -> int:

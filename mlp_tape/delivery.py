@@ -35,6 +35,11 @@ class Delivery(threading.Thread):
         self._answered = 0.0
         self._error = ""
 
+    def start(self, *first: Job) -> None:
+        """Begins to send, after some jobs that are done in order; each is tried again where it raises."""
+        self._first = list(first)
+        super().start()
+
     def run(self) -> None:
         """Sends until `finish` is called and all is sent, or it is given up."""
         _be_nice()
@@ -84,7 +89,8 @@ class Delivery(threading.Thread):
         Returns:
             What stood in the way, or nothing.
         """
-        self._last, self._first = list(last), list(first)
+        self._last = list(last)
+        self._first.extend(first)
         if self.ident is None:
             self.start()
         began = self._answered = time.monotonic()

@@ -42,6 +42,10 @@ class DivergenceError(MlpTapeError):
     """A loss that is no longer a finite number."""
 
 
+class SweepError(MlpTapeError):
+    """A sweep some of whose jobs did not finish."""
+
+
 class BrokenFileError(MlpTapeError):
     """A file of the run's directory that cannot be read any more."""
 

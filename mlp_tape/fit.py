@@ -52,17 +52,18 @@ def fit(
                 journal.append(_results(tested, done - 1))
                 told = f"test loss {tested.loss:.6f}  accuracy {tested.accuracy:.4f}"
                 console.line(f"epoch {block.epoch}  {told}")
-            if block.ends_epoch or stop.asked() or (every and done % every == 0):
+            if block.ends_epoch or stop.reason() or (every and done % every == 0):
                 start = _keep(directory, plan, params, done, journal) or start
             stop.raise_if_asked()
         tested = tested or _evaluated(plan, params)  # all was trained before; the report is missing
         stop.raise_if_asked()
     weights = {name: param.numpy() for name, param in params.items()}
-    return Result(done, weights, tested.accuracy, tested.predictions)
+    return Result(done, weights, tested.loss, tested.accuracy, tested.predictions)
 
 
 def _evaluated(plan: Plan, params: Params) -> Evaluation:
-    return evaluate.evaluate(params, plan.dataset.x_test, plan.dataset.y_test, plan.recipe)
+    data = plan.dataset
+    return evaluate.evaluate(params, data.x_test, data.y_test, plan.recipe, plan.settings.engine)
 
 
 def _rows(block: Block, ended: float) -> Iterator[Row]:

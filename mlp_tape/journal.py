@@ -10,6 +10,8 @@ from typing import NamedTuple, Self
 
 from mlp_tape.errors import BrokenFileError
 
+FILE = "journal.jsonl"
+
 
 class Row(NamedTuple):
     """One value of one metric.
@@ -40,7 +42,7 @@ class Journal:
     """
 
     def __init__(self, directory: Path) -> None:
-        self.path = directory / "journal.jsonl"
+        self.path = directory / FILE
         self._sent = directory / "journal.sent"
         self._file = self.path.open("ab", buffering=0)
         self._last: dict[str, int] = {}  # the last step of each key, as a stopped process left it
@@ -137,6 +139,17 @@ class Journal:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._file.close()
+
+
+def last_step(directory: Path, key: str) -> int | None:
+    """The last step of a key among the last rows of a run's journal, which another process may be writing."""
+    try:
+        with (directory / FILE).open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 8192))
+            rows = [_row(line) for line in file]
+    except OSError:
+        return None
+    return next((row.step for row in reversed(rows) if row and row.key == key), None)
 
 
 def _row(line: bytes) -> Row | None:

@@ -12,7 +12,7 @@ from mlp_tape.data import Dataset
 from mlp_tape.model import Params
 from mlp_tape.sources import Array
 from mlp_tape.step import Recipe
-from mlp_tape.train import Block
+from mlp_tape.train import Block, Prepared
 
 
 @dataclass(frozen=True)
@@ -76,9 +76,15 @@ class Plan:
             first=first,
             until=until,
             pause_every=self.settings.checkpoint.every_steps,
+            prepared=_prepared(self.dataset, self.settings.batch_size),
         )
 
     def batch(self, global_step: int) -> tuple[Array, Array]:
         """The images and labels of a step."""
         data, size = self.dataset, self.settings.batch_size
         return train.batch(data.x_train, data.y_train, size, global_step, self.shuffle_seed)
+
+
+@functools.lru_cache(maxsize=1)  # the jobs of a sweep have it in common
+def _prepared(dataset: Dataset, batch_size: int) -> Prepared:
+    return train.prepare(dataset.x_train, dataset.y_train, batch_size)

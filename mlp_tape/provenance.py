@@ -1,5 +1,6 @@
 """Where a run comes from: the command, the commit, the machine and the packages."""
 
+import functools
 import getpass
 import importlib.metadata
 import os
@@ -51,6 +52,7 @@ def makers() -> dict[str, str]:
     }
 
 
+@functools.cache
 def _processor() -> str:
     """The processor's name; Linux alone says it in a file."""
     try:
@@ -67,6 +69,7 @@ def _user() -> str:
         return str(os.getuid())
 
 
+@functools.cache  # a process goes on with the code that it has loaded
 def _git(*arguments: str) -> str:
     """What git says of the program's own checkout, or nothing."""
     try:
@@ -78,6 +81,7 @@ def _git(*arguments: str) -> str:
     return done.stdout.strip()
 
 
+@functools.cache
 def environment() -> str:
     """The machine and every installed package, a line each."""
     packages = {

@@ -19,6 +19,7 @@ from mlp_tape import files
 from mlp_tape.errors import BrokenFileError, ConfigError
 
 FILE = "run.json"
+GONE = "its process was gone"
 
 
 @dataclass
@@ -27,39 +28,59 @@ class Record:
 
     Attributes:
         directory: of the run; not in the file.
+        kind: `run`, or `sweep` for the one whose jobs are runs.
+        name: shown in the UI; of a sweep's job, what was swept. Where empty, MLflow makes one up.
+        parent: MLflow's id of the sweep; empty where there is none.
         settings: all of them, nested, without passwords.
         data_sha256: of the data set.
+        params: what MLflow calls so: settings and data, flat.
         overrides: as typed on the command line, without passwords.
         uri: of the MLflow store, without password; empty for a run that is not tracked.
         run_id: MLflow's; empty until it is known.
         status: RUNNING, FINISHED, FAILED or KILLED.
         reason: why it did not finish.
         made_by: versions and machine of the process that began it, by name.
+        full: whether it leaves pictures and a model, too.
+        steps: how many there are to train.
+        results: the last value of each of test/loss and test/accuracy.
+        tags: what MLflow is told of it at its end.
         sent: whether MLflow holds all of it, the status included.
         began: seconds since 1970, of the last process that was at work on it.
         ended: likewise; 0 while it lasts.
+        seconds: of training, by all processes that reached an end.
         host: the machine of that process.
         pid: its number.
     """
 
     directory: Path
+    kind: str = "run"
+    name: str = ""
+    parent: str = ""
     settings: dict[str, Any] = field(default_factory=dict)
     data_sha256: str = ""
+    params: dict[str, str] = field(default_factory=dict)
     overrides: list[str] = field(default_factory=list)
     uri: str = ""
     run_id: str = ""
     status: str = "RUNNING"
     reason: str = ""
     made_by: dict[str, str] = field(default_factory=dict)
+    full: bool = True
+    steps: int = 0
+    results: dict[str, float] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
     sent: bool = False
     began: float = 0.0
     ended: float = 0.0
+    seconds: float = 0.0
     host: str = ""
     pid: int = 0
 
     @property
     def resume(self) -> str:
         """What to type to go on with it."""
+        if self.kind == "sweep":
+            return f"python run.py -m sweep.resume={self.run_id or shlex.quote(str(self.directory))}"
         return f"python run.py resume={self.run_id or shlex.quote(str(self.directory))}"
 
     @property
@@ -109,7 +130,7 @@ def left(directory: Path) -> Record:
         found = Record(directory)
     if found.status == "RUNNING":
         journal = directory / "journal.jsonl"
-        found.status, found.reason = "KILLED", "its process was gone"
+        found.status, found.reason = "KILLED", GONE
         found.ended = journal.stat().st_mtime if journal.exists() else time.time()
     return found
 
@@ -121,15 +142,20 @@ def directories(parent: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def at_work(directory: Path) -> Iterator[None]:
+def at_work(directory: Path, wait: float = 2.0) -> Iterator[None]:
     """Keeps other processes away from a run; the system ends this with the process, however that ends.
+
+    Args:
+        directory: of the run.
+        wait: seconds for another to end, for others look for a moment whether somebody is at work; below 0
+            for ever.
 
     Raises:
         ConfigError: another process is at work on it.
     """
     lock = _lock(directory)
     try:
-        lock.acquire(timeout=2)  # others look for a moment whether somebody is at work
+        lock.acquire(timeout=wait)
     except filelock.Timeout as error:
         raise ConfigError(
             f"another process is at work on {directory}", "wait for its end, or stop it"

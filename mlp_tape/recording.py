@@ -3,12 +3,12 @@
 import contextlib
 import math
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
-from mlp_tape import address, config, provenance, report, stop
-from mlp_tape.config import Settings
+from mlp_tape import address, provenance, stop
+from mlp_tape.config import TrackingSettings
 from mlp_tape.console import Console
-from mlp_tape.data import Dataset
 from mlp_tape.errors import DiskError, TrackingError
 from mlp_tape.journal import Journal
 from mlp_tape.record import Record
@@ -16,18 +16,37 @@ from mlp_tape.redact import without_password
 from mlp_tape.tracker import Tracker, Untracked
 
 HURRY = 1.0  # seconds for all that is left of a run whose end somebody waits for
+AWHILE = 5.0  # seconds without an answer after which the sweep itself is left to send what a job could not
+
+_background: ThreadPoolExecutor | None = None
+
+
+@contextlib.contextmanager
+def jobs_closed_in_background() -> Iterator[None]:
+    """Lets the next job of a sweep train while MLflow is given the last one's end; waits for all of it."""
+    global _background
+    _background = ThreadPoolExecutor(1, "closing")
+    try:
+        yield
+    finally:
+        _background.shutdown(cancel_futures=stop.asked() is not None)
+        _background = None
 
 
 @contextlib.contextmanager
 def recorded(
-    settings: Settings, dataset: Dataset, note: Record, journal: Journal, console: Console
+    settings: TrackingSettings,
+    note: Record,
+    files: Callable[[], None],
+    journal: Journal,
+    console: Console,
 ) -> Iterator[Tracker]:
     """Opens a run, or one that was stopped, and closes it: FINISHED, FAILED on an error, KILLED when stopped.
 
     Args:
-        settings: of the run.
-        dataset: what it learns.
+        settings: where it is recorded.
         note: the run's record.
+        files: writes `config.yaml` and `environment.txt`.
         journal: whose rows are delivered.
         console: is told what a person has to know.
 
@@ -36,13 +55,12 @@ def recorded(
         DiskError: the directory takes no more.
     """
     tracker = _tracker(settings, note, journal, console)
-    status, reason, patience, at_most = "FINISHED", "", settings.tracking.patience, math.inf
+    status, reason, patience, at_most = "FINISHED", "", settings.patience, math.inf
     try:
         console.copy_to(note.directory / "console.log")
         note.begins()
-        artifacts = report.at_the_start(note.directory, settings)
-        tags = provenance.process(note.directory) | {"command": provenance.command(note.overrides)}
-        tracker.begin(_hparams(settings, dataset), tags, artifacts)
+        files()
+        tracker.begin(note)
         yield tracker
     except BaseException as error:
         status, reason = _ended_by(error)
@@ -57,30 +75,35 @@ def recorded(
     finally:
         with contextlib.suppress(OSError):  # of a full disk was told
             note.ends(status, reason)
-        _close(tracker, patience, at_most, note, journal, console)
+        if _background and note.parent and status == "FINISHED":
+            patience = min(patience, AWHILE)
+            _background.submit(_close, tracker, patience, at_most, note, journal, Console(on_screen=False))
+        else:
+            _close(tracker, patience, at_most, note, journal, console)
 
 
-def _tracker(settings: Settings, note: Record, journal: Journal, console: Console) -> Tracker:
-    if not settings.tracking.enabled:
+def _tracker(settings: TrackingSettings, note: Record, journal: Journal, console: Console) -> Tracker:
+    if not settings.enabled:
         return Untracked()
     from mlp_tape import tracking
 
-    uri, experiment = address.of(settings.tracking), settings.tracking.experiment
-    for line in tracking.close_dead(uri, experiment):
-        console.line(line)
+    uri, experiment = address.of(settings), settings.experiment
+    if not note.parent:  # which has done it
+        for line in tracking.close_dead(uri, experiment):
+            console.line(line)
     if note.run_id:
         run = tracking.find(uri, note.run_id, journal)
     else:
         tags = provenance.tags(note.overrides) | provenance.process(note.directory)
-        run = tracking.create(uri, experiment, _name(note.overrides), tags, journal)
+        run = tracking.create(uri, experiment, note.name or None, tags, journal, note.parent)
     note.run_id, note.uri = run.run_id, without_password(uri)
     return run
 
 
 def _ended_by(error: BaseException) -> tuple[str, str]:
     """The status and the reason of a run that did not reach its end."""
-    if stop.asked() or isinstance(error, KeyboardInterrupt):
-        return "KILLED", (stop.asked() or signal.SIGINT).name
+    if stop.reason() or isinstance(error, KeyboardInterrupt):
+        return "KILLED", stop.reason() or signal.SIGINT.name
     return "FAILED", f"{type(error).__name__}: {error}"
 
 
@@ -103,19 +126,3 @@ def _close(
             )
         if note.status == "KILLED":
             console.line(f"stopped by {note.reason}; to go on: {note.resume}")
-
-
-def _hparams(settings: Settings, dataset: Dataset) -> dict[str, object]:
-    """What MLflow calls params: the settings, flat, and the data."""
-    flat = {key: without_password(str(value)) for key, value in config.flat(settings) if key != "resume"}
-    return flat | {
-        "layer_sizes": [dataset.n_features, *settings.model.hidden_sizes, dataset.n_classes],
-        "n_train": len(dataset.x_train),
-        "data_sha256": dataset.sha256,
-    }
-
-
-def _name(overrides: list[str]) -> str | None:
-    """The run's name in the UI: what was typed, but for paths and addresses."""
-    told = [text for text in overrides if not text.startswith(("dataset.path=", "tracking."))]
-    return " ".join(told)[:200] or None

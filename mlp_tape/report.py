@@ -14,7 +14,7 @@ from mlp_tape.journal import Journal
 from mlp_tape.result import Result
 
 
-def at_the_start(directory: Path, settings: Settings) -> list[Path]:
+def at_the_start(directory: Path, settings: Settings) -> None:
     """Writes what is known before the first step: `config.yaml` and `environment.txt`."""
     contents = {
         "config.yaml": OmegaConf.to_yaml(OmegaConf.create(config.nested(settings))),
@@ -22,17 +22,20 @@ def at_the_start(directory: Path, settings: Settings) -> list[Path]:
     }
     for name, text in contents.items():
         files.write(directory / name, text.encode())
-    return [directory / name for name in contents]
 
 
-def at_the_end(
-    directory: Path, settings: Settings, dataset: Dataset, result: Result, journal: Journal
-) -> None:
-    """Writes what was learnt: pictures, `weights.npz`, and `network.json` with what else its model needs."""
-    _pictures(directory / "plots", dataset, result, journal)
+def at_the_end(directory: Path, settings: Settings, dataset: Dataset, result: Result) -> None:
+    """Writes what was learnt.
+
+    That is `weights.npz`; `network.json`, with what else its model needs; and `predictions.npy`, the classes
+    that it takes the test images for.
+    """
     buffer = io.BytesIO()
     np.savez(buffer, **result.weights)  # type: ignore[arg-type]
     files.write(directory / "weights.npz", buffer.getvalue())
+    buffer = io.BytesIO()
+    np.save(buffer, result.predictions.astype(np.uint16))
+    files.write(directory / "predictions.npy", buffer.getvalue())
     network = {
         "activation": settings.model.activation,
         "scale": dataset.scale,
@@ -43,13 +46,21 @@ def at_the_end(
     files.write(directory / "network.json", json.dumps(network).encode())
 
 
-def _pictures(folder: Path, dataset: Dataset, result: Result, journal: Journal) -> None:
+def in_pictures(directory: Path, dataset: Dataset, steps: int, journal: Journal) -> None:
+    """Draws what a run left in its directory.
+
+    Args:
+        directory: of a run whose `predictions.npy` is there.
+        dataset: of the run.
+        steps: how many were trained.
+        journal: of the run.
+    """
     from mlp_tape import plots  # imports matplotlib
 
+    predictions = np.load(directory / "predictions.npy", allow_pickle=False)
+    folder = directory / "plots"
     folder.mkdir(exist_ok=True)
     curves = [[(row.step, row.value) for row in journal.read(key)] for key in ("test/loss", "test/accuracy")]
     losses = ((row.step, row.value) for row in journal.read("train/loss"))
-    plots.learning_curve(folder / "learning_curve.png", losses, result.steps, *curves)
-    plots.confusion_matrix(
-        folder / "confusion_matrix.png", dataset.y_test, result.predictions, dataset.n_classes
-    )
+    plots.learning_curve(folder / "learning_curve.png", losses, steps, *curves)
+    plots.confusion_matrix(folder / "confusion_matrix.png", dataset.y_test, predictions, dataset.n_classes)

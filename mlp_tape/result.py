@@ -13,11 +13,13 @@ class Result:
     Attributes:
         steps: how many were trained.
         weights: w1, b1, w2, b2, ..., float32.
+        loss: on the test images, mean over all.
         accuracy: on the test images, 0 to 1.
         predictions: of the test images.
     """
 
     steps: int
     weights: dict[str, NDArray[np.float32]]
+    loss: float
     accuracy: float
     predictions: NDArray[np.int64]

@@ -14,24 +14,28 @@ from mlp_tape.record import Record
 PARENTS = ("outputs", "multirun")
 
 
-def find(which: str, uri: str) -> Path:
-    """The directory of a run.
+def find(which: str, uri: str, kind: str = "run") -> Path:
+    """The directory of a run, or of a sweep.
 
     Args:
-        which: MLflow's id of it, its directory, or `last`: of the runs below `outputs/` and `multirun/` of
+        which: MLflow's id of it, its directory, or `last`: of those below `outputs/` and `multirun/` of
             the current directory that no process is at work on, the one that was begun last.
         uri: of the MLflow store that is asked for an id that is not found there.
+        kind: `run` or `sweep`.
 
     Raises:
         ConfigError: there is none.
     """
+    key = "resume" if kind == "run" else "sweep.resume"
     if (Path(which) / record.FILE).exists():
-        return Path(which).absolute()
+        return _of_kind(record.read(Path(which).absolute()), kind)
     for run in sorted(_known(), key=lambda run: run.began, reverse=True):
-        if run.run_id == which or (which == "last" and not record.is_at_work(run.directory, run.pid)):
+        if run.run_id == which:
+            return _of_kind(run, kind)
+        if which == "last" and run.kind == kind and not record.is_at_work(run.directory, run.pid):
             return run.directory
     if which == "last":
-        raise ConfigError(f"resume=last: no run below {Path.cwd()}", "type resume=RUN_ID, or a directory")
+        raise ConfigError(f"{key}=last: no {kind} below {Path.cwd()}", f"type {key}=RUN_ID, or a directory")
     told = None
     if address.may_exist(uri):
         from mlp_tape import tracking  # imports MLflow
@@ -39,10 +43,18 @@ def find(which: str, uri: str) -> Path:
         told = tracking.directory_of(uri, which)
     if told is None or not (told / record.FILE).exists():
         where = (
-            f"its directory {told} is not there" if told else f"no such run below {Path.cwd()}, nor in MLflow"
+            f"its directory {told} is not there"
+            if told
+            else f"no such {kind} below {Path.cwd()}, nor in MLflow"
         )
-        raise ConfigError(f"resume={which}: {where}", "type resume=DIRECTORY, or resume=last")
-    return told
+        raise ConfigError(f"{key}={which}: {where}", f"type {key}=DIRECTORY, or {key}=last")
+    return _of_kind(record.read(told), kind)
+
+
+def _of_kind(found: Record, kind: str) -> Path:
+    if found.kind != kind:
+        raise ConfigError(f"{found.run_id or found.directory} is a {found.kind}", f"type {found.resume}")
+    return found.directory
 
 
 def _known() -> list[Record]:

@@ -1,9 +1,13 @@
 """One run, from top to bottom: data, MLflow, training, report."""
 
+import contextlib
 import dataclasses
+import functools
 import itertools
 import shlex
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from mlp_tape import address, checkpoint, config, data, provenance, quiet, record, report, stop
@@ -18,13 +22,30 @@ from mlp_tape.recording import recorded
 from mlp_tape.redact import without_password
 
 
-def run(settings: Settings, directory: Path, overrides: list[str]) -> float:
+@dataclass(frozen=True)
+class Job:
+    """A run's place in a sweep.
+
+    Attributes:
+        name: what was swept, such as `lr=0.1`.
+        parent: MLflow's id of the sweep's own run; empty where there is none.
+        dataset: the same for all jobs with the same settings of it.
+    """
+
+    name: str
+    parent: str
+    dataset: Dataset
+
+
+def run(settings: Settings, directory: Path, overrides: list[str], job: Job | None = None) -> float:
     """Runs what the settings say.
 
     Args:
         settings: checked; where `resume` is set, those of the run that is gone on with.
         directory: the run's own, absolute; exists.
         overrides: as typed on the command line.
+        job: where it belongs to a sweep. Such a run is gone on with if its directory holds one, and is not
+            run again if it had finished; the screen is left to the sweep.
 
     Returns:
         The last test accuracy, 0 to 1.
@@ -38,32 +59,35 @@ def run(settings: Settings, directory: Path, overrides: list[str]) -> float:
         DiskError: the directory takes no more.
     """
     began = time.perf_counter()
-    if settings.tracking.enabled:
+    if settings.tracking.enabled and job is None:
         address.refuse_silence(address.of(settings.tracking))
-    with record.at_work(directory), Console() as console:
-        past = _past(settings, directory)
-        dataset = _data(settings, past, console)
-        named = dataclasses.replace(settings.dataset, name=dataset.name)
-        settings = dataclasses.replace(settings, dataset=named, resume=None)
+    with record.at_work(directory, wait=-1 if job else 2), Console(on_screen=job is None) as console:
+        past = _past(settings, directory, job)
+        if job and past and past.status == "FINISHED" and (past.sent or not past.run_id):
+            return past.results["test/accuracy"]
+        dataset = job.dataset if job else _data(settings, past, console)
+        settings = _as_run(settings, dataset, past)
         layer_sizes = [dataset.n_features, *settings.model.hidden_sizes, dataset.n_classes]
         with Journal(directory) as journal:
             start = _start(settings, dataset, directory, journal, console) if past else None
             _introduce(console, settings, dataset, layer_sizes)
-            note = past or Record(directory, overrides=[without_password(text) for text in overrides])
+            note = _noted(past or Record(directory), settings, dataset, overrides, job)
             if past:
-                note.overrides = _longer(past, settings.epochs)
                 _warn_of_other_makers(past, console)
-            else:
-                note.made_by = provenance.makers()
-            note.settings, note.data_sha256 = config.nested(settings), dataset.sha256
-            with recorded(settings, dataset, note, journal, console) as tracker:
+            note.params = _hparams(settings, dataset, layer_sizes)
+            files = functools.partial(report.at_the_start, directory, settings)
+            with recorded(settings.tracking, note, files, journal, console) as tracker:
                 quiet.import_tensorflow()
                 stop.raise_if_asked()
                 from mlp_tape.fit import fit
                 from mlp_tape.plan import Plan
 
-                result = fit(Plan(settings, dataset, layer_sizes), directory, console, journal, start)
-                report.at_the_end(directory, settings, dataset, result, journal)
+                with _timed(note):
+                    result = fit(Plan(settings, dataset, layer_sizes), directory, console, journal, start)
+                note.results = {"test/loss": result.loss, "test/accuracy": result.accuracy}
+                report.at_the_end(directory, settings, dataset, result)
+                if note.full:
+                    report.in_pictures(directory, dataset, note.steps, journal)
 
         seconds = time.perf_counter() - began
         console.line(
@@ -76,16 +100,18 @@ def run(settings: Settings, directory: Path, overrides: list[str]) -> float:
     return result.accuracy
 
 
-def _past(settings: Settings, directory: Path) -> Record | None:
+def _past(settings: Settings, directory: Path, job: Job | None) -> Record | None:
     """What the directory says of the run that is gone on with."""
     if settings.resume:
         return record.read(directory)
-    if (directory / record.FILE).exists():
-        raise ConfigError(
-            f"{directory} is the directory of another run",
-            f"type resume={shlex.quote(str(directory))} to go on with that, or give another hydra.run.dir",
-        )
-    return None
+    if not (directory / record.FILE).exists():
+        return None
+    if job:
+        return record.read(directory)
+    raise ConfigError(
+        f"{directory} is the directory of another run",
+        f"type resume={shlex.quote(str(directory))} to go on with that, or give another hydra.run.dir",
+    )
 
 
 def _data(settings: Settings, past: Record | None, console: Console) -> Dataset:
@@ -99,6 +125,60 @@ def _data(settings: Settings, past: Record | None, console: Console) -> Dataset:
     if dataset.warning:
         console.warn(dataset.warning)
     return dataset
+
+
+def _as_run(settings: Settings, dataset: Dataset, past: Record | None) -> Settings:
+    """The settings with what is known by now: which data they are, and where the run is recorded."""
+    tracking = settings.tracking
+    if past and past.run_id and tracking.enabled:
+        tracking = dataclasses.replace(tracking, uri=address.kept(past.uri))
+    named = dataclasses.replace(settings.dataset, name=dataset.name)
+    return dataclasses.replace(settings, dataset=named, tracking=tracking, resume=None)
+
+
+def _noted(
+    note: Record, settings: Settings, dataset: Dataset, overrides: list[str], job: Job | None
+) -> Record:
+    """The run's record, with all that is known before it is opened."""
+    if note.made_by:
+        note.overrides = _longer(note, settings.epochs)
+    else:
+        note.overrides = [without_password(text) for text in overrides]
+        note.made_by = provenance.makers()
+        note.name = job.name if job else _name(note.overrides)
+    if job:
+        note.parent = job.parent
+    note.full = settings.report == "full" or (settings.report is None and not note.parent and not job)
+    note.settings, note.data_sha256 = config.nested(settings), dataset.sha256
+    note.steps = settings.epochs * -(-len(dataset.x_train) // settings.batch_size)
+    return note
+
+
+@contextlib.contextmanager
+def _timed(note: Record) -> Iterator[None]:
+    """Adds the time of the block to that of earlier processes."""
+    began = time.perf_counter()
+    try:
+        yield
+    finally:
+        note.seconds += time.perf_counter() - began
+
+
+def _hparams(settings: Settings, dataset: Dataset, layer_sizes: list[int]) -> dict[str, str]:
+    """What MLflow calls params: the settings, flat, and the data."""
+    flat = {
+        key: without_password(str(value))
+        for key, value in config.flat(settings)
+        if key != "resume" and not key.startswith("sweep.")
+    }
+    known = {"layer_sizes": layer_sizes, "n_train": len(dataset.x_train), "data_sha256": dataset.sha256}
+    return flat | {key: str(value) for key, value in known.items()}
+
+
+def _name(overrides: list[str]) -> str:
+    """The run's name in the UI: what was typed, but for paths and addresses."""
+    told = [text for text in overrides if not text.startswith(("dataset.path=", "tracking."))]
+    return " ".join(told)[:200]
 
 
 def _longer(past: Record, epochs: int) -> list[str]:
@@ -143,7 +223,7 @@ def _start(
 def _introduce(console: Console, settings: Settings, dataset: Dataset, layer_sizes: list[int]) -> None:
     """Prints what the seed program prints of its data, and the network."""
     x, y, b = dataset.x_train, dataset.y_train, min(settings.batch_size, len(dataset.x_train))
-    low, high = x.min() / dataset.scale, x.max() / dataset.scale
+    low, high = dataset.span
     console.line(f"data   {dataset.name}, {len(x):,} images to train on, {len(dataset.x_test):,} to test")
     console.line(f"x      {x.shape} float32, min {low:.1f}, max {high:.1f}")
     console.line(f"y      {y.shape} {y.dtype}, min {y.min()}, max {y.max()}")

@@ -1,25 +1,28 @@
-"""SIGINT and SIGTERM: either one ends the run in order, even where its exception was swallowed."""
+"""What ends a run in order: SIGINT, SIGTERM or a file, also where an exception was swallowed."""
 
 import contextlib
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 from types import FrameType
 
 
 class Stopped(KeyboardInterrupt):
-    """The program was asked to stop.
+    """The run was asked to stop.
 
     Args:
-        number: by which signal.
+        reason: the signal's name, or what the file says.
     """
 
-    def __init__(self, number: signal.Signals) -> None:
-        super().__init__(number.name)
-        self.number = number
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 _received: signal.Signals | None = None
-_held = False
+_held = 0
+_patient = False
+_file: Path | None = None
 
 
 @contextlib.contextmanager
@@ -33,24 +36,48 @@ def on_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+@contextlib.contextmanager
+def on_file(path: Path) -> Iterator[None]:
+    """Lets `raise_if_asked` raise once a file is there: how a sweep ends jobs in other processes."""
+    global _file
+    before, _file = _file, path
+    try:
+        yield
+    finally:
+        _file = before
+
+
 def _stop(number: int, frame: FrameType | None) -> None:
     global _received
-    _received = signal.Signals(number)
+    first, _received = _received is None, signal.Signals(number)
+    if _patient and first:
+        return
     for each in (signal.SIGINT, signal.SIGTERM):
         signal.signal(each, signal.SIG_DFL)
     if not _held:
-        raise Stopped(_received)
+        raise Stopped(_received.name)
 
 
 @contextlib.contextmanager
 def held() -> Iterator[None]:
     """Lets a signal wait for `raise_if_asked`, so that it does not tear what has to stay together."""
     global _held
-    _held = True
+    _held += 1
     try:
         yield
     finally:
-        _held = False
+        _held -= 1
+
+
+@contextlib.contextmanager
+def patient() -> Iterator[None]:
+    """Only notes the first signal, for jobs in other processes to end by; the second one raises Stopped."""
+    global _patient
+    _patient = True
+    try:
+        yield
+    finally:
+        _patient = False
 
 
 def asked() -> signal.Signals | None:
@@ -58,7 +85,17 @@ def asked() -> signal.Signals | None:
     return _received
 
 
-def raise_if_asked() -> None:
-    """Raises Stopped if a signal came."""
+def reason() -> str:
+    """Why the run has to stop, or nothing."""
     if _received:
-        raise Stopped(_received)
+        return _received.name
+    if _file and _file.exists():
+        return _file.read_text().strip() or f"{_file.name} was made"
+    return ""
+
+
+def raise_if_asked() -> None:
+    """Raises Stopped if there is a reason."""
+    why = reason()
+    if why:
+        raise Stopped(why)

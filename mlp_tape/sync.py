@@ -29,7 +29,7 @@ def sync(parents: list[Path], uri: str | None, say: Callable[[str], None]) -> bo
     done = True
     for directory in unsent:
         try:
-            say(f"{directory}: {_send(directory, uri)}")
+            say(f"{directory}: {send(directory, uri)}")
         except MlpTapeError as error:
             say(f"{directory}: {error.what}; {error.hint}")
             done = False
@@ -45,8 +45,17 @@ def _is_unsent(directory: Path, say: Callable[[str], None]) -> bool:
     return bool(run.run_id) and not run.sent
 
 
-def _send(directory: Path, uri: str | None) -> str:
-    """Sends what is left of one run; returns what that was."""
+def send(directory: Path, uri: str | None) -> str:
+    """Sends what is left of one run; returns what that was.
+
+    Args:
+        directory: of the run.
+        uri: of the store, where it is not the one that the run was tracked in.
+
+    Raises:
+        ConfigError: another process is at work on it.
+        TrackingError: the store cannot be opened, or took not all of it.
+    """
     with record.at_work(directory), Journal(directory) as journal:
         run = record.left(directory)
         rows = journal.count_unsent()

@@ -1,8 +1,7 @@
 """What a run asks of the place where it is recorded."""
 
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from mlp_tape.record import Record
 
@@ -13,18 +12,19 @@ class Tracker(Protocol):
     """Where a run is recorded; its metrics come by way of the journal.
 
     Attributes:
-        link: opens the run in a browser, or nothing.
+        link: opens the charts of the run in a browser, or nothing.
+        overview: likewise what is said of it.
     """
 
     link: str
+    overview: str
 
-    def begin(self, params: dict[str, Any], tags: dict[str, str], artifacts: list[Path]) -> None:
+    def begin(self, record: Record) -> None:
         """Records what is known before the first step, and starts to deliver the journal.
 
         Args:
-            params: settings; those that are there already stay as they are.
-            tags: written over those that are there.
-            artifacts: files.
+            record: with its params, of which those that are there already stay as they are, and with the
+                files in its directory.
 
         Raises:
             TrackingError: they are not taken.
@@ -47,9 +47,9 @@ class Tracker(Protocol):
 class Untracked:
     """The tracker of `tracking.enabled=false`: the run's own directory has to do."""
 
-    link = ""
+    link = overview = ""
 
-    def begin(self, params: dict[str, Any], tags: dict[str, str], artifacts: list[Path]) -> None:
+    def begin(self, record: Record) -> None:
         """Does nothing."""
 
     def close(self, record: Record, patience: float, at_most: float, show: Show) -> str:

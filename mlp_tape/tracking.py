@@ -9,9 +9,8 @@ import shlex
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from mlp_tape import address, delivery, record
+from mlp_tape import address, delivery, provenance, record
 from mlp_tape.delivery import Delivery
 from mlp_tape.errors import TrackingError
 from mlp_tape.journal import Journal, Row
@@ -22,6 +21,7 @@ from mlp_tape.tracker import Show
 # Read by MLflow when it is imported, or at each request.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")  # seconds
 
@@ -29,10 +29,13 @@ import filelock
 import mlflow
 from mlflow.entities import LifecycleStage, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 for name in ("mlflow", "alembic"):
     logging.getLogger(name).setLevel(logging.CRITICAL)  # what is wrong, they raise too
 
+GIVEN = ("config.yaml", "environment.txt")  # before the first step
+LEFT = ("weights.npz", "sweep.csv", "sweep.md")  # by a run, and by a sweep
 RESULTS = ("test/loss", "test/accuracy")  # are the model's, too
 
 
@@ -50,33 +53,41 @@ class MlflowRun:
         self._client, self._uri, self._run, self._journal = client, uri, run, journal
         self.run_id: str = run.info.run_id
         self.link = address.link(uri, run.info.experiment_id, self.run_id)
+        self.overview = address.link(uri, run.info.experiment_id, self.run_id, tab="")
         self._delivery = Delivery(journal, self._send)
 
-    def begin(self, params: dict[str, Any], tags: dict[str, str], artifacts: list[Path]) -> None:
-        """As `Tracker.begin`."""
-        with _opening(self._uri):
-            self._begin(params, tags, artifacts)
-        self._delivery.start()
+    def begin(self, record: Record) -> None:
+        """As `Tracker.begin`; a new run, whose store has just answered, is told by the thread."""
+        begin = functools.partial(self._begin, record)
+        if self._run.data.params:
+            with _opening(self._uri):
+                begin()
+            self._delivery.start()
+        else:
+            self._delivery.start(begin)
 
-    def _begin(self, params: dict[str, Any], tags: dict[str, str], artifacts: list[Path]) -> None:
-        new = {key: value for key, value in params.items() if key not in self._run.data.params}
+    def _begin(self, record: Record) -> None:
+        new = {key: value for key, value in record.params.items() if key not in self._run.data.params}
+        tags = provenance.process(record.directory) | {"command": provenance.command(record.overrides)}
         self._client.log_batch(
             self.run_id,
-            params=[Param(key, str(value)) for key, value in new.items()],
+            params=[Param(key, value) for key, value in new.items()],
             tags=[RunTag(key, value) for key, value in tags.items()],
         )
         if self._run.info.status != "RUNNING":
             self._client.update_run(self.run_id, status="RUNNING")
         if "reason" in self._run.data.tags:
             self._client.delete_tag(self.run_id, "reason")
-        for path in artifacts:
-            self._client.log_artifact(self.run_id, str(path))
+        for name in GIVEN:
+            self._client.log_artifact(self.run_id, str(record.directory / name))
 
     def close(self, record: Record, patience: float, at_most: float, show: Show) -> str:
         """As `Tracker.close`."""
         end = functools.partial(_end, self._client, self.run_id, record)
+        if self._delivery.ident is None and not set(record.params) <= set(self._run.data.params):
+            self._delivery.start(functools.partial(self._begin, record))  # its process did not get so far
         jobs = [functools.partial(self._artifact, *found) for found in _artifacts(record)]
-        if record.status == "FINISHED":
+        if record.status == "FINISHED" and record.kind == "run" and record.full:
             jobs.append(functools.partial(self._model, record.directory))
         killed = record.status == "KILLED"  # by somebody who waits: first of all, this is said
         first, last = ([end], jobs) if killed else ([], [*jobs, end])
@@ -97,21 +108,23 @@ class MlflowRun:
 
 
 def _end(client: mlflow.MlflowClient, run_id: str, record: Record) -> None:
-    """Sets the status of a run, and why it did not finish."""
-    if record.reason:
-        client.set_tag(run_id, "reason", without_password(record.reason)[:5000])
+    """Sets the status of a run, why it did not finish, and what else is to be said of it."""
+    tags = record.tags | ({"reason": without_password(record.reason)[:5000]} if record.reason else {})
+    client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
     client.set_terminated(run_id, record.status, end_time=int(1000 * record.ended))
 
 
 def _artifacts(record: Record) -> list[tuple[Path, str | None]]:
     """The files that MLflow is given of a run that is over, and where it keeps them."""
-    if record.status == "FINISHED":
-        pictures = sorted(record.directory.glob("plots/*.png"))
-        return [(path, "plots") for path in pictures] + [(record.directory / "weights.npz", None)]
+    if record.status == "FINISHED" or record.kind == "sweep":
+        pictures = [(path, "plots") for path in sorted(record.directory.glob("plots/*.png"))]
+        return pictures + [(path, None) for path in map(record.directory.joinpath, LEFT) if path.exists()]
     return [(path, "divergence") for path in sorted(record.directory.glob("divergence/step-*"))]
 
 
-def create(uri: str, experiment: str, name: str | None, tags: dict[str, str], journal: Journal) -> MlflowRun:
+def create(
+    uri: str, experiment: str, name: str | None, tags: dict[str, str], journal: Journal, parent: str = ""
+) -> MlflowRun:
     """Opens a new run.
 
     Args:
@@ -120,10 +133,13 @@ def create(uri: str, experiment: str, name: str | None, tags: dict[str, str], jo
         name: shown in the UI; None lets MLflow make one up.
         tags: are there from the first moment on.
         journal: whose rows are delivered.
+        parent: MLflow's id of the sweep that it belongs to, if to any.
 
     Raises:
         TrackingError: the store cannot be opened.
     """
+    if parent:
+        tags = tags | {MLFLOW_PARENT_RUN_ID: parent}
     with _opening(uri) as client:
         run = client.create_run(_experiment(client, experiment), run_name=name, tags=tags)
     return MlflowRun(client, uri, run, journal)
@@ -166,8 +182,8 @@ def close_dead(uri: str, experiment: str) -> Iterator[str]:
         left = record.left(directory)
         _end(client, run.info.run_id, left)
         told = f"{run.info.run_id} ({run.info.run_name}) was left RUNNING by a process that is gone"
-        if left.status == "KILLED" and directory.is_dir():
-            yield f"{told}; to go on: python run.py resume={run.info.run_id}"
+        if left.status == "KILLED" and directory.is_dir() and left.run_id:
+            yield f"{told}; to go on: {left.resume}"
         elif not left.sent and left.run_id:
             yield f"{told}; to send the rest of it: python -m mlp_tape sync {shlex.quote(str(directory))}"
         else:

@@ -22,6 +22,23 @@ LONGEST = 0.25  # seconds of a block, about: how long Ctrl-C has to wait
 
 
 @dataclass(frozen=True)
+class Prepared:
+    """Images and labels as tensors, cut into batches, for any number of runs.
+
+    Attributes:
+        x: all images, uint8 or float32 [n, ...].
+        y: all labels, int32 [n].
+        full: the full batches in the given order, images [k, size, ...] and labels [k, size].
+        rest: the smaller last batch, [1, r, ...] and [1, r]; r may be 0.
+    """
+
+    x: tf.Tensor
+    y: tf.Tensor
+    full: Batches
+    rest: Batches
+
+
+@dataclass(frozen=True)
 class Block:
     """Some steps that were run together.
 
@@ -95,6 +112,12 @@ def compiled_steps(recipe: Recipe, most: int) -> Run:
     )
 
 
+def prepare(x: NDArray[Any], y: NDArray[Any], batch_size: int) -> Prepared:
+    """Cuts images and labels into batches; the arguments are as in `train`."""
+    x_all, y_all = tf.constant(x), tf.constant(y)
+    return Prepared(x_all, y_all, *_batches(x_all, y_all, batch_size))
+
+
 def train(
     params: Params,
     x: NDArray[Any],
@@ -110,6 +133,7 @@ def train(
     first: int = 0,
     until: int | None = None,
     pause_every: int | None = None,
+    prepared: Prepared | None = None,
 ) -> Iterator[Block]:
     """Trains, and yields after every block of at most `log_every` steps.
 
@@ -131,14 +155,15 @@ def train(
         first: the global step to begin with.
         until: the global step to stop before; None for all epochs.
         pause_every: a block also ends before each multiple of this global step.
+        prepared: what `prepare` makes of x, y and batch_size, where that was done before.
     """
     check_variables(params)
     n_full, steps_per_epoch = len(x) // batch_size, -(-len(x) // batch_size)
     most = min(log_every, max(n_full, 1))
     eager = functools.partial(run_steps, recipe=recipe, most=most)
     run = compiled_steps(recipe, most) if engine == "compiled" else eager
-    rate, x_all, y_all = tf.constant(lr, tf.float32), tf.constant(x), tf.constant(y)
-    full, rest = _batches(x_all, y_all, batch_size)
+    rate, data = tf.constant(lr, tf.float32), prepared or prepare(x, y, batch_size)
+    full, rest = data.full, data.rest
 
     shuffled, allowed, step = -1, 1, first
     end = epochs * steps_per_epoch if until is None else until
@@ -146,7 +171,7 @@ def train(
         (epoch, start), began = divmod(step, steps_per_epoch), time.perf_counter()
         if shuffle_seed is not None and shuffled != epoch:
             order = _order(len(x), shuffle_seed, epoch)
-            full, rest = _batches(tf.gather(x_all, order), tf.gather(y_all, order), batch_size)
+            full, rest = _batches(tf.gather(data.x, order), tf.gather(data.y, order), batch_size)
             shuffled = epoch
         n = min(allowed, log_every - start % log_every, steps_per_epoch - start, end - step)
         if pause_every is not None:

@@ -1,0 +1,78 @@
+"""What a sweep's jobs cost beside their training: `python benchmarks/sweeps.py FILE.npz [ROUNDS]`.
+
+In turns: a sweep of one job, of 32 jobs of one epoch each (the learning rate is swept), the same with two
+workers, and 32 epochs of bare training: `train` and nothing else, in a process that has compiled before.
+What a job costs is the time that 31 more jobs take, so that the start-up counts for nothing.
+"""
+
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+JOBS = 32
+RATES = ",".join(f"{0.001 * i:g}" for i in range(1, JOBS + 1))
+
+BARE = """
+import sys, time
+from mlp_tape import quiet; quiet.import_tensorflow()
+from mlp_tape import data, model, step, train
+d, recipe = data.load("mnist", sys.argv[1]), step.recipe("relu", "mse", "sgd", 255.0)
+def epoch(lr):
+    params = model.init_params([784, 256, 128, 10], 0.1, 0)
+    for block in train.train(params, d.x_train, d.y_train, recipe, lr=lr, batch_size=128, epochs=1): pass
+epoch(0.001)
+began = time.perf_counter()
+for i in range(1, 33): epoch(0.001 * i)
+print(time.perf_counter() - began)
+"""
+
+
+def sweep(path: str, rates: str, *more: str) -> float:
+    """Seconds of the whole command, in a directory of its own whose database is there."""
+    with tempfile.TemporaryDirectory() as name:
+        program = [sys.executable, str(ROOT / "run.py")]
+        subprocess.run([*program, "dataset=digits", "epochs=1"], cwd=name, check=True, capture_output=True)
+        arguments = ["-m", f"dataset.path={path}", "epochs=1", f"lr={rates}", *more]
+        began = time.perf_counter()
+        done = subprocess.run([*program, *arguments], cwd=name, capture_output=True, text=True)
+        seconds = time.perf_counter() - began
+        assert done.returncode == 0, done.stderr
+        return seconds
+
+
+def bare(path: str) -> float:
+    """Seconds of 32 epochs of bare training."""
+    done = subprocess.run(
+        [sys.executable, "-c", BARE, path], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return float(done.stdout)
+
+
+def main(path: str, rounds: int) -> None:
+    one, all_, parallel, training = [], [], [], []
+    for _ in range(rounds):
+        one.append(sweep(path, "0.001"))
+        all_.append(sweep(path, RATES))
+        training.append(bare(path))
+        parallel.append(sweep(path, RATES, "hydra/launcher=joblib"))
+        print(
+            f"1 job {one[-1]:.1f} s, {JOBS} jobs {all_[-1]:.1f} s, with joblib {parallel[-1]:.1f} s, "
+            f"{JOBS} epochs of bare training {training[-1]:.1f} s",
+            flush=True,
+        )
+    job = [(b - a) / (JOBS - 1) for a, b in zip(one, all_, strict=True)]
+    epoch = [seconds / JOBS for seconds in training]
+    print(
+        f"a job {statistics.median(job):.3f} s, an epoch of bare training {statistics.median(epoch):.3f} s, "
+        f"ratio {statistics.median(job) / statistics.median(epoch):.3f} "
+        f"({', '.join(f'{a / b:.3f}' for a, b in zip(job, epoch, strict=True))}); joblib against without "
+        f"{statistics.median(parallel) / statistics.median(all_):.3f}"
+    )
+
+
+if __name__ == "__main__":
+    main(str(Path(sys.argv[1]).resolve()), int(sys.argv[2]) if len(sys.argv) > 2 else 5)

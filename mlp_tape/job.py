@@ -1,0 +1,85 @@
+"""One job of a sweep, in whichever process it is: claimed, then run, gone on with or passed over."""
+
+import contextlib
+import math
+import os
+import platform
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from mlp_tape import config, record, runner, stop
+from mlp_tape.config import Settings
+from mlp_tape.errors import BrokenFileError, ConfigError
+from mlp_tape.ledger import Ledger
+from mlp_tape.record import Record
+from mlp_tape.redact import without_password
+
+
+def run(settings: Settings, sweep: Path, number: int, overrides: list[str], folder: str = "") -> float:
+    """Runs a job, if it has not finished before.
+
+    A job that fails says so in its record, in MLflow and in the sweep's table, and lets the others go on.
+
+    Args:
+        settings: of the job, checked.
+        sweep: the sweep's directory.
+        number: the job's in this command, from 0.
+        overrides: of the job.
+        folder: the name of its directory, where that is not to be a number.
+
+    Returns:
+        The last test accuracy, 0 to 1; nan where there is none.
+
+    Raises:
+        Stopped: a signal came to the process of the sweep itself.
+    """
+    parent, ledger = record.read(sweep), Ledger(sweep)
+    overrides = [text for text in overrides if not text.lstrip("+").startswith(("sweep.", "sweep="))]
+    swept = [text for text in overrides if without_password(text) not in parent.overrides]
+    name = " ".join(text.lstrip("+") for text in swept)[:200]
+    here = parent.host == platform.node() and parent.pid == os.getpid()
+    directory = None
+    with stop.on_file(ledger.stop_file), contextlib.nullcontext() if here else _signals():
+        try:
+            stop.raise_if_asked()
+            dataset = None
+            try:
+                dataset = ledger.dataset(settings.dataset)
+            finally:
+                directory = ledger.claim(settings, dataset, number, folder)
+            place = runner.Job(name or " ".join(overrides)[:200] or "default", parent.run_id, dataset)
+            return runner.run(settings, directory, overrides, place)
+        except (Exception, KeyboardInterrupt) as error:
+            if here and stop.asked():
+                raise
+            if directory is None and not stop.reason():  # the sweep itself cannot go on
+                raise
+            if directory and not stop.reason():
+                _note_failure(directory, f"{type(error).__name__}: {error}", name, settings, overrides)
+                if settings.sweep.fail_fast:
+                    ledger.ask_to_stop(f"sweep.fail_fast: {name or directory.name} failed")
+            return math.nan
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[None]:
+    """Ends the job in order on a signal to its own process; Python allows that in the main thread alone."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    with stop.on_signals():
+        yield
+
+
+def _note_failure(directory: Path, reason: str, name: str, settings: Settings, overrides: list[str]) -> None:
+    """Writes down why a job failed, also where it did so before it could write that itself."""
+    try:
+        note = record.read(directory)
+    except (ConfigError, BrokenFileError):
+        note = Record(directory, name=name, settings=config.nested(settings))
+        note.overrides = [without_password(text) for text in overrides]
+    note.status, note.reason, note.ended = "FAILED", without_password(reason), time.time()
+    with contextlib.suppress(OSError):  # of a full disk, the sweep will hear when it writes its table
+        note.save()

@@ -1,0 +1,164 @@
+"""What `-m` means: which jobs are named, whether they can be, where they lie, and who runs them."""
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+
+from mlp_tape import address, record, resume, stop
+from mlp_tape.config import Settings, TrackingSettings
+from mlp_tape.errors import ConfigError
+
+Parse = Callable[[DictConfig], Settings]
+
+REMEMBERED = 100  # composed configs, which take up to a megabyte each
+
+
+def as_recorded(arguments: list[str]) -> list[str]:
+    """The command line; where nothing but `sweep.resume=` is typed, with that of the sweep itself.
+
+    Raises:
+        ConfigError: there is no such sweep.
+    """
+    which = [text.partition("=")[2] for text in arguments if text.startswith("sweep.resume=")]
+    swept = [text for text in arguments if not text.startswith(("-", "sweep.", "tracking.", "hydra."))]
+    if not which or swept or not {"-m", "--multirun"} & set(arguments):
+        return arguments
+    recorded = record.read(resume.find(which[-1], address.of(TrackingSettings()), "sweep")).overrides
+    here = next(i for i, text in enumerate(arguments) if text.startswith("sweep.resume="))
+    kept = [text for text in recorded if not text.startswith(("sweep.resume=", "tracking."))]
+    return [*arguments[:here], *kept, *arguments[here:]]  # all overrides stand together
+
+
+def typed(config: DictConfig) -> list[str]:
+    """The overrides of the command line, Hydra's own included."""
+    overrides = [*config.hydra.overrides.task, *config.hydra.overrides.hydra]
+    return [text for text in overrides if not text.startswith(("hydra.mode=", "hydra.sweep.dir="))]
+
+
+def check(config: DictConfig, parse: Parse) -> tuple[list[Settings], int | None]:
+    """Checks each value of each sweep, before anything is started.
+
+    Args:
+        config: what Hydra composed of the command line.
+        parse: checks what Hydra composes of a job's.
+
+    Returns:
+        Settings in which each value occurs, and how many jobs there are, where that is known before.
+
+    Raises:
+        ConfigError: a setting is wrong.
+        HydraException: a config cannot be composed.
+    """
+    basic = str(config.hydra.sweeper._target_).endswith("BasicSweeper")
+    choices = _choices(config, basic)
+    name, values = config.hydra.job.config_name, [each[0] for each in choices]
+    first = hydra.compose(name, values)
+    settings = [parse(first)]
+    for i, each in enumerate(choices):
+        for value in each[1:]:
+            quick = _put(first, value)
+            others = hydra.compose(name, [*values[:i], value, *values[i + 1 :]]) if quick is None else quick
+            settings.append(parse(others))
+    if any(job.resume is not None for job in settings):
+        raise ConfigError(
+            "resume=... goes on with one run", "type it without -m; for a sweep, sweep.resume=..."
+        )
+    return settings, math.prod(map(len, choices)) if basic else None
+
+
+def _choices(config: DictConfig, basic: bool) -> list[list[str]]:
+    """The overrides of a sweep, each as its list of values."""
+    given = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items() if basic]
+    choices: dict[str, list[str]] = {}
+    for override in OverridesParser.create().parse_overrides([*given, *config.hydra.overrides.task]):
+        key = override.get_key_element()
+        if override.is_discrete_sweep():
+            choices[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
+        elif not override.is_sweep_override():
+            choices[key] = [override.input_line or ""]
+    return list(choices.values())
+
+
+def _put(composed: DictConfig, text: str) -> DictConfig | None:
+    """The config with another value of a setting; None for a choice of a group, which has to be composed."""
+    override = OverridesParser.create().parse_override(text)
+    key = override.key_or_group
+    if override.is_add() or override.is_delete() or override.package or "/" in key:
+        return None
+    if isinstance(OmegaConf.select(composed, key), DictConfig | None):
+        return None
+    changed = OmegaConf.masked_copy(composed, [str(each) for each in composed if each != "hydra"])
+    OmegaConf.update(changed, key, override.value(), merge=False)
+    return changed
+
+
+def settle_directory(config: DictConfig, settings: Settings) -> Path:
+    """The sweep's directory, absolute, which each job's process is told of by way of Hydra.
+
+    Raises:
+        ConfigError: the sweep that is to be picked up is not there.
+    """
+    if settings.sweep.resume is None:
+        directory = Path(config.hydra.sweep.dir).absolute()
+    else:
+        directory = resume.find(settings.sweep.resume, address.of(settings.tracking), "sweep")
+    with read_write(config), open_dict(config):
+        config.hydra.sweep.dir = str(directory)
+        config.hydra.overrides.hydra.append(f"hydra.sweep.dir={_quoted(str(directory))}")
+    return directory
+
+
+def _quoted(text: str) -> str:
+    """Text as a value in Hydra's grammar, whatever it holds."""
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'").replace("${", "\\${") + "'"
+
+
+def prepare(config: DictConfig, around: contextlib.ExitStack) -> bool:
+    """Lets jobs in other processes end by themselves on a signal, and joblib's outlive each other.
+
+    Args:
+        config: what Hydra composed of the command line.
+        around: what is to be closed when the sweep is over.
+
+    Returns:
+        Whether the process may leave without a launcher's own ending.
+    """
+    launcher = str(config.hydra.launcher._target_).rpartition(".")[2]
+    if launcher == "BasicLauncher":
+        around.enter_context(_composed_once())
+        return True
+    around.enter_context(stop.patient())
+    if launcher == "JoblibLauncher":
+        from mlp_tape import workers
+
+        workers.install()
+    return launcher == "JoblibLauncher"
+
+
+@contextlib.contextmanager
+def _composed_once() -> Iterator[None]:
+    """Hydra composes each job twice, to see whether it can and to run it; here, once for both."""
+    loader: Any = GlobalHydra.instance().config_loader()
+    compose, seen = loader.load_sweep_config, dict[tuple[str, ...], DictConfig]()
+
+    def load(master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
+        key = tuple(sweep_overrides)
+        if key in seen:
+            return seen.pop(key)  # the job may change it
+        found: DictConfig = compose(master_config, sweep_overrides)
+        if len(seen) < REMEMBERED:
+            seen[key] = found
+        return found
+
+    loader.load_sweep_config = load
+    try:
+        yield
+    finally:
+        del loader.load_sweep_config

@@ -1,0 +1,419 @@
+"""A sweep survives failure, is picked up where it stopped, and ends with an answer."""
+
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import mlflow
+import pytest
+from mlflow.entities import Run as MlflowRun
+
+from conftest import ROOT, Program, Run, started
+from mlp_tape import ledger, record, summary
+from mlp_tape.record import Record
+
+STEPS = 12  # of an epoch of digits: 1,437 = 11 * 128 + 29
+PARENT = "mlflow.parentRunId"
+
+
+def runs_in(directory: Path) -> tuple[list[MlflowRun], list[MlflowRun]]:
+    """The sweeps' own runs and their jobs', as MLflow has them."""
+    client = mlflow.MlflowClient(f"sqlite:///{directory / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("mlp_tape")
+    assert experiment is not None
+    runs = list(client.search_runs([experiment.experiment_id], max_results=1000))
+    parents = [run for run in runs if PARENT not in run.data.tags]
+    children = [run for run in runs if PARENT in run.data.tags]
+    assert {run.data.tags[PARENT] for run in children} <= {run.info.run_id for run in parents}
+    return parents, sorted(children, key=lambda run: str(run.info.run_name))
+
+
+def the_sweep(directory: Path) -> Path:
+    (found,) = directory.glob("multirun/*/*")
+    return found
+
+
+def table_of(sweep: Path) -> list[dict[str, str]]:
+    with (sweep / "sweep.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def losses(directory: Path, run: MlflowRun) -> list[int]:
+    """The steps whose losses MLflow has of a run."""
+    client = mlflow.MlflowClient(f"sqlite:///{directory / 'mlflow.db'}")
+    return [row.step for row in client.get_metric_history(run.info.run_id, "train/loss")]
+
+
+def wait_for(what: str, found: Iterator[object]) -> object:
+    began = time.monotonic()
+    while time.monotonic() - began < 120:
+        for thing in found:
+            if thing:
+                return thing
+            break
+        time.sleep(0.05)
+    raise AssertionError(f"no {what}")
+
+
+def at_work(directory: Path, name: str, beyond: int) -> Iterator[Record | None]:
+    """The record of a job once it has trained so many steps; None until then."""
+    while True:
+        found = None
+        for path in directory.glob("multirun/*/*/*/run.json"):
+            job = json.loads(path.read_text())
+            rows = (path.parent / "journal.jsonl").read_bytes().count(b"\n")
+            if job["name"] == name and job["status"] == "RUNNING" and rows > beyond:
+                found = record.read(path.parent)
+        yield found
+
+
+def test_a_sweep_has_one_parent_a_table_and_an_answer(run_py: Run, tmp_path: Path) -> None:
+    done = run_py(tmp_path, "-m", "lr=0.1,0.02,0.3", "dataset=digits", "epochs=2", "seed=5")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    (parent,), children = runs_in(tmp_path)
+    assert [run.info.run_name for run in children] == ["lr=0.02", "lr=0.1", "lr=0.3"]
+    assert {run.info.status for run in [parent, *children]} == {"FINISHED"}
+    assert parent.info.run_name == "sweep lr=0.1,0.02,0.3"
+    assert parent.data.params["lr"] == "0.1,0.02,0.3"
+    assert all(losses(tmp_path, run) == list(range(2 * STEPS)) for run in children)
+
+    sweep = the_sweep(tmp_path)
+    table = table_of(sweep)
+    assert [row["lr"] for row in table] == ["0.02", "0.1", "0.3"]  # as numbers
+    assert [row["job"] for row in table] == ["1", "0", "2"]
+    logged = {run.info.run_id: run.data.metrics["test/accuracy"] for run in children}
+    assert {row["run_id"]: float(row["accuracy"]) for row in table} == logged
+    best = max(table, key=lambda row: float(row["accuracy"]))
+    assert best["command"] == f"python run.py lr={best['lr']} dataset=digits epochs=2 seed=5"
+    assert parent.data.tags["best.run_id"] == best["run_id"]
+    assert parent.data.tags["best.command"] == best["command"]
+    assert f"| {best['job']} | {best['lr']} | FINISHED |" in parent.data.tags["mlflow.note.content"]
+    assert parent.data.metrics["sweep/best_accuracy"] == float(best["accuracy"])
+    assert f"best          job {best['job']}, test accuracy" in done.stdout
+    assert re.search(rf"^ *{best['job']} +{best['lr']} +FINISHED", done.stdout, re.M)
+
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    left = {item.path for item in client.list_artifacts(parent.info.run_id)}
+    assert left == {"config.yaml", "environment.txt", "sweep.csv", "sweep.md", "plots"}
+    plots = {item.path for item in client.list_artifacts(parent.info.run_id, "plots")}
+    assert plots == {"plots/sweep_accuracy.png", "plots/sweep_curves.png"}
+    full = {run.info.run_id for run in children if client.list_artifacts(run.info.run_id, "plots")}
+    assert full == {best["run_id"]}  # the best alone has pictures and a model
+    (model,) = client.search_logged_models([parent.info.experiment_id])
+    assert model.source_run_id == best["run_id"]
+    assert {path.name for path in sweep.iterdir() if path.is_dir()} == {"0", "1", "2", "plots"}
+
+
+def test_a_failure_is_told_at_once_and_costs_no_other_job(run_py: Run, tmp_path: Path) -> None:
+    done = run_py(tmp_path, "-m", "lr=1e20,0.1", "dataset=digits", "epochs=1")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    told, *rest = done.stderr.splitlines()
+    assert told.startswith("job 0  lr=1e+20  FAILED: DivergenceError: the loss is")
+    assert rest[0] == "error: 1 of 2 jobs did not finish"
+    (parent,), children = runs_in(tmp_path)
+    assert rest[-1].strip() == f"to try again: python run.py -m sweep.resume={parent.info.run_id}"
+    assert {run.info.run_name: run.info.status for run in children} == {
+        "lr=1e+20": "FAILED",
+        "lr=0.1": "FINISHED",
+    }
+    assert parent.info.status == "FAILED"
+
+
+def test_fail_fast_lets_no_job_begin_after_one_that_failed(run_py: Run, tmp_path: Path) -> None:
+    arguments = ["-m", "lr=0.1,1e20,0.2,0.3", "dataset=digits", "epochs=1", "sweep.fail_fast=true"]
+    done = run_py(tmp_path, *arguments)
+    assert done.returncode == 1
+    assert "2 more did not begin" in done.stderr
+    _, children = runs_in(tmp_path)
+    assert [run.info.status for run in children] == ["FINISHED", "FAILED"]
+    done = run_py(tmp_path, "-m", "sweep.resume=last")
+    assert done.returncode == 1  # it fails again, and fast again
+    assert len(runs_in(tmp_path)[1]) == 2
+
+
+def test_a_sweep_that_failed_and_was_killed_is_picked_up(
+    run_py: Run, offline: dict[str, str], tmp_path: Path
+) -> None:
+    """Six jobs, one of which diverges; the process is killed in the fourth."""
+    rates = "lr=0.1,1e20,0.2,0.05,0.3,0.4"
+    arguments = ["-m", rates, "dataset=digits", "epochs=60", "log_every=10"]
+    program = started(tmp_path, offline, "sweep ", *arguments)
+    victim = wait_for("fourth job", at_work(tmp_path, "lr=0.05", beyond=200))
+    program.kill()
+    program.communicate()
+    assert isinstance(victim, Record)
+    (parent,), children = runs_in(tmp_path)
+    assert [run.info.status for run in children].count("RUNNING") == 1
+    before = {run.info.run_id: run.info.end_time for run in children if run.info.status == "FINISHED"}
+    assert len(before) == 2
+
+    done = run_py(tmp_path, "-m", "sweep.resume=last")
+    assert done.returncode == 1, done.stderr
+    (again,), children = runs_in(tmp_path)
+    assert again.info.run_id == parent.info.run_id
+    assert {run.info.run_name: run.info.status for run in children} == {
+        "lr=0.1": "FINISHED",
+        "lr=1e+20": "FAILED",
+        "lr=0.2": "FINISHED",
+        "lr=0.05": "FINISHED",
+        "lr=0.3": "FINISHED",
+        "lr=0.4": "FINISHED",
+    }
+    assert len(children) == 6
+    best = again.data.tags["best.run_id"]
+    for run in children:
+        if run.info.status == "FINISHED":
+            assert losses(tmp_path, run) == list(range(60 * STEPS)), "each step is there once"
+        if run.info.run_id in before and run.info.run_id != best:  # whose pictures came at the end
+            assert run.info.end_time == before[run.info.run_id], "it was not run again"
+    table = {row["lr"]: row for row in table_of(the_sweep(tmp_path))}
+    assert [row["job"] for row in table.values()] == ["3", "0", "2", "4", "5", "1"]
+    assert table["0.05"]["run_id"] == victim.run_id
+    log = (victim.directory / "console.log").read_text()
+    assert re.search(r"^resumed after [1-9][\d,]* steps", log, re.M)
+    assert "DivergenceError" in table["1e+20"]["reason"]
+
+    more = ["lr=0.1,0.2,0.6", *arguments[2:], "sweep.resume=last"]
+    done = run_py(tmp_path, "-m", *more)
+    (again,), children = runs_in(tmp_path)
+    assert len(children) == 7  # a new one is added
+    assert table_of(the_sweep(tmp_path))[-2]["job"] == "6"
+
+
+def test_ctrl_c_closes_job_and_sweep_and_both_can_be_gone_on_with(
+    run_py: Run, offline: dict[str, str], tmp_path: Path
+) -> None:
+    arguments = ["-m", "lr=0.1,0.2,0.3,0.4,0.5", "dataset=digits", "epochs=60", "log_every=10"]
+    program = started(tmp_path, offline, "sweep ", *arguments)
+    wait_for("third job", at_work(tmp_path, "lr=0.3", beyond=200))
+    began = time.monotonic()
+    program.send_signal(signal.SIGINT)
+    shown, _ = program.communicate(timeout=60)
+    assert time.monotonic() - began < 10
+    assert program.returncode == 130, shown
+    assert "Traceback" not in shown
+    (parent,), children = runs_in(tmp_path)
+    assert [run.info.status for run in children] == ["FINISHED", "FINISHED", "KILLED"]
+    assert (parent.info.status, parent.data.tags["reason"]) == ("KILLED", "SIGINT")
+    assert f"to go on: python run.py -m sweep.resume={parent.info.run_id}" in shown
+
+    done = run_py(tmp_path, "-m", f"sweep.resume={parent.info.run_id}")
+    assert done.returncode == 0, done.stderr
+    (parent,), children = runs_in(tmp_path)
+    assert [run.info.status for run in [parent, *children]] == ["FINISHED"] * 6
+    assert all(losses(tmp_path, run) == list(range(60 * STEPS)) for run in children)
+    assert "reason" not in parent.data.tags
+
+
+def test_jobs_that_differ_in_their_seed_are_summed_up(run_py: Run, tmp_path: Path) -> None:
+    done = run_py(tmp_path, "-m", "seed=0,1,2", "lr=0.1,0.3", "dataset=digits", "epochs=1")
+    assert done.returncode == 0, done.stderr
+    table = table_of(the_sweep(tmp_path))
+    page = (the_sweep(tmp_path) / "sweep.md").read_text()
+    for lr in ("0.1", "0.3"):
+        found = [float(row["accuracy"]) for row in table if row["lr"] == lr]
+        mean = sum(found) / 3
+        deviation = (sum((value - mean) ** 2 for value in found) / 2) ** 0.5
+        assert re.search(rf"^ *{lr} +3 +{mean:.4f} +{deviation:.4f}$", done.stdout, re.M)
+        assert f"| {lr} | 3 | {mean:.4f} |" in page
+
+
+def test_two_sweeps_started_at_once_do_not_touch_each_other(offline: dict[str, str], tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "run.py"), "-m", "lr=0.1,0.2", "dataset=digits", "epochs=1"]
+    both = [subprocess.Popen(command, cwd=tmp_path, env=offline) for _ in range(2)]
+    assert [one.wait(300) for one in both] == [0, 0]
+    parents, children = runs_in(tmp_path)
+    assert (len(parents), len(children)) == (2, 4)
+    assert len(list(tmp_path.glob("multirun/*/*"))) == 2
+    assert len(list(tmp_path.glob("multirun/*/*/*/weights.npz"))) == 4
+    assert [run.info.status for run in parents + children] == ["FINISHED"] * 6
+
+
+def killed_worker(directory: Path, name: str) -> int:
+    """Kills the process of a job of a sweep, and says which it was."""
+    victim = wait_for(name, at_work(directory, name, beyond=100))
+    assert isinstance(victim, Record)
+    os.kill(victim.pid, signal.SIGKILL)
+    return victim.pid
+
+
+def test_in_parallel_a_worker_that_is_killed_costs_its_own_job_only(
+    run_py: Run, offline: dict[str, str], tmp_path: Path
+) -> None:
+    """Two workers, on a database that was not there before."""
+    arguments = ["-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "dataset=digits", "log_every=10"]
+    program = started(tmp_path, offline, "sweep ", *arguments, "lr=0.1,0.2,0.3,0.4", "epochs=60")
+    pid = killed_worker(tmp_path, "lr=0.2")
+    assert pid != program.pid
+    shown, _ = program.communicate(timeout=300)
+    assert program.returncode == 1, shown
+    assert "Traceback" not in shown
+    assert "job 1  lr=0.2  KILLED: its process was gone" in shown
+    (parent,), children = runs_in(tmp_path)
+    assert [run.info.status for run in children] == ["FINISHED", "KILLED", "FINISHED", "FINISHED"]
+    assert parent.info.status == "FAILED"
+    assert (
+        len({json.loads(path.read_text())["pid"] for path in tmp_path.glob("multirun/*/*/*/run.json")}) == 3
+    )
+
+    done = run_py(tmp_path, "-m", "sweep.resume=last")  # with the launcher that it had
+    assert done.returncode == 0, done.stderr
+    (parent,), children = runs_in(tmp_path)
+    assert [run.info.status for run in [parent, *children]] == ["FINISHED"] * 5
+    assert all(losses(tmp_path, run) == list(range(60 * STEPS)) for run in children)
+
+
+@pytest.mark.parametrize("whom", ["the sweep", "all, as on a terminal"])
+def test_in_parallel_a_signal_ends_every_job_in_order(
+    offline: dict[str, str], tmp_path: Path, whom: str
+) -> None:
+    command = [sys.executable, str(ROOT / "run.py"), "-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    command += ["dataset=digits", "log_every=10", "epochs=100000", "lr=0.1,0.2,0.3"]
+    program: Program = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        env=offline,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    for name in ("lr=0.1", "lr=0.2"):
+        wait_for(name, at_work(tmp_path, name, beyond=100))
+    if whom == "the sweep":
+        program.send_signal(signal.SIGINT)
+    else:
+        os.killpg(program.pid, signal.SIGINT)
+    shown, _ = program.communicate(timeout=60)
+    assert program.returncode == 130, shown
+    assert "Traceback" not in shown
+    (parent,), children = runs_in(tmp_path)
+    assert [run.info.status for run in [parent, *children]] == ["KILLED"] * 3
+    for run in [parent, *children]:
+        assert run.data.tags["reason"] == "SIGINT"
+    for job in ledger.Ledger(the_sweep(tmp_path)).jobs():
+        assert list((job.directory / "checkpoints").glob("*.json"))
+
+
+def test_workers_end_when_the_sweeps_process_is_killed(offline: dict[str, str], tmp_path: Path) -> None:
+    arguments = ["-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "dataset=digits", "log_every=10"]
+    program = started(tmp_path, offline, "sweep ", *arguments, "lr=0.1,0.2", "epochs=100000")
+    jobs = [wait_for(name, at_work(tmp_path, name, beyond=100)) for name in ("lr=0.1", "lr=0.2")]
+    program.kill()
+    for job in jobs:
+        assert isinstance(job, Record)
+        gone = (not record.is_at_work(job.directory, job.pid) for _ in iter(int, 1))
+        wait_for("end of a worker", gone)
+        assert record.read(job.directory).status == "KILLED"
+
+
+def test_a_sweep_decides_once_which_data_its_jobs_have(run_py: Run, tmp_path: Path) -> None:
+    done = run_py(tmp_path, "-m", "lr=0.1,0.2", "epochs=1")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("Training on the 5,000 MNIST images of mnist_5k instead") == 1
+    _, children = runs_in(tmp_path)
+    assert {run.data.params["dataset.name"] for run in children} == {"mnist_5k"}
+    assert len({run.data.params["data_sha256"] for run in children}) == 1
+
+
+def test_bad_data_of_any_job_are_refused_before_the_sweep_is_opened(run_py: Run, tmp_path: Path) -> None:
+    done = run_py(tmp_path, "-m", "dataset=digits,mnist", "dataset.path=null,nowhere.npz", "epochs=1")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[0] == f"error: {tmp_path / 'nowhere.npz'} is not there"
+    assert not (tmp_path / "mlflow.db").exists()
+
+
+def test_two_processes_do_not_pick_up_one_sweep(run_py: Run, offline: dict[str, str], tmp_path: Path) -> None:
+    arguments = ["-m", "lr=0.1,0.2", "dataset=digits", "epochs=100000", "log_every=10"]
+    program = started(tmp_path, offline, "sweep ", *arguments)
+    try:
+        done = run_py(tmp_path, "-m", f"sweep.resume={the_sweep(tmp_path)}")
+        assert done.returncode == 2
+        assert "another process is at work on" in done.stderr
+        done = run_py(tmp_path, "-m", "sweep.resume=last")
+        assert done.returncode == 2
+        assert "sweep.resume=last: no sweep below" in done.stderr
+    finally:
+        program.kill()
+        program.communicate()
+
+
+REFUSED = [
+    (["sweep.resume=last"], "sweep.resume=... picks up a sweep"),
+    (["-m", "sweep.resume=last"], "sweep.resume=last: no sweep below"),
+    (["-m", "lr=1,2", "sweep.resume=nope"], "sweep.resume=nope: no such sweep below"),
+    (["sweep=optuna"], "sweep is not among the defaults"),
+    (["-m", "cluster=slurm", "lr=1,2"], "cluster is not among the defaults"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "what"), REFUSED, ids=[" ".join(case[0]) for case in REFUSED])
+def test_a_wrong_command_starts_no_sweep(
+    run_py: Run, tmp_path: Path, arguments: list[str], what: str
+) -> None:
+    done = run_py(tmp_path, *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"error: {what}")
+    assert len(done.stderr.splitlines()) == 2
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_untracked_sweep_has_its_answer_in_its_directory(run_py: Run, tmp_path: Path) -> None:
+    arguments = ["-m", "lr=0.1,0.2", "dataset=digits", "epochs=1", "tracking.enabled=false"]
+    done = run_py(tmp_path, *arguments)
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "mlflow.db").exists()
+    assert [row["status"] for row in table_of(the_sweep(tmp_path))] == ["FINISHED", "FINISHED"]
+    began = {path: path.stat().st_mtime_ns for path in tmp_path.glob("multirun/*/*/*/weights.npz")}
+    assert run_py(tmp_path, "-m", "sweep.resume=last").returncode == 0
+    assert began == {path: path.stat().st_mtime_ns for path in began}, "nothing was trained again"
+
+
+def job(number: int, **settings: object) -> Record:
+    """A job that has finished, with an accuracy of 0.9 and more."""
+    results = {"test/accuracy": 0.9 + number / 100, "test/loss": 0.1}
+    return Record(Path(f"/sweep/{number}"), status="FINISHED", settings=settings, results=results)
+
+
+def test_what_was_swept_is_sorted_as_what_it_is() -> None:
+    sizes = ([512], [64, 64], [64], [128])
+    jobs = [job(i, lr=lr, model={"hidden_sizes": sizes[i]}) for i, lr in enumerate((1.0, 0.1, 10.0, 9.0))]
+    found = summary.summarize(jobs)
+    assert found.swept == ["lr", "model.hidden_sizes"]
+    assert [row[1] for row in found.table().rows] == [0.1, 1.0, 9.0, 10.0]
+    found = summary.summarize([job(i, model={"hidden_sizes": size}) for i, size in enumerate(sizes)])
+    assert [row[1] for row in found.table().rows] == [[64], [64, 64], [128], [512]]
+    mixed = summary.summarize([job(0, path="b"), job(1, path=None), job(2, path="a")])
+    assert [row[1] for row in mixed.table().rows] == [None, "a", "b"]
+
+
+def test_a_long_table_shows_the_best_and_the_csv_all() -> None:
+    found = summary.summarize([job(i, lr=i / 7) for i in range(60)])
+    assert len(found.table(40).rows) == 40
+    assert found.table(40).rows[0][0] == 59
+    assert len(found.everything().as_csv().splitlines()) == 61
+    assert found.best is not None
+    assert found.best.directory.name == "59"
+    lines = found.table(40).as_text()
+    assert len({len(line) for line in lines}) == 1, "columns stand under each other"
+
+
+def test_a_table_says_nothing_of_seeds_where_there_is_one_each() -> None:
+    assert summary.summarize([job(0, seed=0, lr=1.0), job(1, seed=1, lr=2.0)]).over_seeds() is None
+    assert summary.summarize([job(0, lr=1.0), job(1, lr=2.0)]).over_seeds() is None
+    table = summary.summarize(
+        [job(0, seed=0, lr=1.0), job(2, seed=1, lr=1.0), job(1, seed=0, lr=2.0)]
+    ).over_seeds()
+    assert table is not None
+    assert table.headings == ["lr", "seeds", "mean accuracy", "std"]
+    assert table.rows[0] == [1.0, 2, pytest.approx(0.91), pytest.approx(0.0141421356)]
+    assert table.rows[1] == [2.0, 1, pytest.approx(0.91), None]
