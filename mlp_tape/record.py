@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import shlex
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from mlp_tape import files
 from mlp_tape.errors import BrokenFileError, ConfigError
 
 FILE = "run.json"
+_saving = threading.Lock()
 GONE = "its process was gone"
 
 
@@ -100,10 +102,11 @@ class Record:
         self.save()
 
     def save(self) -> None:
-        """Writes the file."""
-        values = dataclasses.asdict(self)
-        del values["directory"]
-        files.write(self.directory / FILE, json.dumps(values, indent=1).encode())
+        """Writes the file, as it is now: also the thread that delivers has something to note."""
+        with _saving:
+            values = dataclasses.asdict(self)
+            del values["directory"]
+            files.write(self.directory / FILE, json.dumps(values, indent=1).encode())
 
 
 def read(directory: Path) -> Record:

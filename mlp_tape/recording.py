@@ -6,13 +6,12 @@ import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-from mlp_tape import address, provenance, stop
+from mlp_tape import address, stop
 from mlp_tape.config import TrackingSettings
 from mlp_tape.console import Console
 from mlp_tape.errors import DiskError, TrackingError
 from mlp_tape.journal import Journal
 from mlp_tape.record import Record
-from mlp_tape.redact import without_password
 from mlp_tape.tracker import Tracker, Untracked
 
 HURRY = 1.0  # seconds for all that is left of a run whose end somebody waits for
@@ -60,7 +59,7 @@ def recorded(
         console.copy_to(note.directory / "console.log")
         note.begins()
         files()
-        tracker.begin(note)
+        tracker.begin()
         yield tracker
     except BaseException as error:
         status, reason = _ended_by(error)
@@ -88,15 +87,11 @@ def _tracker(settings: TrackingSettings, note: Record, journal: Journal, console
     from mlp_tape import tracking
 
     uri, experiment = address.of(settings), settings.experiment
-    if not note.parent:  # which has done it
+    run = tracking.MlflowRun(uri, experiment, note, journal)
+    if not note.parent:  # whose store has answered to that: a job can wait
         for line in tracking.close_dead(uri, experiment):
             console.line(line)
-    if note.run_id:
-        run = tracking.find(uri, note.run_id, journal)
-    else:
-        tags = provenance.tags(note.overrides) | provenance.process(note.directory)
-        run = tracking.create(uri, experiment, note.name or None, tags, journal, note.parent)
-    note.run_id, note.uri = run.run_id, without_password(uri)
+        run.open()
     return run
 
 
@@ -114,7 +109,7 @@ def _close(
     why_not = "it was stopped"
     try:
         with console.waiting("sending to MLflow") as show:
-            why_not = tracker.close(note, patience, at_most, show)
+            why_not = tracker.close(patience, at_most, show)
     finally:
         note.sent = not (why_not or isinstance(tracker, Untracked))
         with contextlib.suppress(OSError):

@@ -105,7 +105,7 @@ def settings(directory: Path, asked: Settings, typed: Container[str]) -> Setting
             "; ".join(different), f"leave it out, or start a new run without resume={asked.resume}"
         )
     epochs = asked.epochs if "epochs" in typed else old.epochs
-    if run.status == "FINISHED" and epochs <= old.epochs and (run.sent or not run.run_id):
+    if run.status == "FINISHED" and epochs <= old.epochs and (run.sent or not run.uri):
         raise ConfigError(
             f"the run in {directory} has finished its {old.epochs} epochs",
             f"to train it further, type epochs=... above {old.epochs}",

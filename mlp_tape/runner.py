@@ -63,7 +63,7 @@ def run(settings: Settings, directory: Path, overrides: list[str], job: Job | No
         address.refuse_silence(address.of(settings.tracking))
     with record.at_work(directory, wait=-1 if job else 2), Console(on_screen=job is None) as console:
         past = _past(settings, directory, job)
-        if job and past and past.status == "FINISHED" and (past.sent or not past.run_id):
+        if job and past and past.status == "FINISHED" and (past.sent or not past.uri):
             return past.results["test/accuracy"]
         dataset = job.dataset if job else _data(settings, past, console)
         settings = _as_run(settings, dataset, past)
@@ -130,7 +130,7 @@ def _data(settings: Settings, past: Record | None, console: Console) -> Dataset:
 def _as_run(settings: Settings, dataset: Dataset, past: Record | None) -> Settings:
     """The settings with what is known by now: which data they are, and where the run is recorded."""
     tracking = settings.tracking
-    if past and past.run_id and tracking.enabled:
+    if past and past.uri and tracking.enabled:
         tracking = dataclasses.replace(tracking, uri=address.kept(past.uri))
     named = dataclasses.replace(settings.dataset, name=dataset.name)
     return dataclasses.replace(settings, dataset=named, tracking=tracking, resume=None)

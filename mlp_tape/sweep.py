@@ -120,7 +120,7 @@ def _settle(found: Summary, settings: Settings, jobs: Ledger, console: Console) 
             best.full, best.sent = True, False
             best.save()
     for job in found.jobs:
-        if job.run_id and not job.sent and job.status != "RUNNING":  # such a one is at work elsewhere
+        if job.uri and not job.sent and job.status != "RUNNING":  # such a one is at work elsewhere
             from mlp_tape import sync  # imports MLflow
 
             try:

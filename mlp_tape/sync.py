@@ -42,7 +42,7 @@ def _is_unsent(directory: Path, say: Callable[[str], None]) -> bool:
     except MlpTapeError as error:
         say(error.what)
         return False
-    return bool(run.run_id) and not run.sent
+    return bool(run.uri) and not run.sent
 
 
 def send(directory: Path, uri: str | None) -> str:
@@ -59,8 +59,10 @@ def send(directory: Path, uri: str | None) -> str:
     with record.at_work(directory), Journal(directory) as journal:
         run = record.left(directory)
         rows = journal.count_unsent()
-        mlflow_run = tracking.find(uri or address.kept(run.uri), run.run_id, journal)
-        why_not = mlflow_run.close(run, PATIENCE, math.inf, lambda rows: None)
+        experiment = run.settings["tracking"]["experiment"]
+        mlflow_run = tracking.MlflowRun(uri or address.kept(run.uri), experiment, run, journal)
+        mlflow_run.open()
+        why_not = mlflow_run.close(PATIENCE, math.inf, lambda rows: None)
         if why_not:
             raise TrackingError(f"{journal.count_unsent():,} rows are left: {why_not}", "try again later")
         run.sent = True

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mlp_tape import address, delivery, provenance, record
-from mlp_tape.delivery import Delivery
+from mlp_tape.delivery import Delivery, Job
 from mlp_tape.errors import TrackingError
 from mlp_tape.journal import Journal, Row
 from mlp_tape.record import Record
@@ -42,72 +42,129 @@ RESULTS = ("test/loss", "test/accuracy")  # are the model's, too
 class MlflowRun:
     """One run in an MLflow store; a Tracker.
 
+    It is opened by `open`, or else by the thread that delivers, which tries until it can.
+
     Args:
-        client: of the store.
         uri: of the store.
-        run: as MLflow has it.
+        experiment: its name; made if it is not there.
+        record: of the run: one with a `run_id` is taken up again, and one with a `uri` alone is looked for.
         journal: whose rows are delivered.
     """
 
-    def __init__(self, client: mlflow.MlflowClient, uri: str, run: Run, journal: Journal) -> None:
-        self._client, self._uri, self._run, self._journal = client, uri, run, journal
-        self.run_id: str = run.info.run_id
-        self.link = address.link(uri, run.info.experiment_id, self.run_id)
-        self.overview = address.link(uri, run.info.experiment_id, self.run_id, tab="")
+    def __init__(self, uri: str, experiment: str, record: Record, journal: Journal) -> None:
+        self._uri, self._experiment, self._record, self._journal = uri, experiment, record, journal
+        self._run: Run | None = None
+        self._may_be_there = bool(record.uri)
+        record.uri = without_password(uri)
         self._delivery = Delivery(journal, self._send)
 
-    def begin(self, record: Record) -> None:
+    def open(self) -> None:
+        """Makes the run, or takes it up again, and notes its id in the record.
+
+        Raises:
+            TrackingError: the store cannot be opened, or does not have the run any more.
+        """
+        with _opening(self._uri) as client:
+            run_id = self._record.run_id or self._without_record(client)
+            run = _run(client, run_id) if run_id else self._new(client)
+        if run is None:
+            raise TrackingError(
+                without_password(f"MLflow at {self._uri} has no run {run_id}"),
+                "type the tracking.uri=... that has it, or tracking.enabled=false",
+            )
+        if run.info.lifecycle_stage != LifecycleStage.ACTIVE:
+            raise TrackingError(f"the run {run_id} was deleted", f"mlflow runs restore --run-id {run_id}")
+        self._client, self._run, self._record.run_id = client, run, run.info.run_id
+
+    def _without_record(self, client: mlflow.MlflowClient) -> str:
+        """The id of a run whose process was killed before it could write that down, or nothing."""
+        directory = str(self._record.directory)
+        if not self._may_be_there or "'" in directory:
+            return ""
+        mine = f"tags.directory = '{directory}' and attributes.status != 'FINISHED'"
+        found = client.search_runs([_experiment(client, self._experiment)], mine)
+        return str(found[0].info.run_id) if found else ""
+
+    def _new(self, client: mlflow.MlflowClient) -> Run:
+        record = self._record
+        tags = provenance.tags(record.overrides) | provenance.process(record.directory)
+        if record.parent:
+            tags[MLFLOW_PARENT_RUN_ID] = record.parent
+        experiment_id = _experiment(client, self._experiment)
+        return client.create_run(experiment_id, run_name=record.name or None, tags=tags)
+
+    @property
+    def link(self) -> str:
+        """As `Tracker.link`; nothing before it is opened."""
+        return address.link(self._uri, self._run.info.experiment_id, self._record.run_id) if self._run else ""
+
+    @property
+    def overview(self) -> str:
+        """As `Tracker.overview`; nothing before it is opened."""
+        return self.link.replace("/model-metrics", "")
+
+    def begin(self) -> None:
         """As `Tracker.begin`; a new run, whose store has just answered, is told by the thread."""
-        begin = functools.partial(self._begin, record)
-        if self._run.data.params:
+        if self._run and self._run.data.params:
             with _opening(self._uri):
-                begin()
+                self._begin()
             self._delivery.start()
         else:
-            self._delivery.start(begin)
+            self._delivery.start(*self._to_begin())
 
-    def _begin(self, record: Record) -> None:
-        new = {key: value for key, value in record.params.items() if key not in self._run.data.params}
+    def _to_begin(self) -> list[Job]:
+        return [self._begin] if self._run else [self.open, self._record.save, self._begin]
+
+    def _begin(self) -> None:
+        assert self._run
+        record, there = self._record, self._run.data
+        new = {key: value for key, value in record.params.items() if key not in there.params}
         tags = provenance.process(record.directory) | {"command": provenance.command(record.overrides)}
         self._client.log_batch(
-            self.run_id,
+            record.run_id,
             params=[Param(key, value) for key, value in new.items()],
             tags=[RunTag(key, value) for key, value in tags.items()],
         )
         if self._run.info.status != "RUNNING":
-            self._client.update_run(self.run_id, status="RUNNING")
-        if "reason" in self._run.data.tags:
-            self._client.delete_tag(self.run_id, "reason")
+            self._client.update_run(record.run_id, status="RUNNING")
+        if "reason" in there.tags:
+            self._client.delete_tag(record.run_id, "reason")
         for name in GIVEN:
-            self._client.log_artifact(self.run_id, str(record.directory / name))
+            self._client.log_artifact(record.run_id, str(record.directory / name))
 
-    def close(self, record: Record, patience: float, at_most: float, show: Show) -> str:
+    def close(self, patience: float, at_most: float, show: Show) -> str:
         """As `Tracker.close`."""
-        end = functools.partial(_end, self._client, self.run_id, record)
-        if self._delivery.ident is None and not set(record.params) <= set(self._run.data.params):
-            self._delivery.start(functools.partial(self._begin, record))  # its process did not get so far
-        jobs = [functools.partial(self._artifact, *found) for found in _artifacts(record)]
+        record = self._record
+        if self._delivery.ident is None:  # the process before this one may not have got so far
+            begun = self._run and set(record.params) <= set(self._run.data.params)
+            self._delivery.start(*([] if begun else self._to_begin()))
+        jobs: list[Job] = [functools.partial(self._artifact, *found) for found in _artifacts(record)]
         if record.status == "FINISHED" and record.kind == "run" and record.full:
-            jobs.append(functools.partial(self._model, record.directory))
+            jobs.append(self._model)
         killed = record.status == "KILLED"  # by somebody who waits: first of all, this is said
-        first, last = ([end], jobs) if killed else ([], [*jobs, end])
+        first, last = ([self._end], jobs) if killed else ([], [*jobs, self._end])
         return without_password(self._delivery.finish(first, last, patience, at_most, show))
+
+    def _end(self) -> None:
+        end(self._client, self._record.run_id, self._record)
 
     def _send(self, rows: list[Row]) -> None:
         metrics = [Metric(row.key, row.value, row.timestamp, row.step) for row in rows]
-        self._client.log_batch(self.run_id, metrics=metrics)
+        self._client.log_batch(self._record.run_id, metrics=metrics)
 
     def _artifact(self, path: Path, directory: str | None) -> None:
-        self._client.log_artifact(self.run_id, str(path), directory)
+        self._client.log_artifact(self._record.run_id, str(path), directory)
 
-    def _model(self, directory: Path) -> None:
+    def _model(self) -> None:
         from mlp_tape import logged_model
 
+        assert self._run
+
         last = [row for key in RESULTS for row in deque(self._journal.read(key), maxlen=1)]
-        logged_model.log(self._client, self._run, directory, last)
+        logged_model.log(self._client, self._run, self._record.directory, last)
 
 
-def _end(client: mlflow.MlflowClient, run_id: str, record: Record) -> None:
+def end(client: mlflow.MlflowClient, run_id: str, record: Record) -> None:
     """Sets the status of a run, why it did not finish, and what else is to be said of it."""
     tags = record.tags | ({"reason": without_password(record.reason)[:5000]} if record.reason else {})
     client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
@@ -120,47 +177,6 @@ def _artifacts(record: Record) -> list[tuple[Path, str | None]]:
         pictures = [(path, "plots") for path in sorted(record.directory.glob("plots/*.png"))]
         return pictures + [(path, None) for path in map(record.directory.joinpath, LEFT) if path.exists()]
     return [(path, "divergence") for path in sorted(record.directory.glob("divergence/step-*"))]
-
-
-def create(
-    uri: str, experiment: str, name: str | None, tags: dict[str, str], journal: Journal, parent: str = ""
-) -> MlflowRun:
-    """Opens a new run.
-
-    Args:
-        uri: of the store.
-        experiment: its name; made if it is not there.
-        name: shown in the UI; None lets MLflow make one up.
-        tags: are there from the first moment on.
-        journal: whose rows are delivered.
-        parent: MLflow's id of the sweep that it belongs to, if to any.
-
-    Raises:
-        TrackingError: the store cannot be opened.
-    """
-    if parent:
-        tags = tags | {MLFLOW_PARENT_RUN_ID: parent}
-    with _opening(uri) as client:
-        run = client.create_run(_experiment(client, experiment), run_name=name, tags=tags)
-    return MlflowRun(client, uri, run, journal)
-
-
-def find(uri: str, run_id: str, journal: Journal) -> MlflowRun:
-    """Takes a run up again.
-
-    Raises:
-        TrackingError: the store cannot be opened, or does not have it any more.
-    """
-    with _opening(uri) as client:
-        run = _run(client, run_id)
-    if run is None:
-        raise TrackingError(
-            without_password(f"MLflow at {uri} has no run {run_id}"),
-            "type the tracking.uri=... that has it, or tracking.enabled=false",
-        )
-    if run.info.lifecycle_stage != LifecycleStage.ACTIVE:
-        raise TrackingError(f"the run {run_id} was deleted", f"mlflow runs restore --run-id {run_id}")
-    return MlflowRun(client, uri, run, journal)
 
 
 def directory_of(uri: str, run_id: str) -> Path | None:
@@ -180,7 +196,7 @@ def close_dead(uri: str, experiment: str) -> Iterator[str]:
         if record.is_at_work(directory, int(run.data.tags.get("pid", 0))):
             continue
         left = record.left(directory)
-        _end(client, run.info.run_id, left)
+        end(client, run.info.run_id, left)
         told = f"{run.info.run_id} ({run.info.run_name}) was left RUNNING by a process that is gone"
         if left.status == "KILLED" and directory.is_dir() and left.run_id:
             yield f"{told}; to go on: {left.resume}"

@@ -21,6 +21,7 @@ from mlp_tape.data import Dataset
 from mlp_tape.delivery import Delivery
 from mlp_tape.errors import DivergenceError, TrackingError
 from mlp_tape.journal import Journal, Row
+from mlp_tape.record import Record
 
 SMALL = config.Settings(
     lr=0.1,
@@ -187,7 +188,8 @@ def test_a_stopped_run_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_rows_are_sent_while_the_run_lasts_and_in_batches(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     with Journal(tmp_path) as journal:
-        run = tracking.create(uri, "mlp_tape", None, {}, journal)
+        run = tracking.MlflowRun(uri, "mlp_tape", Record(tmp_path), journal)
+        run.open()
         sizes: list[int] = []
         send = run._client.log_batch
 
@@ -291,7 +293,7 @@ def test_a_store_that_cannot_be_opened_is_an_error_at_once(tmp_path: Path, uri: 
     (tmp_path / "file").touch()
     uri = uri.format(tmp_path)
     with Journal(tmp_path) as journal, pytest.raises(TrackingError, match="cannot be opened") as caught:
-        tracking.create(uri, "mlp_tape", None, {}, journal)
+        tracking.MlflowRun(uri, "mlp_tape", Record(tmp_path), journal).open()
     assert caught.value.exit_code == 2
 
 
