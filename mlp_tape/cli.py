@@ -173,6 +173,9 @@ def _tell(error: Exception) -> int:
 def _before_the_start(error: Exception) -> ConfigError:
     """What Hydra refused to compose or to begin, as a ConfigError that says what to type."""
     first, *rest = str(error).splitlines() or [type(error).__name__]
+    if isinstance(error, MissingConfigException) and str(error.missing_cfg_file) in multirun.EXTRAS:
+        extra = multirun.EXTRAS[str(error.missing_cfg_file)]
+        return ConfigError(f"{error.missing_cfg_file} is not installed", f"pip install -e '.[{extra}]'")
     if isinstance(error, MissingConfigException) and error.options:
         group, _, option = str(error.missing_cfg_file).rpartition("/")
         return ConfigError(

@@ -16,6 +16,8 @@ from mlp_tape.ledger import Ledger
 from mlp_tape.record import Record
 from mlp_tape.redact import without_password
 
+OF_THE_SWEEP = ("sweep.", "sweep=", "cluster=")  # overrides that say nothing of a single run
+
 
 def run(settings: Settings, sweep: Path, number: int, overrides: list[str], folder: str = "") -> float:
     """Runs a job, if it has not finished before.
@@ -36,7 +38,7 @@ def run(settings: Settings, sweep: Path, number: int, overrides: list[str], fold
         Stopped: a signal came to the process of the sweep itself.
     """
     parent, ledger = record.read(sweep), Ledger(sweep)
-    overrides = [text for text in overrides if not text.lstrip("+").startswith(("sweep.", "sweep="))]
+    overrides = [text for text in overrides if not text.lstrip("+").startswith(OF_THE_SWEEP)]
     swept = [text for text in overrides if without_password(text) not in parent.overrides]
     name = " ".join(text.lstrip("+") for text in swept)[:200]
     here = parent.host == platform.node() and parent.pid == os.getpid()

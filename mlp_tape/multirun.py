@@ -17,6 +17,13 @@ from mlp_tape.errors import ConfigError
 
 Parse = Callable[[DictConfig], Settings]
 
+# What Hydra cannot find where an extra is not installed.
+EXTRAS = {
+    "hydra/launcher/submitit_slurm": "slurm",
+    "hydra/launcher/submitit_local": "slurm",
+    "hydra/launcher/ray": "ray",
+    "hydra/sweeper/optuna": "optuna",
+}
 REMEMBERED = 100  # composed configs, which take up to a megabyte each
 
 
@@ -130,6 +137,10 @@ def prepare(config: DictConfig, around: contextlib.ExitStack) -> bool:
     Returns:
         Whether the process may leave without a launcher's own ending.
     """
+    if str(config.hydra.sweeper._target_).endswith("OptunaSweeper"):
+        from optuna import logging  # comes with the sweeper
+
+        logging.set_verbosity(logging.WARNING)
     launcher = str(config.hydra.launcher._target_).rpartition(".")[2]
     if launcher == "BasicLauncher":
         around.enter_context(_composed_once())

@@ -67,6 +67,7 @@ def opened(
             finally:
                 found = summary.summarize([watch.as_it_is(job) for job in jobs.jobs()])
                 _conclude(found, note, console)
+                _keep_no_password(directory / "multirun.yaml")
                 if not stop.asked():
                     _settle(found, settings, jobs, console)
                     _draw(found, directory / "plots")
@@ -153,6 +154,12 @@ def _conclude(found: Summary, note: Record, console: Console) -> None:
     note.tags["mlflow.note.content"] = short_text
     files.write(note.directory / "sweep.csv", found.everything().as_csv().encode())
     files.write(note.directory / "sweep.md", text.encode())
+
+
+def _keep_no_password(path: Path) -> None:
+    """Hydra's own copy of the settings has them as they were typed."""
+    if path.exists():
+        files.write(path, without_password(path.read_text()).encode())
 
 
 def _draw(found: Summary, folder: Path) -> None:

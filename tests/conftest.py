@@ -89,22 +89,30 @@ class Server:
 
     Args:
         directory: of its database and its artifacts.
+        store: the URI of another database.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, store: str = "") -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self._directory = directory
+        self._store = store or f"sqlite:///{directory / 'server.db'}"
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Starts it and waits until it answers."""
-        store = f"sqlite:///{self._directory / 'server.db'}"
         artifacts = str(self._directory / "artifacts")
         command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
-        command += ["--workers", "1", "--backend-store-uri", store, "--artifacts-destination", artifacts]
+        command += [
+            "--workers",
+            "1",
+            "--backend-store-uri",
+            self._store,
+            "--artifacts-destination",
+            artifacts,
+        ]
         with (self._directory / "server.log").open("ab") as log:
             self._process = subprocess.Popen(
                 command, cwd=self._directory, stdout=log, stderr=log, start_new_session=True

@@ -1,0 +1,251 @@
+"""A sweep beyond one process: other launchers and sweepers, many workers, a server on PostgreSQL."""
+
+import importlib.util
+import json
+import os
+import pwd
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import mlflow
+import pytest
+
+from conftest import ROOT, Run, Server
+from mlp_tape import ledger
+
+WORKERS = int(os.environ.get("MLP_TAPE_WORKERS", "3"))
+TRIES = int(os.environ.get("MLP_TAPE_TRIES", "1"))
+PARENT = "mlflow.parentRunId"
+
+
+def needs(package: str, extra: str) -> None:
+    if importlib.util.find_spec(f"hydra_plugins.{package}") is None:
+        pytest.skip(f"pip install '.[{extra}]' to run this test")
+
+
+def check_nothing_is_lost(uri: str, sweep: Path, jobs: int) -> int:
+    """Every row of every job's journal is in MLflow once; returns how many rows there are."""
+    client = mlflow.MlflowClient(uri)
+    experiment = client.get_experiment_by_name("mlp_tape")
+    assert experiment is not None
+    runs = list(client.search_runs([experiment.experiment_id], max_results=1000))
+    children = {run.info.run_id: run for run in runs if PARENT in run.data.tags}
+    (parent,) = [run for run in runs if PARENT not in run.data.tags]
+    assert {run.data.tags[PARENT] for run in children.values()} == {parent.info.run_id}
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    records = ledger.Ledger(sweep).jobs()
+    assert len(records) == len(children) == jobs
+    count = 0
+    for record in records:
+        rows = [json.loads(line) for line in (record.directory / "journal.jsonl").read_text().splitlines()]
+        for key in {row[0] for row in rows}:
+            history = client.get_metric_history(record.run_id, key)
+            assert [[key, row.step, row.value, row.timestamp] for row in history] == [
+                row for row in rows if row[0] == key
+            ]
+        count += len(rows)
+    return count
+
+
+@pytest.mark.parametrize("attempt", range(TRIES))
+def test_parallel_workers_make_a_database_and_lose_no_row(run_py: Run, tmp_path: Path, attempt: int) -> None:
+    arguments = ["-m", "hydra/launcher=joblib", f"hydra.launcher.n_jobs={WORKERS}", "dataset=digits"]
+    rates = ",".join(str(0.05 * i) for i in range(1, WORKERS + 2))
+    done = run_py(tmp_path, *arguments, f"lr={rates}", "epochs=5", "log_every=1")
+    assert (done.returncode, done.stderr) == (0, "")
+    (sweep,) = tmp_path.glob("multirun/*/*")
+    count = check_nothing_is_lost(f"sqlite:///{tmp_path / 'mlflow.db'}", sweep, WORKERS + 1)
+    print(f"\n{WORKERS} workers on a fresh sqlite database: {count:,} rows, all there")
+
+
+class Postgres:
+    """A real PostgreSQL of its own on the loopback, by an ordinary user, which it insists on.
+
+    Args:
+        directory: of its files.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+        if not found or importlib.util.find_spec("psycopg2") is None:
+            pytest.skip("apt-get install postgresql, pip install psycopg2-binary to run this test")
+        self._bin, self._data = found[-1].parent, directory / "data"
+        self._as: list[str] = []
+        if os.getuid() == 0:
+            user = "postgres" if any(each.pw_name == "postgres" for each in pwd.getpwall()) else "nobody"
+            self._as = ["runuser", "-u", user, "--"]
+            shutil.chown(directory, user)
+            for parent in [directory, *directory.parents][:3]:  # pytest's, which are the user's own
+                parent.chmod(0o755)
+        self._port = int(Server(directory).url.rpartition(":")[2])
+        self.uri = f"postgresql://postgres@127.0.0.1:{self._port}/postgres"
+
+    def start(self) -> None:
+        """Makes the cluster and starts it."""
+        quiet = {"stdout": subprocess.DEVNULL, "cwd": "/"}
+        initdb = [
+            *self._as,
+            str(self._bin / "initdb"),
+            "-D",
+            str(self._data),
+            "-U",
+            "postgres",
+            "-A",
+            "trust",
+        ]
+        subprocess.run(initdb, check=True, **quiet)
+        options = f"-p {self._port} -c listen_addresses=127.0.0.1 -c unix_socket_directories="
+        self._control("start", "-w", "-o", options, "-l", f"{self._data}.log")
+
+    def stop(self) -> None:
+        """Stops it at once."""
+        self._control("stop", "-m", "immediate")
+
+    def _control(self, *arguments: str) -> None:
+        command = [*self._as, str(self._bin / "pg_ctl"), "-D", str(self._data), *arguments]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd="/")
+
+
+@pytest.fixture
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    made = Postgres(tmp_path_factory.mktemp("postgres"))
+    made.start()
+    yield made
+    made.stop()
+
+
+@pytest.mark.parametrize("attempt", range(TRIES))
+def test_workers_that_write_at_once_to_a_server_on_postgresql_lose_no_row(
+    run_py: Run, postgres: Postgres, tmp_path: Path, attempt: int
+) -> None:
+    server = Server(tmp_path, store=postgres.uri)
+    server.start()
+    try:
+        arguments = ["-m", "hydra/launcher=joblib", f"hydra.launcher.n_jobs={WORKERS}", "dataset=digits"]
+        rates = ",".join(str(0.05 * i) for i in range(1, WORKERS + 1))
+        more = [f"lr={rates}", "epochs=5", "log_every=1", f"tracking.uri={server.url}"]
+        done = run_py(tmp_path, *arguments, *more)
+        assert (done.returncode, done.stderr) == (0, "")
+        (sweep,) = tmp_path.glob("multirun/*/*")
+        count = check_nothing_is_lost(server.url, sweep, WORKERS)
+        print(f"\n{WORKERS} workers on PostgreSQL through a server: {count:,} rows, all there")
+    finally:
+        server.stop()
+
+
+def test_an_outage_in_a_sweep_costs_no_job(server: Server, offline: dict[str, str], tmp_path: Path) -> None:
+    """The server is away while jobs end and others begin."""
+    command = [
+        sys.executable,
+        str(ROOT / "run.py"),
+        "-m",
+        "lr=0.1,0.2,0.3,0.4",
+        "dataset=digits",
+        "epochs=20",
+    ]
+    program = subprocess.Popen(
+        [*command, f"tracking.uri={server.url}"],
+        cwd=tmp_path,
+        env=offline,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert program.stdout is not None
+    shown = ""
+    for line in program.stdout:
+        shown += line
+        if line.startswith("job 0  lr=0.1  began"):
+            server.stop()
+        if line.startswith("job 2  lr=0.3  began"):
+            break
+    server.start()
+    rest, _ = program.communicate(timeout=300)
+    assert program.returncode == 0, shown + rest
+    assert "WARNING" not in rest
+    (sweep,) = tmp_path.glob("multirun/*/*")
+    check_nothing_is_lost(server.url, sweep, 4)
+
+
+def test_submitit_runs_a_sweep(run_py: Run, tmp_path: Path) -> None:
+    needs("hydra_submitit_launcher", "slurm")
+    done = run_py(tmp_path, "-m", "hydra/launcher=submitit_local", "lr=0.1,0.2", "dataset=digits", "epochs=1")
+    assert (done.returncode, done.stderr) == (0, "")
+    (sweep,) = tmp_path.glob("multirun/*/*")
+    check_nothing_is_lost(f"sqlite:///{tmp_path / 'mlflow.db'}", sweep, 2)
+    assert re.search(r"^job 1  lr=0.2  test accuracy 0\.\d{4}", done.stdout, re.M)
+
+
+def test_slurm_has_a_ready_config(run_py: Run, tmp_path: Path) -> None:
+    needs("hydra_submitit_launcher", "slurm")
+    arguments = ["--cfg", "hydra", "--package", "hydra.launcher"]
+    done = run_py(tmp_path, *arguments, "+cluster=slurm", "lr=0.1")
+    assert done.returncode == 0, done.stderr
+    assert "SlurmLauncher" in done.stdout
+    assert "OMP_NUM_THREADS=$SLURM_CPUS_PER_TASK" in done.stdout
+
+
+def test_ray_runs_a_sweep(run_py: Run, tmp_path: Path) -> None:
+    needs("hydra_ray_launcher", "ray")
+    arguments = ["-m", "+cluster=ray", "hydra.launcher.ray.init.num_cpus=2", "lr=0.1,0.2,0.3"]
+    done = run_py(tmp_path, *arguments, "dataset=digits", "epochs=1")
+    assert done.returncode == 0, done.stderr
+    (sweep,) = tmp_path.glob("multirun/*/*")
+    check_nothing_is_lost(f"sqlite:///{tmp_path / 'mlflow.db'}", sweep, 3)
+
+
+def test_optuna_searches_and_is_picked_up_with_the_same_proposals(run_py: Run, tmp_path: Path) -> None:
+    needs("hydra_optuna_sweeper", "optuna")
+    arguments = ["-m", "+sweep=optuna", "dataset=digits", "epochs=1", "sweep.fail_fast=false"]
+    done = run_py(tmp_path, *arguments, "hydra.sweeper.n_trials=3")
+    assert (done.returncode, done.stderr) == (0, "")
+    (sweep,) = tmp_path.glob("multirun/*/*")
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    check_nothing_is_lost(uri, sweep, 3)
+    first = {job.name: job.run_id for job in ledger.Ledger(sweep).jobs()}
+    began = time.time()
+    done = run_py(tmp_path, "-m", "sweep.resume=last", "hydra.sweeper.n_trials=4")
+    assert done.returncode == 0, done.stderr
+    check_nothing_is_lost(uri, sweep, 4)
+    again = ledger.Ledger(sweep).jobs()
+    assert first.items() <= {job.name: job.run_id for job in again}.items()
+    assert [job.began > began for job in again] == [False, False, False, True]
+
+
+def test_a_trial_that_fails_does_not_end_the_search(run_py: Run, tmp_path: Path) -> None:
+    needs("hydra_optuna_sweeper", "optuna")
+    settings = {"n_trials": "3", "direction": "maximize", "sampler.seed": "1"}
+    arguments = [f"hydra.sweeper.{key}={value}" for key, value in settings.items()]
+    arguments += ["lr=choice(1e20,0.1)", "dataset=digits", "epochs=1"]
+    done = run_py(tmp_path, "-m", "hydra/sweeper=optuna", *arguments)
+    (sweep,) = tmp_path.glob("multirun/*/*")
+    statuses = [job.status for job in ledger.Ledger(sweep).jobs()]
+    assert "FAILED" in statuses, done.stdout + done.stderr
+    assert done.returncode == 1
+    assert "did not finish" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_extra_that_is_not_installed_is_named(run_py: Run, tmp_path: Path) -> None:
+    missing = next(
+        (
+            (group, extra)
+            for group, package, extra in (
+                ("cluster=ray", "hydra_ray_launcher", "ray"),
+                ("cluster=slurm", "hydra_submitit_launcher", "slurm"),
+                ("sweep=optuna", "hydra_optuna_sweeper", "optuna"),
+            )
+            if importlib.util.find_spec(f"hydra_plugins.{package}") is None
+        ),
+        None,
+    )
+    if missing is None:
+        pytest.skip("all extras are installed")
+    done = run_py(tmp_path, "-m", f"+{missing[0]}", "lr=0.1,0.2")
+    assert done.returncode == 2
+    assert f"pip install -e '.[{missing[1]}]'" in done.stderr
