@@ -68,7 +68,7 @@ def _leave_at_once(code: int) -> None:
     os._exit(code)
 
 
-def _run(composed: DictConfig) -> float:
+def _run(composed: DictConfig) -> float | None:
     """One run, or one job of a sweep; returns its last test accuracy, which a Hydra sweeper may optimise."""
     hydra_config = HydraConfig.get()
     overrides, output = list(hydra_config.overrides.task), Path(hydra_config.runtime.output_dir)

@@ -1,7 +1,6 @@
 """One job of a sweep, in whichever process it is: claimed, then run, gone on with or passed over."""
 
 import contextlib
-import math
 import os
 import platform
 import threading
@@ -19,7 +18,7 @@ from mlp_tape.redact import without_password
 OF_THE_SWEEP = ("sweep.", "sweep=", "cluster=")  # overrides that say nothing of a single run
 
 
-def run(settings: Settings, sweep: Path, number: int, overrides: list[str], folder: str = "") -> float:
+def run(settings: Settings, sweep: Path, number: int, overrides: list[str], folder: str = "") -> float | None:
     """Runs a job, if it has not finished before.
 
     A job that fails says so in its record, in MLflow and in the sweep's table, and lets the others go on.
@@ -32,7 +31,7 @@ def run(settings: Settings, sweep: Path, number: int, overrides: list[str], fold
         folder: the name of its directory, where that is not to be a number.
 
     Returns:
-        The last test accuracy, 0 to 1; nan where there is none.
+        The last test accuracy, 0 to 1; None where there is none.
 
     Raises:
         Stopped: a signal came to the process of the sweep itself.
@@ -62,7 +61,7 @@ def run(settings: Settings, sweep: Path, number: int, overrides: list[str], fold
                 _note_failure(directory, f"{type(error).__name__}: {error}", name, settings, overrides)
                 if settings.sweep.fail_fast:
                     ledger.ask_to_stop(f"sweep.fail_fast: {name or directory.name} failed")
-            return math.nan
+            return None
 
 
 @contextlib.contextmanager

@@ -1,6 +1,8 @@
 """What `-m` means: which jobs are named, whether they can be, where they lie, and who runs them."""
 
 import contextlib
+import copy
+import logging
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -138,9 +140,10 @@ def prepare(config: DictConfig, around: contextlib.ExitStack) -> bool:
         Whether the process may leave without a launcher's own ending.
     """
     if str(config.hydra.sweeper._target_).endswith("OptunaSweeper"):
-        from optuna import logging  # comes with the sweeper
+        import optuna  # comes with the sweeper
 
-        logging.set_verbosity(logging.WARNING)
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        logging.getLogger("hydra_plugins").setLevel(logging.CRITICAL)  # of failures, the sweep tells
     launcher = str(config.hydra.launcher._target_).rpartition(".")[2]
     if launcher == "BasicLauncher":
         around.enter_context(_composed_once())
@@ -162,10 +165,10 @@ def _composed_once() -> Iterator[None]:
     def load(master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
         key = tuple(sweep_overrides)
         if key in seen:
-            return seen.pop(key)  # the job may change it
+            return seen.pop(key)
         found: DictConfig = compose(master_config, sweep_overrides)
         if len(seen) < REMEMBERED:
-            seen[key] = found
+            seen[key] = copy.deepcopy(found)  # a job changes its own
         return found
 
     loader.load_sweep_config = load

@@ -66,7 +66,7 @@ def run(settings: Settings, directory: Path, overrides: list[str], job: Job | No
         if job and past and past.status == "FINISHED" and (past.sent or not past.uri):
             return past.results["test/accuracy"]
         dataset = job.dataset if job else _data(settings, past, console)
-        settings = _as_run(settings, dataset, past)
+        settings = _as_run(settings, dataset, past if job else None)
         layer_sizes = [dataset.n_features, *settings.model.hidden_sizes, dataset.n_classes]
         with Journal(directory) as journal:
             start = _start(settings, dataset, directory, journal, console) if past else None
@@ -128,7 +128,7 @@ def _data(settings: Settings, past: Record | None, console: Console) -> Dataset:
 
 
 def _as_run(settings: Settings, dataset: Dataset, past: Record | None) -> Settings:
-    """The settings with what is known by now: which data they are, and where the run is recorded."""
+    """The settings with what is known by now: which data they are, and where a job has its run."""
     tracking = settings.tracking
     if past and past.uri and tracking.enabled:
         tracking = dataclasses.replace(tracking, uri=address.kept(past.uri))

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import math
 import re
 import time
 from collections.abc import Iterator, Sequence
@@ -20,6 +21,7 @@ from mlp_tape.redact import without_password
 from mlp_tape.summary import ACCURACY, SHOWN, Summary
 from mlp_tape.watch import Watch
 
+HURRY = 2.0  # seconds for what jobs could not send, where somebody waits for the end
 TAG = 7_000  # characters: MLflow takes 8,000
 
 
@@ -69,8 +71,10 @@ def opened(
                 _conclude(found, note, console)
                 _keep_no_password(directory / "multirun.yaml")
                 if not stop.asked():
-                    _settle(found, settings, jobs, console)
+                    if settings.report is None:
+                        _show_best(found, jobs)
                     _draw(found, directory / "plots")
+                _settle(found, console, HURRY if stop.asked() else math.inf)
             _refuse_failures(found, note, planned)
         console.line(f"directory     {directory}")
         if tracker.link:
@@ -111,23 +115,30 @@ def _report_progress(journal: Journal, jobs: list[Record]) -> None:
     journal.append(Row(key, len(done), value, int(1000 * time.time())) for key, value in values.items())
 
 
-def _settle(found: Summary, settings: Settings, jobs: Ledger, console: Console) -> None:
-    """Tells MLflow what processes that are gone could not; gives the best job pictures and a model."""
+def _show_best(found: Summary, jobs: Ledger) -> None:
+    """Gives the best job pictures and a model."""
     best = found.best
-    if best and not best.full and settings.report is None:
-        with record.at_work(best.directory), Journal(best.directory) as journal:
-            dataset = jobs.dataset(DatasetSettings(**best.settings["dataset"]))
-            report.in_pictures(best.directory, dataset, best.steps, journal)
-            best.full, best.sent = True, False
-            best.save()
-    for job in found.jobs:
-        if job.uri and not job.sent and job.status != "RUNNING":  # such a one is at work elsewhere
-            from mlp_tape import sync  # imports MLflow
+    if best is None or best.full:
+        return
+    with record.at_work(best.directory), Journal(best.directory) as journal:
+        dataset = jobs.dataset(DatasetSettings(**best.settings["dataset"]))
+        report.in_pictures(best.directory, dataset, best.steps, journal)
+        best.full, best.sent = True, False
+        best.save()
 
-            try:
-                sync.send(job.directory, None)
-            except MlpTapeError as error:
-                console.warn(f"{watch.label(job)}: {error.what}\nTo send it: {job.sync}")
+
+def _settle(found: Summary, console: Console, at_most: float) -> None:
+    """Tells MLflow what processes that are gone, or had no answer, could not."""
+    ends = time.monotonic() + at_most
+    for job in found.jobs:
+        if not job.uri or job.sent or job.status == "RUNNING":  # such a one is at work elsewhere
+            continue
+        from mlp_tape import sync  # imports MLflow
+
+        try:
+            sync.send(job.directory, None, max(0.1, ends - time.monotonic()))
+        except MlpTapeError as error:
+            console.warn(f"{watch.label(job)}: {error.what}\nTo send it: {job.sync}")
 
 
 def _conclude(found: Summary, note: Record, console: Console) -> None:

@@ -45,12 +45,13 @@ def _is_unsent(directory: Path, say: Callable[[str], None]) -> bool:
     return bool(run.uri) and not run.sent
 
 
-def send(directory: Path, uri: str | None) -> str:
+def send(directory: Path, uri: str | None, at_most: float = math.inf) -> str:
     """Sends what is left of one run; returns what that was.
 
     Args:
         directory: of the run.
         uri: of the store, where it is not the one that the run was tracked in.
+        at_most: seconds.
 
     Raises:
         ConfigError: another process is at work on it.
@@ -62,7 +63,7 @@ def send(directory: Path, uri: str | None) -> str:
         experiment = run.settings["tracking"]["experiment"]
         mlflow_run = tracking.MlflowRun(uri or address.kept(run.uri), experiment, run, journal)
         mlflow_run.open()
-        why_not = mlflow_run.close(PATIENCE, math.inf, lambda rows: None)
+        why_not = mlflow_run.close(PATIENCE, at_most, lambda rows: None)
         if why_not:
             raise TrackingError(f"{journal.count_unsent():,} rows are left: {why_not}", "try again later")
         run.sent = True

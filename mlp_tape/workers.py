@@ -1,6 +1,5 @@
 """Processes for the jobs of `hydra/launcher=joblib`: one that dies costs its own job, and not the others."""
 
-import math
 import multiprocessing
 import os
 import queue
@@ -64,7 +63,7 @@ class OneProcessEach(ParallelBackendBase):  # type: ignore[misc]
         except BrokenProcessPool:  # the job's record tells how far it got
             process.shutdown()
             process = self._process()
-            return [JobReturn(_return_value=math.nan, status=JobStatus.COMPLETED)] * len(func)  # type: ignore[arg-type]
+            return [JobReturn(status=JobStatus.COMPLETED)] * len(func)  # type: ignore[arg-type]
         finally:
             self._idle.put(process)
 

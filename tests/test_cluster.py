@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,10 +18,10 @@ import pytest
 
 from conftest import ROOT, Run, Server
 from mlp_tape import ledger
+from sweeps import PARENT
 
 WORKERS = int(os.environ.get("MLP_TAPE_WORKERS", "3"))
 TRIES = int(os.environ.get("MLP_TAPE_TRIES", "1"))
-PARENT = "mlflow.parentRunId"
 
 
 def needs(package: str, extra: str) -> None:
@@ -64,26 +65,21 @@ def test_parallel_workers_make_a_database_and_lose_no_row(run_py: Run, tmp_path:
 
 
 class Postgres:
-    """A real PostgreSQL of its own on the loopback, by an ordinary user, which it insists on.
+    """A real PostgreSQL of its own on the loopback, by an ordinary user, which it insists on."""
 
-    Args:
-        directory: of its files.
-    """
-
-    def __init__(self, directory: Path) -> None:
+    def __init__(self) -> None:
         found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
         if not found or importlib.util.find_spec("psycopg2") is None:
             pytest.skip("apt-get install postgresql, pip install psycopg2-binary to run this test")
-        self._bin, self._data = found[-1].parent, directory / "data"
+        self._bin, self._home = found[-1].parent, Path(tempfile.mkdtemp())  # pytest's are the user's alone
+        self._data = self._home / "data"
         self._as: list[str] = []
         if os.getuid() == 0:
             user = "postgres" if any(each.pw_name == "postgres" for each in pwd.getpwall()) else "nobody"
             self._as = ["runuser", "-u", user, "--"]
-            shutil.chown(directory, user)
-            for parent in [directory, *directory.parents][:3]:  # pytest's, which are the user's own
-                parent.chmod(0o755)
-        self._port = int(Server(directory).url.rpartition(":")[2])
-        self.uri = f"postgresql://postgres@127.0.0.1:{self._port}/postgres"
+            shutil.chown(self._home, user)
+        self._port = int(Server(self._home).url.rpartition(":")[2])
+        self.uri = f"postgresql+psycopg2://postgres@127.0.0.1:{self._port}/postgres"
 
     def start(self) -> None:
         """Makes the cluster and starts it."""
@@ -105,6 +101,7 @@ class Postgres:
     def stop(self) -> None:
         """Stops it at once."""
         self._control("stop", "-m", "immediate")
+        shutil.rmtree(self._home)
 
     def _control(self, *arguments: str) -> None:
         command = [*self._as, str(self._bin / "pg_ctl"), "-D", str(self._data), *arguments]
@@ -112,8 +109,8 @@ class Postgres:
 
 
 @pytest.fixture
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
-    made = Postgres(tmp_path_factory.mktemp("postgres"))
+def postgres() -> Iterator[Postgres]:
+    made = Postgres()
     made.start()
     yield made
     made.stop()

@@ -67,15 +67,6 @@ def test_the_tuned_experiment_is_above_97_percent(run_py: Run, mnist_npz: str, t
     assert not (tmp_path / "mlflow.db").exists()
 
 
-def test_a_sweep_of_two_makes_two_runs_named_by_what_was_swept(run_py: Run, tmp_path: Path) -> None:
-    done = run_py(tmp_path, "-m", "lr=0.1,0.2", "dataset=digits", "epochs=1")
-    assert done.returncode == 0, done.stderr
-    runs = runs_in(tmp_path)
-    assert {run.data.params["lr"] for run in runs} == {"0.1", "0.2"}
-    assert all(run.info.status == "FINISHED" for run in runs)
-    assert len(list((tmp_path / "multirun").glob("*/*/*/weights.npz"))) == 2
-
-
 def test_two_runs_started_at_once_on_a_fresh_database_are_both_recorded(
     offline: dict[str, str], tmp_path: Path
 ) -> None:

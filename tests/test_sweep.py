@@ -1,77 +1,18 @@
 """A sweep survives failure, is picked up where it stopped, and ends with an answer."""
 
-import csv
-import json
-import os
 import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import mlflow
 import pytest
-from mlflow.entities import Run as MlflowRun
 
-from conftest import ROOT, Program, Run, started
-from mlp_tape import ledger, record, summary
+from conftest import ROOT, Run, started
 from mlp_tape.record import Record
-
-STEPS = 12  # of an epoch of digits: 1,437 = 11 * 128 + 29
-PARENT = "mlflow.parentRunId"
-
-
-def runs_in(directory: Path) -> tuple[list[MlflowRun], list[MlflowRun]]:
-    """The sweeps' own runs and their jobs', as MLflow has them."""
-    client = mlflow.MlflowClient(f"sqlite:///{directory / 'mlflow.db'}")
-    experiment = client.get_experiment_by_name("mlp_tape")
-    assert experiment is not None
-    runs = list(client.search_runs([experiment.experiment_id], max_results=1000))
-    parents = [run for run in runs if PARENT not in run.data.tags]
-    children = [run for run in runs if PARENT in run.data.tags]
-    assert {run.data.tags[PARENT] for run in children} <= {run.info.run_id for run in parents}
-    return parents, sorted(children, key=lambda run: str(run.info.run_name))
-
-
-def the_sweep(directory: Path) -> Path:
-    (found,) = directory.glob("multirun/*/*")
-    return found
-
-
-def table_of(sweep: Path) -> list[dict[str, str]]:
-    with (sweep / "sweep.csv").open() as file:
-        return list(csv.DictReader(file))
-
-
-def losses(directory: Path, run: MlflowRun) -> list[int]:
-    """The steps whose losses MLflow has of a run."""
-    client = mlflow.MlflowClient(f"sqlite:///{directory / 'mlflow.db'}")
-    return [row.step for row in client.get_metric_history(run.info.run_id, "train/loss")]
-
-
-def wait_for(what: str, found: Iterator[object]) -> object:
-    began = time.monotonic()
-    while time.monotonic() - began < 120:
-        for thing in found:
-            if thing:
-                return thing
-            break
-        time.sleep(0.05)
-    raise AssertionError(f"no {what}")
-
-
-def at_work(directory: Path, name: str, beyond: int) -> Iterator[Record | None]:
-    """The record of a job once it has trained so many steps; None until then."""
-    while True:
-        found = None
-        for path in directory.glob("multirun/*/*/*/run.json"):
-            job = json.loads(path.read_text())
-            rows = (path.parent / "journal.jsonl").read_bytes().count(b"\n")
-            if job["name"] == name and job["status"] == "RUNNING" and rows > beyond:
-                found = record.read(path.parent)
-        yield found
+from sweeps import STEPS, at_work, losses, runs_in, table_of, the_sweep, wait_for
 
 
 def test_a_sweep_has_one_parent_a_table_and_an_answer(run_py: Run, tmp_path: Path) -> None:
@@ -238,84 +179,6 @@ def test_two_sweeps_started_at_once_do_not_touch_each_other(offline: dict[str, s
     assert [run.info.status for run in parents + children] == ["FINISHED"] * 6
 
 
-def killed_worker(directory: Path, name: str) -> int:
-    """Kills the process of a job of a sweep, and says which it was."""
-    victim = wait_for(name, at_work(directory, name, beyond=100))
-    assert isinstance(victim, Record)
-    os.kill(victim.pid, signal.SIGKILL)
-    return victim.pid
-
-
-def test_in_parallel_a_worker_that_is_killed_costs_its_own_job_only(
-    run_py: Run, offline: dict[str, str], tmp_path: Path
-) -> None:
-    """Two workers, on a database that was not there before."""
-    arguments = ["-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "dataset=digits", "log_every=10"]
-    program = started(tmp_path, offline, "sweep ", *arguments, "lr=0.1,0.2,0.3,0.4", "epochs=60")
-    pid = killed_worker(tmp_path, "lr=0.2")
-    assert pid != program.pid
-    shown, _ = program.communicate(timeout=300)
-    assert program.returncode == 1, shown
-    assert "Traceback" not in shown
-    assert "job 1  lr=0.2  KILLED: its process was gone" in shown
-    (parent,), children = runs_in(tmp_path)
-    assert [run.info.status for run in children] == ["FINISHED", "KILLED", "FINISHED", "FINISHED"]
-    assert parent.info.status == "FAILED"
-    assert (
-        len({json.loads(path.read_text())["pid"] for path in tmp_path.glob("multirun/*/*/*/run.json")}) == 3
-    )
-
-    done = run_py(tmp_path, "-m", "sweep.resume=last")  # with the launcher that it had
-    assert done.returncode == 0, done.stderr
-    (parent,), children = runs_in(tmp_path)
-    assert [run.info.status for run in [parent, *children]] == ["FINISHED"] * 5
-    assert all(losses(tmp_path, run) == list(range(60 * STEPS)) for run in children)
-
-
-@pytest.mark.parametrize("whom", ["the sweep", "all, as on a terminal"])
-def test_in_parallel_a_signal_ends_every_job_in_order(
-    offline: dict[str, str], tmp_path: Path, whom: str
-) -> None:
-    command = [sys.executable, str(ROOT / "run.py"), "-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
-    command += ["dataset=digits", "log_every=10", "epochs=100000", "lr=0.1,0.2,0.3"]
-    program: Program = subprocess.Popen(
-        command,
-        cwd=tmp_path,
-        env=offline,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-    for name in ("lr=0.1", "lr=0.2"):
-        wait_for(name, at_work(tmp_path, name, beyond=100))
-    if whom == "the sweep":
-        program.send_signal(signal.SIGINT)
-    else:
-        os.killpg(program.pid, signal.SIGINT)
-    shown, _ = program.communicate(timeout=60)
-    assert program.returncode == 130, shown
-    assert "Traceback" not in shown
-    (parent,), children = runs_in(tmp_path)
-    assert [run.info.status for run in [parent, *children]] == ["KILLED"] * 3
-    for run in [parent, *children]:
-        assert run.data.tags["reason"] == "SIGINT"
-    for job in ledger.Ledger(the_sweep(tmp_path)).jobs():
-        assert list((job.directory / "checkpoints").glob("*.json"))
-
-
-def test_workers_end_when_the_sweeps_process_is_killed(offline: dict[str, str], tmp_path: Path) -> None:
-    arguments = ["-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "dataset=digits", "log_every=10"]
-    program = started(tmp_path, offline, "sweep ", *arguments, "lr=0.1,0.2", "epochs=100000")
-    jobs = [wait_for(name, at_work(tmp_path, name, beyond=100)) for name in ("lr=0.1", "lr=0.2")]
-    program.kill()
-    for job in jobs:
-        assert isinstance(job, Record)
-        gone = (not record.is_at_work(job.directory, job.pid) for _ in iter(int, 1))
-        wait_for("end of a worker", gone)
-        assert record.read(job.directory).status == "KILLED"
-
-
 def test_a_sweep_decides_once_which_data_its_jobs_have(run_py: Run, tmp_path: Path) -> None:
     done = run_py(tmp_path, "-m", "lr=0.1,0.2", "epochs=1")
     assert done.returncode == 0, done.stderr
@@ -376,44 +239,3 @@ def test_an_untracked_sweep_has_its_answer_in_its_directory(run_py: Run, tmp_pat
     began = {path: path.stat().st_mtime_ns for path in tmp_path.glob("multirun/*/*/*/weights.npz")}
     assert run_py(tmp_path, "-m", "sweep.resume=last").returncode == 0
     assert began == {path: path.stat().st_mtime_ns for path in began}, "nothing was trained again"
-
-
-def job(number: int, **settings: object) -> Record:
-    """A job that has finished, with an accuracy of 0.9 and more."""
-    results = {"test/accuracy": 0.9 + number / 100, "test/loss": 0.1}
-    return Record(Path(f"/sweep/{number}"), status="FINISHED", settings=settings, results=results)
-
-
-def test_what_was_swept_is_sorted_as_what_it_is() -> None:
-    sizes = ([512], [64, 64], [64], [128])
-    jobs = [job(i, lr=lr, model={"hidden_sizes": sizes[i]}) for i, lr in enumerate((1.0, 0.1, 10.0, 9.0))]
-    found = summary.summarize(jobs)
-    assert found.swept == ["lr", "model.hidden_sizes"]
-    assert [row[1] for row in found.table().rows] == [0.1, 1.0, 9.0, 10.0]
-    found = summary.summarize([job(i, model={"hidden_sizes": size}) for i, size in enumerate(sizes)])
-    assert [row[1] for row in found.table().rows] == [[64], [64, 64], [128], [512]]
-    mixed = summary.summarize([job(0, path="b"), job(1, path=None), job(2, path="a")])
-    assert [row[1] for row in mixed.table().rows] == [None, "a", "b"]
-
-
-def test_a_long_table_shows_the_best_and_the_csv_all() -> None:
-    found = summary.summarize([job(i, lr=i / 7) for i in range(60)])
-    assert len(found.table(40).rows) == 40
-    assert found.table(40).rows[0][0] == 59
-    assert len(found.everything().as_csv().splitlines()) == 61
-    assert found.best is not None
-    assert found.best.directory.name == "59"
-    lines = found.table(40).as_text()
-    assert len({len(line) for line in lines}) == 1, "columns stand under each other"
-
-
-def test_a_table_says_nothing_of_seeds_where_there_is_one_each() -> None:
-    assert summary.summarize([job(0, seed=0, lr=1.0), job(1, seed=1, lr=2.0)]).over_seeds() is None
-    assert summary.summarize([job(0, lr=1.0), job(1, lr=2.0)]).over_seeds() is None
-    table = summary.summarize(
-        [job(0, seed=0, lr=1.0), job(2, seed=1, lr=1.0), job(1, seed=0, lr=2.0)]
-    ).over_seeds()
-    assert table is not None
-    assert table.headings == ["lr", "seeds", "mean accuracy", "std"]
-    assert table.rows[0] == [1.0, 2, pytest.approx(0.91), pytest.approx(0.0141421356)]
-    assert table.rows[1] == [2.0, 1, pytest.approx(0.91), None]

@@ -83,7 +83,8 @@ def test_the_norms_stand_where_the_losses_are_printed(finished: Path) -> None:
 def test_params_are_the_resolved_settings_and_the_data(finished: Path, mnist_5k: Dataset) -> None:
     _, run = the_run(finished)
     params = run.data.params
-    assert set(dict(config.flat(SMALL))) - {"resume"} <= set(params)
+    of_the_command = {"resume", "sweep.resume", "sweep.fail_fast"}
+    assert set(dict(config.flat(SMALL))) - of_the_command <= set(params)
     assert params["lr"] == "0.1"
     assert params["layer_sizes"] == "[784, 32, 10]"
     assert params["n_train"] == "4000"

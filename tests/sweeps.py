@@ -1,0 +1,67 @@
+"""What the tests of sweeps need: a sweep's runs and table, and a wait for its jobs."""
+
+import csv
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import mlflow
+from mlflow.entities import Run
+
+from mlp_tape import record
+from mlp_tape.record import Record
+
+STEPS = 12  # of an epoch of digits: 1,437 = 11 * 128 + 29
+PARENT = "mlflow.parentRunId"
+
+
+def runs_in(directory: Path) -> tuple[list[Run], list[Run]]:
+    """The sweeps' own runs and their jobs', as MLflow has them."""
+    client = mlflow.MlflowClient(f"sqlite:///{directory / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("mlp_tape")
+    assert experiment is not None
+    runs = list(client.search_runs([experiment.experiment_id], max_results=1000))
+    parents = [run for run in runs if PARENT not in run.data.tags]
+    children = [run for run in runs if PARENT in run.data.tags]
+    assert {run.data.tags[PARENT] for run in children} <= {run.info.run_id for run in parents}
+    return parents, sorted(children, key=lambda run: str(run.info.run_name))
+
+
+def the_sweep(directory: Path) -> Path:
+    (found,) = directory.glob("multirun/*/*")
+    return found
+
+
+def table_of(sweep: Path) -> list[dict[str, str]]:
+    with (sweep / "sweep.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def losses(directory: Path, run: Run) -> list[int]:
+    """The steps whose losses MLflow has of a run."""
+    client = mlflow.MlflowClient(f"sqlite:///{directory / 'mlflow.db'}")
+    return [row.step for row in client.get_metric_history(run.info.run_id, "train/loss")]
+
+
+def wait_for(what: str, found: Iterator[object]) -> object:
+    began = time.monotonic()
+    while time.monotonic() - began < 120:
+        for thing in found:
+            if thing:
+                return thing
+            break
+        time.sleep(0.05)
+    raise AssertionError(f"no {what}")
+
+
+def at_work(directory: Path, name: str, beyond: int) -> Iterator[Record | None]:
+    """The record of a job once it has trained so many steps; None until then."""
+    while True:
+        found = None
+        for path in directory.glob("multirun/*/*/*/run.json"):
+            job = json.loads(path.read_text())
+            rows = (path.parent / "journal.jsonl").read_bytes().count(b"\n")
+            if job["name"] == name and job["status"] == "RUNNING" and rows > beyond:
+                found = record.read(path.parent)
+        yield found

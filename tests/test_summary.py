@@ -1,0 +1,49 @@
+"""A sweep's table: what was swept, in its order, the best, and seeds summed up."""
+
+from pathlib import Path
+
+import pytest
+
+from mlp_tape import summary
+from mlp_tape.record import Record
+
+
+def job(number: int, **settings: object) -> Record:
+    """A job that has finished, with an accuracy of 0.9 and more."""
+    results = {"test/accuracy": 0.9 + number / 100, "test/loss": 0.1}
+    return Record(Path(f"/sweep/{number}"), status="FINISHED", settings=settings, results=results)
+
+
+def test_what_was_swept_is_sorted_as_what_it_is() -> None:
+    sizes = ([512], [64, 64], [64], [128])
+    jobs = [job(i, lr=lr, model={"hidden_sizes": sizes[i]}) for i, lr in enumerate((1.0, 0.1, 10.0, 9.0))]
+    found = summary.summarize(jobs)
+    assert found.swept == ["lr", "model.hidden_sizes"]
+    assert [row[1] for row in found.table().rows] == [0.1, 1.0, 9.0, 10.0]
+    found = summary.summarize([job(i, model={"hidden_sizes": size}) for i, size in enumerate(sizes)])
+    assert [row[1] for row in found.table().rows] == [[64], [64, 64], [128], [512]]
+    mixed = summary.summarize([job(0, path="b"), job(1, path=None), job(2, path="a")])
+    assert [row[1] for row in mixed.table().rows] == [None, "a", "b"]
+
+
+def test_a_long_table_shows_the_best_and_the_csv_all() -> None:
+    found = summary.summarize([job(i, lr=i / 7) for i in range(60)])
+    assert len(found.table(40).rows) == 40
+    assert found.table(40).rows[0][0] == 59
+    assert len(found.everything().as_csv().splitlines()) == 61
+    assert found.best is not None
+    assert found.best.directory.name == "59"
+    lines = found.table(40).as_text()
+    assert len({len(line) for line in lines}) == 1, "columns stand under each other"
+
+
+def test_a_table_says_nothing_of_seeds_where_there_is_one_each() -> None:
+    assert summary.summarize([job(0, seed=0, lr=1.0), job(1, seed=1, lr=2.0)]).over_seeds() is None
+    assert summary.summarize([job(0, lr=1.0), job(1, lr=2.0)]).over_seeds() is None
+    table = summary.summarize(
+        [job(0, seed=0, lr=1.0), job(2, seed=1, lr=1.0), job(1, seed=0, lr=2.0)]
+    ).over_seeds()
+    assert table is not None
+    assert table.headings == ["lr", "seeds", "mean accuracy", "std"]
+    assert table.rows[0] == [1.0, 2, pytest.approx(0.91), pytest.approx(0.0141421356)]
+    assert table.rows[1] == [2.0, 1, pytest.approx(0.91), None]
