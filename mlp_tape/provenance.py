@@ -5,23 +5,15 @@ import getpass
 import importlib.metadata
 import os
 import platform
-import shlex
 import subprocess
 from pathlib import Path
-
-from mlp_tape.redact import without_password
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def tags(overrides: list[str]) -> dict[str, str]:
-    """The run's tags: how to repeat it, the commit, and whether the tree was dirty.
-
-    Args:
-        overrides: as typed on the command line, such as `lr=0.01`.
-    """
+def tags() -> dict[str, str]:
+    """Where a run's code comes from: the program, the commit, and whether the tree was dirty."""
     found = {
-        "command": command(overrides),
         "mlflow.source.name": "run.py",
         "mlflow.source.type": "LOCAL",
         "mlflow.user": _user(),
@@ -31,11 +23,6 @@ def tags(overrides: list[str]) -> dict[str, str]:
         found["mlflow.source.git.commit"] = commit
         found["git.dirty"] = str(bool(_git("status", "--porcelain"))).lower()
     return found
-
-
-def command(overrides: list[str]) -> str:
-    """What to type to repeat the run."""
-    return shlex.join(["python", "run.py", *map(without_password, overrides)])
 
 
 def process(directory: Path) -> dict[str, str]:

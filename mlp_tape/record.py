@@ -79,6 +79,11 @@ class Record:
     pid: int = 0
 
     @property
+    def command(self) -> str:
+        """What to type to repeat it."""
+        return shlex.join(["python", "run.py", *(["-m"] if self.kind == "sweep" else []), *self.overrides])
+
+    @property
     def resume(self) -> str:
         """What to type to go on with it."""
         if self.kind == "sweep":

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mlp_tape import provenance
 from mlp_tape.config import FREE
 from mlp_tape.record import Record
 
@@ -105,7 +104,7 @@ class Summary:
         table = self.table()
         more = ["run_id", "reason", "command"]
         rows = [
-            [*row, job.run_id, first_line(job.reason), provenance.command(job.overrides)]
+            [*row, job.run_id, first_line(job.reason), job.command]
             for row, job in zip(table.rows, self.jobs, strict=True)
         ]
         return Table(table.headings + more, rows)

@@ -143,23 +143,25 @@ def _settle(found: Summary, console: Console, at_most: float) -> None:
 
 def _conclude(found: Summary, note: Record, console: Console) -> None:
     """Writes the answer of a sweep to its directory, to MLflow and to the screen."""
-    seeds, best = found.over_seeds(), found.best
-    short, page = found.table(SHOWN), [f"# {' '.join(['python run.py -m', *note.overrides])}\n"]
-    for heading, table in (("Jobs", short), ("Over seeds", seeds)):
+    seeds, best, short = found.over_seeds(), found.best, found.table(SHOWN)
+    page = []
+    if best:
+        told = f"job {best.directory.name}, test accuracy {best.results[ACCURACY]:.4f}: "
+        page.append(f"**Best:** {told}`{best.command}`\n")
+        note.tags = {"best.run_id": best.run_id, "best.command": best.command}
+    for table in (short, seeds):
         if table is not None and table.rows:
-            page.append(f"## {heading}\n\n{table.as_markdown()}")
+            page.append(table.as_markdown())
             for line in ("", *table.as_text()):
                 console.line(line)
     if len(short.rows) < len(found.jobs):
         more = f"the best {len(short.rows)} of {len(found.jobs)} jobs; sweep.csv has all"
         page.append(more + "\n")
         console.line(more)
+    page.append(f"`{note.command}`\n")
     if best:
-        accuracy, again = best.results[ACCURACY], provenance.command(best.overrides)
-        page.append(f"## Best\n\njob {best.directory.name}, test accuracy {accuracy:.4f}:\n\n    {again}\n")
         console.line("")
-        console.line(f"best          job {best.directory.name}, test accuracy {accuracy:.4f}: {again}")
-        note.tags = {"best.run_id": best.run_id, "best.command": again}
+        console.line(f"best          {told}{best.command}")
     text = "\n".join(page)
     short_text = text if len(text) <= TAG else f"{text[:TAG]}\n\n... and so on in sweep.md"
     note.tags["mlflow.note.content"] = short_text

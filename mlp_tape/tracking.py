@@ -87,11 +87,12 @@ class MlflowRun:
 
     def _new(self, client: mlflow.MlflowClient) -> Run:
         record = self._record
-        tags = provenance.tags(record.overrides) | provenance.process(record.directory)
+        tags = provenance.tags() | provenance.process(record.directory)
         if record.parent:
             tags[MLFLOW_PARENT_RUN_ID] = record.parent
         experiment_id = _experiment(client, self._experiment)
-        return client.create_run(experiment_id, run_name=record.name or None, tags=tags)
+        began = int(1000 * record.began) or None  # a job's is made a little later
+        return client.create_run(experiment_id, began, tags, record.name or None)
 
     @property
     def link(self) -> str:
@@ -119,7 +120,7 @@ class MlflowRun:
         assert self._run
         record, there = self._record, self._run.data
         new = {key: value for key, value in record.params.items() if key not in there.params}
-        tags = provenance.process(record.directory) | {"command": provenance.command(record.overrides)}
+        tags = provenance.process(record.directory) | {"command": record.command}
         self._client.log_batch(
             record.run_id,
             params=[Param(key, value) for key, value in new.items()],

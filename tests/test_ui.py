@@ -1,5 +1,6 @@
 """The printed link, in a real browser against a real `mlflow ui`."""
 
+import json
 import os
 import re
 import shutil
@@ -8,8 +9,9 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,22 +22,27 @@ ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking",
 
 
 @pytest.fixture(scope="module")
-def printed_link(
+def ui(
     run_py: Run, offline: dict[str, str], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[str]:
-    """The link that a run printed, while `mlflow ui` answers."""
+) -> Iterator[Callable[..., list[str]]]:
+    """A function that runs the program and returns the links that it printed, while `mlflow ui` answers."""
     if CHROMIUM is None:
         pytest.skip("install a browser to run this test: apt-get install chromium")
     directory = tmp_path_factory.mktemp("ui")
-    data = os.environ.get("MLP_TAPE_MNIST")
-    chosen = [f"dataset.path={Path(data).resolve()}"] if data else ["dataset=mnist_5k", "log_every=10"]
-    done = run_py(directory, *chosen)
-    assert done.returncode == 0, done.stderr
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    mlflow_command = str(Path(sys.executable).with_name("mlflow"))
+
+    def run(*arguments: str) -> list[str]:
+        done = run_py(directory, *arguments)
+        assert done.returncode == 0, done.stderr
+        return [
+            link.replace(":5000", f":{port}")
+            for link in re.findall(r"http://127\.0\.0\.1:5000/\S+", done.stdout)
+        ]
+
+    run("dataset=digits", "epochs=1", "tracking.experiment=other")  # makes the database
     server = subprocess.Popen(
-        [mlflow_command, "ui", "--port", str(port)],
+        [str(Path(sys.executable).with_name("mlflow")), "ui", "--port", str(port)],
         cwd=directory,
         env=offline,
         stdout=subprocess.DEVNULL,
@@ -49,30 +56,78 @@ def printed_link(
                 break
             except OSError:
                 time.sleep(0.5)
-        link = re.search(r"http://127\.0\.0\.1:5000/\S+", done.stdout)
-        assert link
-        yield link[0].replace(":5000", f":{port}")
+        yield run
     finally:
         os.killpg(server.pid, 15)
         server.wait(30)
 
 
-def test_the_link_opens_the_run_among_the_training_runs_with_its_loss_curve(printed_link: str) -> None:
+@pytest.fixture
+def page() -> Iterator[Any]:
+    """A page of a real browser."""
     playwright = pytest.importorskip("playwright.sync_api")
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        page = browser.new_page(viewport={"width": 1500, "height": 1080})
-        page.goto(printed_link)
-        page.get_by_role("tab", name="Model metrics", selected=True).wait_for(timeout=60_000)
-        assert page.get_by_text("Model registry").is_visible()  # the half of the UI for training
-        page.get_by_placeholder("Search metric charts").fill("^(train|test)/")
-        charts = page.locator(".js-plotly-plot")
-        playwright.expect(charts).to_have_count(3, timeout=60_000)
-        points = [chart.evaluate("chart => chart.data[0].x.length") for chart in charts.all()]
-        assert sorted(points) == [10, 10, 320]  # of many points, the UI draws 320
-        folder = os.environ.get("MLP_TAPE_SCREENSHOTS")
-        if folder:
-            page.get_by_role("button", name="Close", exact=True).click()  # of the assistant beside the page
-            page.wait_for_timeout(2000)
-            page.screenshot(path=str(Path(folder) / "mlflow-run.png"))
+        yield browser.new_page(viewport={"width": 1500, "height": 1080})
         browser.close()
+
+
+def keep(page: Any, name: str) -> None:
+    """Takes a picture for the README, where one is asked for."""
+    folder = os.environ.get("MLP_TAPE_SCREENSHOTS")
+    if folder:
+        assistant = page.get_by_role("button", name="Close", exact=True)  # beside the page
+        if assistant.count():
+            assistant.first.click()
+        page.wait_for_timeout(2000)
+        page.screenshot(path=str(Path(folder) / name))
+
+
+def test_the_link_opens_the_run_among_the_training_runs_with_its_loss_curve(
+    ui: Callable[..., list[str]], page: Any
+) -> None:
+    from playwright.sync_api import expect
+
+    data = os.environ.get("MLP_TAPE_MNIST")
+    (link,) = ui(
+        *([f"dataset.path={Path(data).resolve()}"] if data else ["dataset=mnist_5k", "log_every=10"])
+    )
+    page.goto(link)
+    page.get_by_role("tab", name="Model metrics", selected=True).wait_for(timeout=60_000)
+    assert page.get_by_text("Model registry").is_visible()  # the half of the UI for training
+    page.get_by_placeholder("Search metric charts").fill("^(train|test)/")
+    charts = page.locator(".js-plotly-plot")
+    expect(charts).to_have_count(3, timeout=60_000)
+    points = [chart.evaluate("chart => chart.data[0].x.length") for chart in charts.all()]
+    assert sorted(points) == [10, 10, 320]  # of many points, the UI draws 320
+    keep(page, "mlflow-run.png")
+
+
+def test_a_sweep_has_its_jobs_below_it_and_two_of_them_can_be_compared(
+    ui: Callable[..., list[str]], page: Any
+) -> None:
+    from playwright.sync_api import expect
+
+    (link,) = ui("-m", "lr=0.1,0.3,0.03", "dataset=digits", "epochs=3", "tracking.experiment=sweeps")
+    page.goto(link)
+    expect(page.get_by_role("heading", name="sweep lr=0.1,0.3,0.03")).to_be_visible(timeout=60_000)
+    expect(page.get_by_role("cell", name="FINISHED", exact=True)).to_have_count(3)  # the table
+    keep(page, "sweep-overview.png")
+    page.goto(re.sub(r"/runs/\w+", "", link))  # the experiment's runs
+    parent = page.get_by_role("gridcell").filter(has=page.get_by_role("link", name="sweep lr=0.1,0.3,0.03"))
+    parent.get_by_role("button").first.click(timeout=60_000)  # unfolds it
+    for name in ("lr=0.1", "lr=0.3", "lr=0.03"):
+        expect(page.get_by_role("link", name=name, exact=True)).to_be_visible()
+    keep(page, "mlflow-sweep.png")
+    identities = [
+        str(page.get_by_role("link", name=name, exact=True).get_attribute("href")).rpartition("/")[2]
+        for name in ("lr=0.1", "lr=0.3")
+    ]
+    experiment = re.search(r"/experiments/(\d+)", link)
+    assert experiment
+    address = link.partition("#")[0]
+    runs, experiments = json.dumps(identities), json.dumps([experiment[1]])
+    page.goto(f"{address}#/compare-runs?runs={runs}&experiments={experiments}")
+    expect(page.get_by_role("heading", name=re.compile("Comparing 2 Runs"))).to_be_visible(timeout=60_000)
+    expect(page.get_by_role("cell", name="0.3", exact=True).first).to_be_visible()
+    keep(page, "compare.png")
