@@ -38,7 +38,7 @@ def run(settings: Settings, sweep: Path, number: int, overrides: list[str], fold
     """
     parent, ledger = record.read(sweep), Ledger(sweep)
     overrides = [text for text in overrides if not text.lstrip("+").startswith(OF_THE_SWEEP)]
-    swept = [text for text in overrides if without_password(text) not in parent.overrides]
+    swept = [text for text in map(without_password, overrides) if text not in parent.overrides]
     name = " ".join(text.lstrip("+") for text in swept)[:200]
     here = parent.host == platform.node() and parent.pid == os.getpid()
     directory = None
@@ -50,7 +50,7 @@ def run(settings: Settings, sweep: Path, number: int, overrides: list[str], fold
                 dataset = ledger.dataset(settings.dataset)
             finally:
                 directory = ledger.claim(settings, dataset, number, folder)
-            place = runner.Job(name or " ".join(overrides)[:200] or "default", parent.run_id, dataset)
+            place = runner.Job(name or f"job {number}", parent.run_id, dataset)
             return runner.run(settings, directory, overrides, place)
         except (Exception, KeyboardInterrupt) as error:
             if here and stop.asked():
@@ -58,7 +58,8 @@ def run(settings: Settings, sweep: Path, number: int, overrides: list[str], fold
             if directory is None and not stop.reason():  # the sweep itself cannot go on
                 raise
             if directory and not stop.reason():
-                _note_failure(directory, f"{type(error).__name__}: {error}", name, settings, overrides)
+                reason = without_password(f"{type(error).__name__}: {error}")
+                _note_failure(directory, reason, name, settings, overrides)
                 if settings.sweep.fail_fast:
                     ledger.ask_to_stop(f"sweep.fail_fast: {name or directory.name} failed")
             return None
@@ -81,6 +82,8 @@ def _note_failure(directory: Path, reason: str, name: str, settings: Settings, o
     except (ConfigError, BrokenFileError):
         note = Record(directory, name=name, settings=config.nested(settings))
         note.overrides = [without_password(text) for text in overrides]
-    note.status, note.reason, note.ended = "FAILED", without_password(reason), time.time()
+    if (note.status, note.reason) == ("FAILED", reason):  # it has written that itself
+        return
+    note.status, note.reason, note.ended = "FAILED", reason, time.time()
     with contextlib.suppress(OSError):  # of a full disk, the sweep will hear when it writes its table
         note.save()

@@ -12,6 +12,7 @@ from mlp_tape.console import Console
 from mlp_tape.errors import DiskError, TrackingError
 from mlp_tape.journal import Journal
 from mlp_tape.record import Record
+from mlp_tape.redact import without_password
 from mlp_tape.tracker import Tracker, Untracked
 
 HURRY = 1.0  # seconds for all that is left of a run whose end somebody waits for
@@ -99,7 +100,7 @@ def _ended_by(error: BaseException) -> tuple[str, str]:
     """The status and the reason of a run that did not reach its end."""
     if stop.reason() or isinstance(error, KeyboardInterrupt):
         return "KILLED", stop.reason() or signal.SIGINT.name
-    return "FAILED", f"{type(error).__name__}: {error}"
+    return "FAILED", without_password(f"{type(error).__name__}: {error}")
 
 
 def _close(

@@ -75,11 +75,11 @@ def opened(
                         _show_best(found, jobs)
                     _draw(found, directory / "plots")
                 _settle(found, console, HURRY if stop.asked() else math.inf)
+            console.line(f"directory     {directory}")
+            if tracker.link:
+                console.line(f"sweep         {tracker.overview}")
+                console.line(f"to see it     {address.how_to_open(address.of(settings.tracking))}")
             _refuse_failures(found, note, planned)
-        console.line(f"directory     {directory}")
-        if tracker.link:
-            console.line(f"sweep         {tracker.overview}")
-            console.line(f"to see it     {address.how_to_open(address.of(settings.tracking))}")
 
 
 def _noted(settings: Settings, directory: Path, overrides: list[str]) -> Record:

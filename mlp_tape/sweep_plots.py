@@ -30,6 +30,8 @@ def accuracies(path: Path, swept: Mapping[str, Sequence[Any]], accuracy: Sequenc
             x = np.asarray(values, float)
             if x.min() > 0 and x.max() >= 30 * x.min():
                 axes.set_xscale("log")
+            elif len(set(values)) <= 8:
+                axes.set_xticks(sorted(set(values)))
         else:
             names = list(dict.fromkeys(str(value) for value in values))
             x = np.asarray([names.index(str(value)) for value in values], float)

@@ -1,5 +1,6 @@
 """Watches the jobs of a sweep, in whichever process they are, and tells what becomes of them."""
 
+import contextlib
 import platform
 import threading
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from typing import Self
 
 from mlp_tape import journal, record, stop
 from mlp_tape.console import Console
+from mlp_tape.errors import MlpTapeError
 from mlp_tape.ledger import Ledger
 from mlp_tape.record import Record
 from mlp_tape.summary import ACCURACY, first_line
@@ -54,7 +56,8 @@ class Watch(threading.Thread):
         """Looks again and again, and once more when the sweep is over."""
         with self._console.jobs_progress() as show:
             while not self._over.is_set():
-                self._look(show)
+                with contextlib.suppress(OSError, MlpTapeError):  # a full disk, of which the jobs tell
+                    self._look(show)
                 signal = stop.asked()
                 if signal and not self._ledger.stop_file.exists():
                     self._ledger.ask_to_stop(signal.name)

@@ -57,7 +57,7 @@ def test_a_failure_is_told_at_once_and_costs_no_other_job(run_py: Run, tmp_path:
     done = run_py(tmp_path, "-m", "lr=1e20,0.1", "dataset=digits", "epochs=1")
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
-    told, *rest = done.stderr.splitlines()
+    told, *rest = done.stderr.splitlines()  # told once, and listed at the end
     assert told.startswith("job 0  lr=1e+20  FAILED: DivergenceError: the loss is")
     assert rest[0] == "error: 1 of 2 jobs did not finish"
     (parent,), children = runs_in(tmp_path)
