@@ -8,6 +8,8 @@ import platform
 import subprocess
 from pathlib import Path
 
+from mlp_tape import quiet
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -36,6 +38,7 @@ def makers() -> dict[str, str]:
         "commit": _git("rev-parse", "HEAD"),
         "tensorflow": importlib.metadata.version("tensorflow"),
         "processor": f"{platform.machine()}, {_processor()}",
+        "threads": str(quiet.threads()),
     }
 
 

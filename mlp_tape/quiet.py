@@ -1,4 +1,4 @@
-"""Keeps the start-up lines of native libraries off the console."""
+"""Imports TensorFlow as this program wants it: without start-up lines, with its share of the cores."""
 
 import contextlib
 import os
@@ -28,8 +28,22 @@ def native_stderr() -> Iterator[None]:
             os.close(terminal)
 
 
+def threads() -> int:
+    """How many threads TensorFlow gets, on which the last bits of a run depend.
+
+    As many as TF_NUM_INTRAOP_THREADS says, or OMP_NUM_THREADS, which launchers set for workers that share a
+    machine; else one for each core that this process may use.
+    """
+    for name in ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS"):
+        text = os.environ.get(name, "")
+        if text.isdigit() and int(text) > 0:
+            return int(text)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def import_tensorflow() -> None:
     """Imports TensorFlow without its start-up lines, and without Keras, which is not used."""
+    os.environ["TF_NUM_INTRAOP_THREADS"] = str(threads())
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")  # Keras is then imported only when asked for
     with native_stderr():

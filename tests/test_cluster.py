@@ -7,7 +7,6 @@ import pwd
 import re
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from conftest import ROOT, Run, Server
+from conftest import Run, Server, started
 from mlp_tape import ledger
 from sweeps import PARENT
 
@@ -137,33 +136,15 @@ def test_workers_that_write_at_once_to_a_server_on_postgresql_lose_no_row(
 
 def test_an_outage_in_a_sweep_costs_no_job(server: Server, offline: dict[str, str], tmp_path: Path) -> None:
     """The server is away while jobs end and others begin."""
-    command = [
-        sys.executable,
-        str(ROOT / "run.py"),
-        "-m",
-        "lr=0.1,0.2,0.3,0.4",
-        "dataset=digits",
-        "epochs=20",
-    ]
-    program = subprocess.Popen(
-        [*command, f"tracking.uri={server.url}"],
-        cwd=tmp_path,
-        env=offline,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    arguments = ["-m", "lr=0.1,0.2,0.3,0.4", "dataset=digits", "epochs=20", f"tracking.uri={server.url}"]
+    program = started(tmp_path, offline, "job 0  lr=0.1  began", *arguments)
+    server.stop()
     assert program.stdout is not None
-    shown = ""
-    for line in program.stdout:
-        shown += line
-        if line.startswith("job 0  lr=0.1  began"):
-            server.stop()
-        if line.startswith("job 2  lr=0.3  began"):
-            break
+    while not (line := program.stdout.readline()).startswith("job 2  lr=0.3  began"):
+        assert line, "it ended before its third job"
     server.start()
     rest, _ = program.communicate(timeout=300)
-    assert program.returncode == 0, shown + rest
+    assert program.returncode == 0, rest
     assert "WARNING" not in rest
     (sweep,) = tmp_path.glob("multirun/*/*")
     check_nothing_is_lost(server.url, sweep, 4)

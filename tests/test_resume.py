@@ -258,10 +258,13 @@ def test_a_run_that_another_version_began_is_gone_on_with_and_that_is_said(
 ) -> None:
     begun = record.read(half)
     assert begun.made_by["tensorflow"] == importlib.metadata.version("tensorflow")
-    begun.made_by["tensorflow"] = "2.20.0"
+    assert begun.made_by["threads"] == str(len(os.sched_getaffinity(0)))
+    begun.made_by |= {"tensorflow": "2.20.0", "threads": "64"}
     begun.save()
     train_in(half, SMALL, resume="here")
-    assert "WARNING  The run was begun with tensorflow 2.20.0, now 2." in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "WARNING  The run was begun with tensorflow 2.20.0, now 2." in told
+    assert "; threads 64, now " in told
     assert state_of(half)[2] == "FINISHED"
 
 
