@@ -41,7 +41,7 @@ class Watch(threading.Thread):
         self._told: dict[Path, tuple[str, float]] = {}
 
     def __enter__(self) -> Self:
-        for job in self._ledger.jobs():  # what an earlier process left of them is no news
+        for job in map(as_it_is, self._ledger.jobs()):  # what an earlier process left of them is no news
             self._told[job.directory] = job.status, job.ended
         self.start()
         return self
