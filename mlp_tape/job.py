@@ -3,6 +3,7 @@
 import contextlib
 import os
 import platform
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -38,8 +39,9 @@ def run(settings: Settings, sweep: Path, number: int, overrides: list[str], fold
     """
     parent, ledger = record.read(sweep), Ledger(sweep)
     overrides = [text for text in overrides if not text.lstrip("+").startswith(OF_THE_SWEEP)]
-    swept = [text for text in map(without_password, overrides) if text not in parent.overrides]
-    name = " ".join(text.lstrip("+") for text in swept)[:200]
+    typed = {_plain(text) for text in parent.overrides}
+    swept = [_plain(without_password(text)) for text in overrides]
+    name = " ".join(text.lstrip("+") for text in swept if text not in typed)[:200]
     here = parent.host == platform.node() and parent.pid == os.getpid()
     directory = None
     with stop.on_file(ledger.stop_file), contextlib.nullcontext() if here else _signals():
@@ -63,6 +65,11 @@ def run(settings: Settings, sweep: Path, number: int, overrides: list[str], fold
                 if settings.sweep.fail_fast:
                     ledger.ask_to_stop(f"sweep.fail_fast: {name or directory.name} failed")
             return None
+
+
+def _plain(override: str) -> str:
+    """An override without the quotes and backslashes that Hydra puts in, or takes out, as it goes."""
+    return re.sub(r"[\\'\" ]", "", override)
 
 
 @contextlib.contextmanager
