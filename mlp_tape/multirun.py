@@ -41,7 +41,7 @@ def as_recorded(arguments: list[str]) -> list[str]:
         return arguments
     recorded = record.read(resume.find(which[-1], address.of(TrackingSettings()), "sweep")).overrides
     here = next(i for i, text in enumerate(arguments) if text.startswith("sweep.resume="))
-    kept = [text for text in recorded if not text.startswith(("sweep.resume=", "tracking."))]
+    kept = [text for text in recorded if not text.startswith("sweep.resume=") and "***@" not in text]
     return [*arguments[:here], *kept, *arguments[here:]]  # all overrides stand together
 
 

@@ -238,4 +238,5 @@ def test_an_untracked_sweep_has_its_answer_in_its_directory(run_py: Run, tmp_pat
     assert [row["status"] for row in table_of(the_sweep(tmp_path))] == ["FINISHED", "FINISHED"]
     began = {path: path.stat().st_mtime_ns for path in tmp_path.glob("multirun/*/*/*/weights.npz")}
     assert run_py(tmp_path, "-m", "sweep.resume=last").returncode == 0
+    assert not (tmp_path / "mlflow.db").exists(), "it is as untracked as it was"
     assert began == {path: path.stat().st_mtime_ns for path in began}, "nothing was trained again"
