@@ -9,6 +9,7 @@ import numpy as np
 
 from mlp_tape import sources
 from mlp_tape.errors import DataError
+from mlp_tape.files import cache_directory
 from mlp_tape.sources import KEYS, Array, Arrays, Say
 
 
@@ -74,7 +75,7 @@ def load(name: str, path: str | None = None, offline: str | None = "subset", say
         arrays = sources.mnist(say) if name == "mnist" else sources.fashion_mnist(say)
     except (OSError, ValueError) as error:  # requests' errors are OSErrors, a checksum's a ValueError
         reason = f"{name} is not in the cache, and its download failed ({type(error).__name__})"
-        hint = f"give dataset.path=FILE.npz, or put what is published into {sources.cache_directory()}"
+        hint = f"give dataset.path=FILE.npz, or put what is published into {cache_directory()}"
         if name == "fashion_mnist" or offline == "error":
             raise DataError(reason, hint) from error
         instead = "Training on the 5,000 MNIST images of mnist_5k instead"

@@ -12,3 +12,13 @@ def write(path: Path, content: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     new.replace(path)
+
+
+def cache_directory() -> Path:
+    """Where what can be made or fetched again is kept: `mlp_tape` in XDG_CACHE_HOME, else in ~/.cache.
+
+    Raises:
+        RuntimeError: there is no home.
+    """
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "mlp_tape"

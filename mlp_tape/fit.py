@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mlp_tape import checkpoint, config, divergence, evaluate, stop
+from mlp_tape import checkpoint, config, divergence, stop
 from mlp_tape.checkpoint import Checkpoint
 from mlp_tape.console import Console
 from mlp_tape.evaluate import Evaluation
@@ -48,22 +48,17 @@ def fit(
             if block.statistics:
                 console.line(f"epoch {block.epoch}  step {block.step}  {loss}")
             if block.ends_epoch:
-                tested = _evaluated(plan, params)
+                tested = plan.evaluate(params)
                 journal.append(_results(tested, done - 1))
                 told = f"test loss {tested.loss:.6f}  accuracy {tested.accuracy:.4f}"
                 console.line(f"epoch {block.epoch}  {told}")
             if block.ends_epoch or stop.reason() or (every and done % every == 0):
                 start = _keep(directory, plan, params, done, journal) or start
             stop.raise_if_asked()
-        tested = tested or _evaluated(plan, params)  # all was trained before; the report is missing
+        tested = tested or plan.evaluate(params)  # all was trained before; the report is missing
         stop.raise_if_asked()
     weights = {name: param.numpy() for name, param in params.items()}
     return Result(done, weights, tested.loss, tested.accuracy, tested.predictions)
-
-
-def _evaluated(plan: Plan, params: Params) -> Evaluation:
-    data = plan.dataset
-    return evaluate.evaluate(params, data.x_test, data.y_test, plan.recipe, plan.settings.engine)
 
 
 def _rows(block: Block, ended: float) -> Iterator[Row]:

@@ -5,10 +5,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from mlp_tape import model, step, train
+from mlp_tape import evaluate, model, step, train, xla_cache
 from mlp_tape.checkpoint import Checkpoint
 from mlp_tape.config import Settings
 from mlp_tape.data import Dataset
+from mlp_tape.evaluate import Evaluation
 from mlp_tape.model import Params
 from mlp_tape.sources import Array
 from mlp_tape.step import Recipe
@@ -79,10 +80,40 @@ class Plan:
             prepared=_prepared(self.dataset, self.settings.batch_size),
         )
 
+    def compile(self) -> None:
+        """Compiles what `train` and `evaluate` will call, where this process has not done that before."""
+        shapes = [(array.shape, array.dtype) for array in (self.dataset.x_train, self.dataset.x_test)]
+        settings = self.settings
+        what = (*shapes, *self.layer_sizes, self.recipe, settings.batch_size, settings.log_every)
+        if settings.engine != "compiled" or what in _compiled:
+            return
+        _compiled.add(what)
+        try:
+            self._compile()
+        except Exception:  # what an earlier process kept may be damaged
+            if not xla_cache.empty():
+                raise
+            train.compiled_steps.cache_clear()
+            evaluate.compiled_score.cache_clear()
+            self._compile()
+
+    def _compile(self) -> None:
+        params, prepared = self.params_at(None), _prepared(self.dataset, self.settings.batch_size)
+        train.compile_ahead(params, prepared, self.recipe, self.settings.log_every)
+        self.evaluate(params)
+
+    def evaluate(self, params: Params) -> Evaluation:
+        """Evaluates on the test images."""
+        data = self.dataset
+        return evaluate.evaluate(params, data.x_test, data.y_test, self.recipe, self.settings.engine)
+
     def batch(self, global_step: int) -> tuple[Array, Array]:
         """The images and labels of a step."""
         data, size = self.dataset, self.settings.batch_size
         return train.batch(data.x_train, data.y_train, size, global_step, self.shuffle_seed)
+
+
+_compiled: set[tuple[Any, ...]] = set()
 
 
 @functools.lru_cache(maxsize=1)  # the jobs of a sweep have it in common

@@ -6,6 +6,8 @@ import sys
 import tempfile
 from collections.abc import Iterator
 
+from mlp_tape import xla_cache
+
 
 @contextlib.contextmanager
 def native_stderr() -> Iterator[None]:
@@ -46,5 +48,7 @@ def import_tensorflow() -> None:
     os.environ["TF_NUM_INTRAOP_THREADS"] = str(threads())
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")  # Keras is then imported only when asked for
+    if "tensorflow" not in sys.modules:
+        xla_cache.switch_on()
     with native_stderr():
         import tensorflow  # noqa: F401

@@ -1,7 +1,6 @@
 """Where the arrays come from: a file, the cache, a download, or an installed package."""
 
 import gzip
-import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlp_tape.errors import DataError
+from mlp_tape.files import cache_directory
 
 Array = NDArray[Any]
 Arrays = dict[str, Array]
@@ -29,12 +29,6 @@ FASHION_MNIST = {
     "y_test": ("t10k-labels-idx1-ubyte.gz", "md5:bb300cfdad3c16e7a12a480ee83cd310"),
 }
 IDX_HEADER = {"x": 16, "y": 8}  # bytes before the pixels, and before the labels
-
-
-def cache_directory() -> Path:
-    """Where downloads are kept: `mlp_tape` in XDG_CACHE_HOME, else in ~/.cache."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "mlp_tape"
 
 
 def _fetch(file: str, known_hash: str, say: Say) -> Path:

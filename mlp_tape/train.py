@@ -23,17 +23,13 @@ LONGEST = 0.25  # seconds of a block, about: how long Ctrl-C has to wait
 
 @dataclass(frozen=True)
 class Prepared:
-    """Images and labels as tensors, cut into batches, for any number of runs.
+    """Images and labels as tensors, cut into batches, for any number of epochs and runs.
 
     Attributes:
-        x: all images, uint8 or float32 [n, ...].
-        y: all labels, int32 [n].
-        full: the full batches in the given order, images [k, size, ...] and labels [k, size].
+        full: the full batches, images uint8 or float32 [k, size, ...] and labels int32 [k, size].
         rest: the smaller last batch, [1, r, ...] and [1, r]; r may be 0.
     """
 
-    x: tf.Tensor
-    y: tf.Tensor
     full: Batches
     rest: Batches
 
@@ -114,8 +110,30 @@ def compiled_steps(recipe: Recipe, most: int) -> Run:
 
 def prepare(x: NDArray[Any], y: NDArray[Any], batch_size: int) -> Prepared:
     """Cuts images and labels into batches; the arguments are as in `train`."""
-    x_all, y_all = tf.constant(x), tf.constant(y)
-    return Prepared(x_all, y_all, *_batches(x_all, y_all, batch_size))
+    n = len(x) // batch_size * batch_size
+    full = x[:n].reshape(-1, batch_size, *x.shape[1:]), y[:n].reshape(-1, batch_size)
+    rest = x[n:][None], y[n:][None]
+    return Prepared(*((tf.constant(images), tf.constant(labels)) for images, labels in (full, rest)))
+
+
+def compile_ahead(params: Params, prepared: Prepared, recipe: Recipe, log_every: int) -> None:
+    """Compiles what `train` will call, by running no step of it; params keep their values.
+
+    Args:
+        params: of the shapes that will be trained.
+        prepared: what will be trained on.
+        recipe: as in `train`.
+        log_every: as in `train`.
+    """
+    run = compiled_steps(recipe, _most(prepared, log_every))
+    for images, labels in (prepared.full, prepared.rest):
+        if images.shape.num_elements():
+            run(params, images, labels, tf.constant(0.0), tf.constant(0), tf.constant(0))
+
+
+def _most(prepared: Prepared, log_every: int) -> int:
+    """The largest number of steps in a block."""
+    return min(log_every, max(len(prepared.full[0]), 1))
 
 
 def train(
@@ -158,12 +176,11 @@ def train(
         prepared: what `prepare` makes of x, y and batch_size, where that was done before.
     """
     check_variables(params)
-    n_full, steps_per_epoch = len(x) // batch_size, -(-len(x) // batch_size)
-    most = min(log_every, max(n_full, 1))
+    steps_per_epoch = -(-len(x) // batch_size)
+    data = prepared or prepare(x, y, batch_size)
+    rate, most = tf.constant(lr, tf.float32), _most(data, log_every)
     eager = functools.partial(run_steps, recipe=recipe, most=most)
     run = compiled_steps(recipe, most) if engine == "compiled" else eager
-    rate, data = tf.constant(lr, tf.float32), prepared or prepare(x, y, batch_size)
-    full, rest = data.full, data.rest
 
     shuffled, allowed, step = -1, 1, first
     end = epochs * steps_per_epoch if until is None else until
@@ -171,13 +188,13 @@ def train(
         (epoch, start), began = divmod(step, steps_per_epoch), time.perf_counter()
         if shuffle_seed is not None and shuffled != epoch:
             order = _order(len(x), shuffle_seed, epoch)
-            full, rest = _batches(tf.gather(data.x, order), tf.gather(data.y, order), batch_size)
+            data = prepare(x[order], y[order], batch_size)
             shuffled = epoch
         n = min(allowed, log_every - start % log_every, steps_per_epoch - start, end - step)
         if pause_every is not None:
             n = min(n, pause_every - step % pause_every)
         logged = start % log_every == 0
-        losses, statistics = _run_block(run, params, full, rest, rate, start, start + n, logged)
+        losses, statistics = _run_block(run, params, data, rate, start, start + n, logged)
         seconds = time.perf_counter() - began
         yield Block(
             epoch=epoch,
@@ -207,19 +224,10 @@ def batch(
     return x[rows], y[rows]
 
 
-def _batches(x: tf.Tensor, y: tf.Tensor, size: int) -> tuple[Batches, Batches]:
-    """The full batches, [k, size, ...], and the rest as one smaller batch, [1, r, ...]."""
-    n = len(x) // size * size
-    full = tf.reshape(x[:n], [-1, size, *x.shape[1:]]), tf.reshape(y[:n], [-1, size])
-    rest = x[n:][None], y[n:][None]
-    return full, rest
-
-
 def _run_block(
     run: Run,
     params: Params,
-    full: Batches,
-    rest: Batches,
+    data: Prepared,
     lr: tf.Tensor,
     start: int,
     stop: int,
@@ -229,13 +237,13 @@ def _run_block(
 
     There are up to three calls: the first step, for its gradients; the others of full size; the smaller one.
     """
-    n_full = len(full[0])
+    n_full = len(data.full[0])
     norms = {f"params/{name}/norm": _norm(param) for name, param in params.items()} if logged else {}
     losses, statistics = [], {}
     alone = {start + 1} if logged else set()
     cuts = sorted({start, stop, min(max(start, n_full), stop)} | alone)
     for a, b in itertools.pairwise(cuts):
-        batches, first = (full, a) if a < n_full else (rest, a - n_full)
+        batches, first = (data.full, a) if a < n_full else (data.rest, a - n_full)
         some, grads, updates = run(params, *batches, lr, tf.constant(first), tf.constant(b - a))
         losses.append(some.numpy()[: b - a])
         if logged and a == start:

@@ -13,6 +13,7 @@ import pytest
 from mlp_tape import data, sources
 from mlp_tape.data import Dataset
 from mlp_tape.errors import DataError
+from mlp_tape.files import cache_directory
 
 
 def arrays(**changes: np.ndarray) -> dict[str, np.ndarray]:
@@ -170,7 +171,7 @@ def test_a_download_of_other_content_is_not_used(site: Path) -> None:
     found = data.load("mnist")
     assert found.name == "mnist_5k"
     assert "download failed (ValueError)" in found.warning
-    assert not list(sources.cache_directory().glob("*.npz"))
+    assert not list(cache_directory().glob("*.npz"))
 
 
 def test_a_fault_of_the_checks_is_not_called_a_failed_download(

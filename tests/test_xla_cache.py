@@ -1,0 +1,53 @@
+"""What XLA compiled is kept for the next process, and never stands in the way."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from conftest import Run
+
+ARGUMENTS = ["dataset=digits", "epochs=2", "tracking.enabled=false"]
+
+
+def weights(directory: Path) -> dict[str, bytes]:
+    """Of the last run of a directory."""
+    file = max(directory.glob("outputs/*/*/weights.npz"), key=lambda path: path.stat().st_mtime)
+    with np.load(file) as archive:
+        return {name: array.tobytes() for name, array in archive.items()}
+
+
+def kept(home: Path) -> list[Path]:
+    return sorted(home.glob("mlp_tape/xla-*/*"))
+
+
+def test_a_second_process_compiles_nothing_and_has_the_same_bits(run_py: Run, tmp_path: Path) -> None:
+    results = []
+    for _ in range(2):
+        done = run_py(tmp_path, *ARGUMENTS, XDG_CACHE_HOME=str(tmp_path / "cache"))
+        assert done.returncode == 0, done.stderr
+        files = {file.name: file.stat().st_mtime_ns for file in kept(tmp_path / "cache")}
+        results.append((files, weights(tmp_path)))
+    assert results[0][0], "nothing was kept"
+    assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("damage", [b"", b"rubbish", None])
+def test_a_damaged_file_is_made_anew(run_py: Run, tmp_path: Path, damage: bytes | None) -> None:
+    home = tmp_path / "cache"
+    run_py(tmp_path, *ARGUMENTS, XDG_CACHE_HOME=str(home))
+    before = weights(tmp_path)
+    for file in kept(home):
+        file.write_bytes(file.read_bytes()[:1000] if damage is None else damage)
+    done = run_py(tmp_path, *ARGUMENTS, XDG_CACHE_HOME=str(home))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert weights(tmp_path) == before
+    assert all(file.stat().st_size > 10_000 for file in kept(home))
+
+
+def test_where_nothing_can_be_kept_the_run_goes_on(run_py: Run, tmp_path: Path) -> None:
+    done = run_py(tmp_path, *ARGUMENTS, XDG_CACHE_HOME="/proc/nowhere", MPLCONFIGDIR=str(tmp_path))
+    assert (done.returncode, done.stderr) == (0, "")
+    (record,) = tmp_path.glob("outputs/*/*/run.json")
+    assert json.loads(record.read_text())["status"] == "FINISHED"
