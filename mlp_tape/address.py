@@ -1,5 +1,6 @@
 """Where the MLflow store is, whether it answers, and what to type to look at it."""
 
+import contextlib
 import os
 import re
 import shlex
@@ -12,6 +13,7 @@ from mlp_tape.errors import TrackingError
 from mlp_tape.redact import without_password
 
 ANSWER = 5.0  # seconds
+SQLITE = b"SQLite format 3\0"  # Source: https://www.sqlite.org/fileformat.html, 1.3.1
 PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 
@@ -47,8 +49,12 @@ def refuse_silence(uri: str) -> None:
     """Looks whether a server answers, for MLflow itself would try for minutes.
 
     Raises:
-        TrackingError: nothing answers within five seconds.
+        TrackingError: nothing answers within five seconds, or the file is none of sqlite's.
     """
+    if uri.startswith("sqlite:///"):
+        why_not = _wrong_with(Path(uri.removeprefix("sqlite:///").partition("?")[0]))
+        if why_not:
+            raise cannot_be_opened(uri, why_not)
     parts = urlsplit(uri)
     try:
         if parts.scheme in ("http", "https"):
@@ -59,6 +65,23 @@ def refuse_silence(uri: str) -> None:
                 socket.create_connection((parts.hostname, port), timeout=ANSWER).close()
     except (OSError, ValueError) as error:  # requests' errors are OSErrors
         raise cannot_be_opened(uri, f"no answer ({type(error).__name__})") from error
+
+
+def _wrong_with(file: Path) -> str:
+    """Why a file cannot be a sqlite store, which MLflow would try for two minutes to open; or nothing."""
+    try:
+        if file.is_dir():
+            return "it is a directory"
+        if not file.parent.is_dir():
+            return f"{file.parent} is not a directory"
+        if not os.access(file if file.exists() else file.parent, os.W_OK):
+            return "it may not be written to"
+        with contextlib.suppress(FileNotFoundError), file.open("rb") as opened:
+            begins = opened.read(len(SQLITE))
+            return "it is no sqlite database" if begins not in (b"", SQLITE) else ""
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
 
 
 def _ask(uri: str) -> None:

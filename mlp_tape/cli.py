@@ -16,7 +16,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from mlp_tape import address, config, multirun, resume, stop
+from mlp_tape import address, config, courier, multirun, quiet, resume, stop
 from mlp_tape.config import Settings
 from mlp_tape.errors import ConfigError, DiskError, MlpTapeError
 from mlp_tape.redact import without_password
@@ -58,8 +58,10 @@ def main(conf: Path) -> None:
 def _leave_at_once(code: int) -> None:
     """Exits without the second that the interpreter takes to unload TensorFlow and MLflow.
 
-    All files are closed by then; only a launcher of other packages' may have to see its processes off.
+    All files are closed by then, and MLflow has what it could be given; only a launcher of other packages'
+    may have to see its processes off.
     """
+    courier.see_off()
     if not CheckSettings.may_leave_at_once:
         sys.exit(code)
     for stream in (sys.stdout, sys.stderr):
@@ -125,7 +127,10 @@ class CheckSettings(Callback):
 
             data = list(dict.fromkeys(settings.dataset for settings in jobs))
             typed = multirun.typed(config)
-            CheckSettings.around.enter_context(sweep.opened(jobs[0], directory, typed, data, planned))
+            here = multirun.launcher(config) == multirun.IN_THIS_PROCESS
+            ready = quiet.import_tensorflow if here else lambda: None
+            around = sweep.opened(jobs[0], directory, typed, data, planned, ready)
+            CheckSettings.around.enter_context(around)
         except Exception as error:
             if WITH_TRACEBACK or stop.asked():
                 raise

@@ -29,8 +29,10 @@ class Delivery(threading.Thread):
         super().__init__(name="delivery", daemon=True)
         self._journal, self._send = journal, send
         self._first: list[Job] = []
+        self._soon: list[Job] = []
         self._last: list[Job] = []
         self._over = threading.Event()
+        self._wake = threading.Event()
         self._given_up = threading.Event()
         self._answered = 0.0
         self._error = ""
@@ -47,11 +49,12 @@ class Delivery(threading.Thread):
         while not self._given_up.is_set():
             over = self._over.is_set()  # asked before the look: no row comes after the last look
             try:
-                busy = _do_next(self._first) or self._send_some() or (over and _do_next(self._last))
+                busy = _do_next(self._first) or self._send_some() or _do_next(self._soon)
+                busy = busy or (over and _do_next(self._last))
             except Exception as error:
                 self._error = why(error)
                 pause = PAUSE if over else pause
-                (self._given_up if over else self._over).wait(pause)
+                self._given_up.wait(pause) if over else self._pause(pause)
                 pause = min(2 * pause, LONGEST_PAUSE)
                 continue
             self._error, pause = "", PAUSE
@@ -59,7 +62,16 @@ class Delivery(threading.Thread):
             if over and not busy:
                 return
             if not busy:
-                self._over.wait(PAUSE)
+                self._pause(PAUSE)
+
+    def _pause(self, seconds: float) -> None:
+        self._wake.wait(seconds)
+        self._wake.clear()
+
+    def do_soon(self, job: Job) -> None:
+        """Does something once the rows that are there are sent; tried again where it raises."""
+        self._soon.append(job)
+        self._wake.set()
 
     def _send_some(self) -> bool:
         """Sends one batch, if there are rows."""
@@ -95,6 +107,7 @@ class Delivery(threading.Thread):
             self.start()
         began = self._answered = time.monotonic()
         self._over.set()
+        self._wake.set()
         self.join(min(patience, at_most, 0.5))
         while self.is_alive() and time.monotonic() < min(began + at_most, self._answered + patience):
             left = self._journal.count_unsent()

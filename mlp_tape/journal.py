@@ -103,7 +103,7 @@ class Journal:
     def count_unsent(self) -> int:
         """Counts the rows that were not delivered."""
         with self.path.open("rb") as file:
-            file.seek(self._delivered)
+            file.seek(self._position())  # as it is by now: another process may be the one that delivers
             return sum(1 for _ in file)
 
     def acknowledge(self, position: int) -> None:
@@ -122,6 +122,10 @@ class Journal:
                 if row is not None:
                     yield row
 
+    def close(self) -> None:
+        """Gives the file back; what was delivered can still be acknowledged."""
+        self._file.close()
+
     def _position(self) -> int:
         """How far the rows were delivered: 0 where that is not known, for sending again is harmless."""
         try:
@@ -138,7 +142,7 @@ class Journal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._file.close()
+        self.close()
 
 
 def last_step(directory: Path, key: str) -> int | None:

@@ -26,6 +26,7 @@ EXTRAS = {
     "hydra/launcher/ray": "ray",
     "hydra/sweeper/optuna": "optuna",
 }
+IN_THIS_PROCESS = "BasicLauncher"
 REMEMBERED = 100  # composed configs, which take up to a megabyte each
 
 
@@ -144,16 +145,20 @@ def prepare(config: DictConfig, around: contextlib.ExitStack) -> bool:
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         logging.getLogger("hydra_plugins").setLevel(logging.CRITICAL)  # of failures, the sweep tells
-    launcher = str(config.hydra.launcher._target_).rpartition(".")[2]
-    if launcher == "BasicLauncher":
+    if launcher(config) == IN_THIS_PROCESS:
         around.enter_context(_composed_once())
         return True
     around.enter_context(stop.patient())
-    if launcher == "JoblibLauncher":
+    if launcher(config) == "JoblibLauncher":
         from mlp_tape import workers
 
         workers.install()
-    return launcher == "JoblibLauncher"
+    return launcher(config) == "JoblibLauncher"
+
+
+def launcher(config: DictConfig) -> str:
+    """The class of Hydra's that runs the jobs."""
+    return str(config.hydra.launcher._target_).rpartition(".")[2]
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from mlp_tape import address, stop
 from mlp_tape.config import TrackingSettings
 from mlp_tape.console import Console
+from mlp_tape.courier import CourierRun
 from mlp_tape.errors import DiskError, TrackingError
 from mlp_tape.journal import Journal
 from mlp_tape.record import Record
@@ -35,7 +36,8 @@ def jobs_closed_in_background() -> Iterator[None]:
 
 @contextlib.contextmanager
 def recorded(
-    settings: TrackingSettings,
+    tracker: Tracker,
+    patience: float,
     note: Record,
     files: Callable[[], None],
     journal: Journal,
@@ -44,7 +46,8 @@ def recorded(
     """Opens a run, or one that was stopped, and closes it: FINISHED, FAILED on an error, KILLED when stopped.
 
     Args:
-        settings: where it is recorded.
+        tracker: of the run.
+        patience: seconds without an answer, at the end, after which the rest is left to `sync`.
         note: the run's record.
         files: writes `config.yaml` and `environment.txt`.
         journal: whose rows are delivered.
@@ -54,8 +57,9 @@ def recorded(
         TrackingError: MLflow cannot be opened, or has not the run that is gone on with.
         DiskError: the directory takes no more.
     """
-    tracker = _tracker(settings, note, journal, console)
-    status, reason, patience, at_most = "FINISHED", "", settings.patience, math.inf
+    if not note.parent:  # whose store has answered to that: a job can wait
+        tracker.open(console.line)
+    status, reason, at_most = "FINISHED", "", math.inf
     try:
         console.copy_to(note.directory / "console.log")
         note.begins()
@@ -82,18 +86,17 @@ def recorded(
             _close(tracker, patience, at_most, note, journal, console)
 
 
-def _tracker(settings: TrackingSettings, note: Record, journal: Journal, console: Console) -> Tracker:
+def tracker(settings: TrackingSettings, note: Record, journal: Journal) -> Tracker:
+    """Where the settings say that a run is recorded; MLflow's process begins to get ready for it.
+
+    Args:
+        settings: of tracking.
+        note: the run's record.
+        journal: whose rows are delivered.
+    """
     if not settings.enabled:
         return Untracked()
-    from mlp_tape import tracking
-
-    uri, experiment = address.of(settings), settings.experiment
-    run = tracking.MlflowRun(uri, experiment, note, journal)
-    if not note.parent:  # whose store has answered to that: a job can wait
-        for line in tracking.close_dead(uri, experiment):
-            console.line(line)
-        run.open()
-    return run
+    return CourierRun(address.of(settings), settings.experiment, note, journal)
 
 
 def _ended_by(error: BaseException) -> tuple[str, str]:

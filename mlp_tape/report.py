@@ -46,6 +46,11 @@ def at_the_end(directory: Path, settings: Settings, dataset: Dataset, result: Re
     files.write(directory / "network.json", json.dumps(network).encode())
 
 
+def get_ready() -> None:
+    """Imports what draws, which takes a while; while there is training nobody waits for it."""
+    from mlp_tape import plots  # noqa: F401
+
+
 def in_pictures(directory: Path, dataset: Dataset, steps: int, journal: Journal) -> None:
     """Draws what a run left in its directory.
 

@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import itertools
 import shlex
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,8 +19,9 @@ from mlp_tape.data import Dataset
 from mlp_tape.errors import ConfigError, DataError
 from mlp_tape.journal import Journal
 from mlp_tape.record import Record
-from mlp_tape.recording import recorded
+from mlp_tape.recording import recorded, tracker
 from mlp_tape.redact import without_password
+from mlp_tape.result import Result
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ def run(settings: Settings, directory: Path, overrides: list[str], job: Job | No
         address.refuse_silence(address.of(settings.tracking))
     with record.at_work(directory, wait=-1 if job else 2), Console(on_screen=job is None) as console:
         past = _past(settings, directory, job)
-        if job and past and past.status == "FINISHED" and (past.sent or not past.uri):
+        if job and past and past.status == "FINISHED":  # the sweep sends what MLflow has not got of it
             return past.results["test/accuracy"]
         dataset = job.dataset if job else _data(settings, past, console)
         settings = _as_run(settings, dataset, past if job else None)
@@ -75,29 +77,53 @@ def run(settings: Settings, directory: Path, overrides: list[str], job: Job | No
             if past:
                 _warn_of_other_makers(past, console)
             note.params = _hparams(settings, dataset, layer_sizes)
-            files = functools.partial(report.at_the_start, directory, settings)
-            with recorded(settings.tracking, note, files, journal, console) as tracker:
-                quiet.import_tensorflow()
-                stop.raise_if_asked()
-                from mlp_tape.fit import fit
-                from mlp_tape.plan import Plan
-
-                with _timed(note):
-                    result = fit(Plan(settings, dataset, layer_sizes), directory, console, journal, start)
-                note.results = {"test/loss": result.loss, "test/accuracy": result.accuracy}
-                report.at_the_end(directory, settings, dataset, result)
-                if note.full:
-                    report.in_pictures(directory, dataset, note.steps, journal)
+            result, link = _recorded(settings, dataset, layer_sizes, note, journal, console, start)
 
         seconds = time.perf_counter() - began
         console.line(
             f"test accuracy {result.accuracy:.4f} after {settings.epochs} epochs, {seconds:.1f} s in all"
         )
         console.line(f"directory     {directory}")
-        if tracker.link:
-            console.line(f"run           {tracker.link}")
+        if link:
+            console.line(f"run           {link}")
             console.line(f"to see it     {address.how_to_open(address.of(settings.tracking))}")
     return result.accuracy
+
+
+def _recorded(
+    settings: Settings,
+    dataset: Dataset,
+    layer_sizes: list[int],
+    note: Record,
+    journal: Journal,
+    console: Console,
+    start: Checkpoint | None,
+) -> tuple[Result, str]:
+    """Trains and reports, with the run in MLflow around it; also returns what opens it there.
+
+    MLflow is imported, and its store opened, in a process of its own while this one gets ready to train.
+    """
+    where = tracker(settings.tracking, note, journal)
+    quiet.import_tensorflow()
+    stop.raise_if_asked()
+    from mlp_tape.fit import fit
+    from mlp_tape.plan import Plan
+
+    plan = Plan(settings, dataset, layer_sizes)
+    plan.compile()
+    stop.raise_if_asked()
+    files = functools.partial(report.at_the_start, note.directory, settings)
+    with recorded(where, settings.tracking.patience, note, files, journal, console):
+        if note.full:
+            threading.Thread(target=report.get_ready, daemon=True).start()
+        with _timed(note):
+            result = fit(plan, note.directory, console, journal, start)
+        note.results = {"test/loss": result.loss, "test/accuracy": result.accuracy}
+        report.at_the_end(note.directory, settings, dataset, result)
+        if note.full:
+            where.give_model()
+            report.in_pictures(note.directory, dataset, note.steps, journal)
+    return result, where.link
 
 
 def _past(settings: Settings, directory: Path, job: Job | None) -> Record | None:

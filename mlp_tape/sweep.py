@@ -6,17 +6,17 @@ import functools
 import math
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from mlp_tape import address, config, files, provenance, record, report, stop, summary, watch
+from mlp_tape import address, config, courier, files, provenance, record, report, stop, summary, watch
 from mlp_tape.config import DatasetSettings, Settings, TrackingSettings
 from mlp_tape.console import Console
 from mlp_tape.errors import ConfigError, MlpTapeError, SweepError
 from mlp_tape.journal import Journal, Row
 from mlp_tape.ledger import Ledger
 from mlp_tape.record import Record
-from mlp_tape.recording import jobs_closed_in_background, recorded
+from mlp_tape.recording import jobs_closed_in_background, recorded, tracker
 from mlp_tape.redact import without_password
 from mlp_tape.summary import ACCURACY, SHOWN, Summary
 from mlp_tape.watch import Watch
@@ -32,6 +32,7 @@ def opened(
     overrides: list[str],
     choices: Sequence[DatasetSettings],
     planned: int | None,
+    get_ready: Callable[[], None] = lambda: None,
 ) -> Iterator[None]:
     """Keeps a sweep's run while its jobs run in the block.
 
@@ -41,6 +42,7 @@ def opened(
         overrides: as typed on the command line.
         choices: of data, by the jobs that are known before; all are loaded once, here.
         planned: how many jobs there will be, if that is known.
+        get_ready: what can be done for the jobs while MLflow is imported and opened.
 
     Raises:
         ConfigError: another process is at work on it, or the directory is another's.
@@ -60,7 +62,9 @@ def opened(
             console.warn(warning)
         journal.recover()
         write_files = functools.partial(report.at_the_start, directory, settings)
-        with recorded(_where(settings, note), note, write_files, journal, console) as tracker:
+        where = tracker(_where(settings, note), note, journal)
+        get_ready()
+        with recorded(where, settings.tracking.patience, note, write_files, journal, console):
             console.line(f"sweep  {f'{planned} jobs' if planned else 'jobs'} in {directory}")
             try:
                 progress = functools.partial(_report_progress, journal)
@@ -76,8 +80,8 @@ def opened(
                     _draw(found, directory / "plots")
                 _settle(found, console, HURRY if stop.asked() else math.inf)
             console.line(f"directory     {directory}")
-            if tracker.link:
-                console.line(f"sweep         {tracker.overview}")
+            if where.link:
+                console.line(f"sweep         {where.overview}")
                 console.line(f"to see it     {address.how_to_open(address.of(settings.tracking))}")
             _refuse_failures(found, note, planned)
 
@@ -133,10 +137,8 @@ def _settle(found: Summary, console: Console, at_most: float) -> None:
     for job in found.jobs:
         if not job.uri or job.sent or job.status == "RUNNING":  # such a one is at work elsewhere
             continue
-        from mlp_tape import sync  # imports MLflow
-
         try:
-            sync.send(job.directory, None, max(0.1, ends - time.monotonic()))
+            courier.send(job.directory, max(0.1, ends - time.monotonic()))
         except MlpTapeError as error:
             console.warn(f"{watch.label(job)}: {error.what}\nTo send it: {job.sync}")
 

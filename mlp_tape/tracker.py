@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Protocol
 
+Say = Callable[[str], None]
 Show = Callable[[int], None]
 
 
@@ -17,6 +18,16 @@ class Tracker(Protocol):
     def overview(self) -> str:
         """Likewise what is said of the run."""
 
+    def open(self, say: Say) -> None:
+        """Waits until the run is there, or is there again.
+
+        Args:
+            say: is told what became of other runs.
+
+        Raises:
+            TrackingError: the store cannot be opened, or does not have the run any more.
+        """
+
     def begin(self) -> None:
         """Records what is known before the first step, and starts to deliver the journal.
 
@@ -26,6 +37,9 @@ class Tracker(Protocol):
         Raises:
             TrackingError: they are not taken.
         """
+
+    def give_model(self) -> None:
+        """Records the model that the run's directory holds, without waiting for it."""
 
     def close(self, patience: float, at_most: float, show: Show) -> str:
         """Delivers what the run's directory holds, and how the run ended.
@@ -45,7 +59,13 @@ class Untracked:
 
     link = overview = ""
 
+    def open(self, say: Say) -> None:
+        """Does nothing."""
+
     def begin(self) -> None:
+        """Does nothing."""
+
+    def give_model(self) -> None:
         """Does nothing."""
 
     def close(self, patience: float, at_most: float, show: Show) -> str:

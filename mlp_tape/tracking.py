@@ -7,7 +7,7 @@ import os
 import platform
 import shlex
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from mlp_tape import address, delivery, provenance, record
@@ -40,7 +40,7 @@ RESULTS = ("test/loss", "test/accuracy")  # are the model's, too
 
 
 class MlflowRun:
-    """One run in an MLflow store; a Tracker.
+    """One run in an MLflow store.
 
     It is opened by `open`, or else by the thread that delivers, which tries until it can.
 
@@ -49,12 +49,21 @@ class MlflowRun:
         experiment: its name; made if it is not there.
         record: of the run: one with a `run_id` is taken up again, and one with a `uri` alone is looked for.
         journal: whose rows are delivered.
+        opened: told once the thread has opened it.
     """
 
-    def __init__(self, uri: str, experiment: str, record: Record, journal: Journal) -> None:
+    def __init__(
+        self,
+        uri: str,
+        experiment: str,
+        record: Record,
+        journal: Journal,
+        opened: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._opened = opened
         self._uri, self._experiment, self._record, self._journal = uri, experiment, record, journal
         self._run: Run | None = None
-        self._may_be_there = bool(record.uri)
+        self._may_be_there, self._model_given = bool(record.uri), False
         record.uri = without_password(uri)
         self._delivery = Delivery(journal, self._send)
 
@@ -114,7 +123,7 @@ class MlflowRun:
             self._delivery.start(*self._to_begin())
 
     def _to_begin(self) -> list[Job]:
-        return [self._begin] if self._run else [self.open, self._record.save, self._begin]
+        return [self._begin] if self._run else [self.open, self._opened, self._begin]
 
     def _begin(self) -> None:
         assert self._run
@@ -133,6 +142,11 @@ class MlflowRun:
         for name in GIVEN:
             self._client.log_artifact(record.run_id, str(record.directory / name))
 
+    def give_model(self) -> None:
+        """As `Tracker.give_model`."""
+        self._model_given = True
+        self._delivery.do_soon(self._model)
+
     def close(self, patience: float, at_most: float, show: Show) -> str:
         """As `Tracker.close`."""
         record = self._record
@@ -140,7 +154,7 @@ class MlflowRun:
             begun = self._run and set(record.params) <= set(self._run.data.params)
             self._delivery.start(*([] if begun else self._to_begin()))
         jobs: list[Job] = [functools.partial(self._artifact, *found) for found in _artifacts(record)]
-        if record.status == "FINISHED" and record.kind == "run" and record.full:
+        if record.status == "FINISHED" and record.kind == "run" and record.full and not self._model_given:
             jobs.append(self._model)
         killed = record.status == "KILLED"  # by somebody who waits: first of all, this is said
         first, last = ([self._end], jobs) if killed else ([], [*jobs, self._end])

@@ -62,6 +62,6 @@ def at_work(directory: Path, name: str, beyond: int) -> Iterator[Record | None]:
         for path in directory.glob("multirun/*/*/*/run.json"):
             job = json.loads(path.read_text())
             rows = (path.parent / "journal.jsonl").read_bytes().count(b"\n")
-            if job["name"] == name and job["status"] == "RUNNING" and rows > beyond:
+            if (job["name"], job["status"]) == (name, "RUNNING") and job["run_id"] and rows > beyond:
                 found = record.read(path.parent)
         yield found

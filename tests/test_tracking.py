@@ -289,9 +289,13 @@ def test_a_journal_is_read_up_to_the_last_whole_line(tmp_path: Path) -> None:
         assert journal.unsent(10) == ([], position)
 
 
-@pytest.mark.parametrize("uri", ["foo://bar", "http://127.0.0.1:9", "sqlite:///{}/file/in.db"])
+@pytest.mark.parametrize(
+    "uri",
+    ["foo://bar", "http://127.0.0.1:9", "sqlite:///{}/file/in.db", "sqlite:///{}", "sqlite:///{}/rubbish.db"],
+)
 def test_a_store_that_cannot_be_opened_is_an_error_at_once(tmp_path: Path, uri: str) -> None:
     (tmp_path / "file").touch()
+    (tmp_path / "rubbish.db").write_text("this is no database")
     uri = uri.format(tmp_path)
     with Journal(tmp_path) as journal, pytest.raises(TrackingError, match="cannot be opened") as caught:
         tracking.MlflowRun(uri, "mlp_tape", Record(tmp_path), journal).open()

@@ -1,0 +1,105 @@
+"""The process that keeps runs in MLflow for another one: `courier.py` starts it and asks."""
+
+import json
+import math
+import os
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TextIO
+
+from mlp_tape import sync, tracking
+from mlp_tape.errors import MlpTapeError, TrackingError
+from mlp_tape.journal import Journal
+from mlp_tape.record import Record
+from mlp_tape.tracking import MlflowRun
+
+_known: dict[str, tuple[Record, MlflowRun, Journal]] = {}
+_writing = threading.Lock()
+_out: TextIO
+
+
+def main() -> None:
+    """Answers each line of the standard input by one on the standard output, until the input ends."""
+    global _out
+    _out = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # where what a library prints does no harm
+    for line in sys.stdin:
+        threading.Thread(target=_answer, args=[json.loads(line)], daemon=True).start()
+    os._exit(0)  # whoever asked is gone, or has all that it asked for
+
+
+def _answer(asked: dict[str, Any]) -> None:
+    number, what = asked.pop("number"), asked.pop("what")
+    try:
+        answer = {"answer": ANSWERS[what](**asked)}
+    except MlpTapeError as error:
+        answer = {"error": [type(error).__name__, error.what, error.hint]}
+    except Exception as error:
+        told = f"MLflow: {type(error).__name__}: {error}"
+        answer = {"error": [TrackingError.__name__, told, "type tracking.enabled=false to do without it"]}
+    _say({"number": number} | answer)
+
+
+def _say(what: dict[str, Any]) -> None:
+    with _writing:
+        print(json.dumps(what), file=_out, flush=True)
+
+
+def _know(directory: str, uri: str, experiment: str, record: dict[str, Any]) -> list[str]:
+    """Gets ready for a run; opens the store where the run is not a sweep's, whose store is open."""
+    note = Record(**record | {"directory": Path(directory)})
+    journal = Journal(note.directory)
+    run = MlflowRun(
+        uri, experiment, note, journal, lambda: _say({"opened": directory, "answer": _of(note, run)})
+    )
+    _known[directory] = note, run, journal
+    return [] if note.parent else list(tracking.close_dead(uri, experiment))
+
+
+def _updated(directory: str, record: dict[str, Any]) -> tuple[Record, MlflowRun]:
+    note, run, _journal = _known[directory]
+    for key, value in record.items():
+        if key not in ("directory", "uri", "run_id"):  # which are known better here
+            setattr(note, key, value)
+    return note, run
+
+
+def _of(note: Record, run: MlflowRun) -> dict[str, str]:
+    return {"run_id": note.run_id, "link": run.link, "overview": run.overview}
+
+
+def _open(directory: str, record: dict[str, Any]) -> dict[str, str]:
+    note, run = _updated(directory, record)
+    run.open()
+    return _of(note, run)
+
+
+def _begin(directory: str, record: dict[str, Any]) -> None:
+    _updated(directory, record)[1].begin()
+
+
+def _give_model(directory: str) -> None:
+    _known[directory][1].give_model()
+
+
+def _close(directory: str, record: dict[str, Any], patience: float, at_most: float | None) -> str:
+    run = _updated(directory, record)[1]
+    why_not = run.close(patience, math.inf if at_most is None else at_most, lambda rows: None)
+    _known.pop(directory)[2].close()
+    return why_not
+
+
+def _send(directory: str, at_most: float | None) -> None:
+    sync.send(Path(directory), None, math.inf if at_most is None else at_most)
+
+
+ANSWERS: dict[str, Callable[..., Any]] = {
+    "know": _know,
+    "open": _open,
+    "begin": _begin,
+    "give_model": _give_model,
+    "close": _close,
+    "send": _send,
+}

@@ -1,0 +1,94 @@
+"""MLflow is in a process of its own: it may die, and it never outlives the program."""
+
+import json
+import os
+import re
+import signal
+import time
+from pathlib import Path
+
+import mlflow
+import pytest
+from test_outage import mlp_tape
+
+from conftest import Run, started
+
+ARGUMENTS = ["dataset=mnist_5k", "lr=0.1", "batch_size=96", "log_every=10"]
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has started."""
+    tasks = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(child) for task in tasks for child in task.read_text().split()]
+
+
+def keeper_of(pid: int) -> int:
+    """The process that keeps the runs of another one in MLflow."""
+    (found,) = [each for each in children(pid) if b"keeper" in Path(f"/proc/{each}/cmdline").read_bytes()]
+    return found
+
+
+def is_there(pid: int) -> bool:
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="Linux alone tells who is whose child")
+def test_a_run_whose_mlflow_process_is_killed_loses_nothing(offline: dict[str, str], tmp_path: Path) -> None:
+    program = started(tmp_path, offline, "epoch 2 ", *ARGUMENTS, "epochs=30")
+    os.kill(keeper_of(program.pid), signal.SIGKILL)
+    shown, _ = program.communicate(timeout=120)
+    assert program.returncode == 0, shown
+    assert "Traceback" not in shown
+    assert re.search(r"rows are left: the process that talks to MLflow is gone\n", shown)
+
+    done = mlp_tape(tmp_path, offline, "sync")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (directory,) = tmp_path.glob("outputs/*/*")
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    run_id = json.loads((directory / "run.json").read_text())["run_id"]
+    run = client.get_run(run_id)
+    assert run.info.status == "FINISHED"
+    history = client.get_metric_history(run_id, "train/loss")
+    assert [row.step for row in history] == list(range(30 * 42))
+    assert {item.path for item in client.list_artifacts(run_id)} >= {"weights.npz", "plots"}
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="Linux alone tells who is whose child")
+def test_the_mlflow_process_ends_with_a_program_that_is_killed(
+    offline: dict[str, str], tmp_path: Path
+) -> None:
+    program = started(tmp_path, offline, "epoch 2 ", *ARGUMENTS, "epochs=100000", "log_every=1000")
+    keeper = keeper_of(program.pid)
+    assert is_there(keeper)
+    program.kill()
+    program.wait()
+    ends = time.monotonic() + 5
+    while is_there(keeper) and time.monotonic() < ends:
+        time.sleep(0.05)
+    assert not is_there(keeper)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_all_processes_of_a_job_closes_its_run(
+    offline: dict[str, str], tmp_path: Path, number: signal.Signals
+) -> None:
+    """A terminal's Ctrl-C and a cluster's SIGTERM go to the MLflow process, too."""
+    program = started(tmp_path, offline, "epoch 2 ", *ARGUMENTS, "epochs=100000", "log_every=1000")
+    for pid in (*children(program.pid), program.pid):
+        os.kill(pid, number)
+    shown, _ = program.communicate(timeout=60)
+    assert program.returncode == 128 + number, shown
+    (directory,) = tmp_path.glob("outputs/*/*")
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    run = client.get_run(json.loads((directory / "run.json").read_text())["run_id"])
+    assert (run.info.status, run.data.tags["reason"]) == ("KILLED", number.name)
+
+
+def test_training_has_no_mlflow_in_its_process(run_py: Run, tmp_path: Path) -> None:
+    done = run_py(tmp_path, "+experiment=smoke", PYTHONPROFILEIMPORTTIME="1")
+    assert done.returncode == 0, done.stderr
+    assert not re.search(r"\| +mlflow$", done.stderr, re.M)
+    assert re.search(r"\| +mlp_tape.courier$", done.stderr, re.M)
