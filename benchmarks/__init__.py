@@ -1,0 +1,1 @@
+"""What mlp_tape costs beside its peers: `python -m benchmarks MNIST.npz`."""

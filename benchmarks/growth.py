@@ -1,0 +1,101 @@
+"""How cost grows: batch size, width, depth, jobs of a sweep, metric rows.
+
+As a program, trains an epoch whenever a line comes in: `-m benchmarks.growth IMAGES BATCH HIDDEN ...`.
+"""
+
+import functools
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks import measure
+from benchmarks.commands import RUN
+from benchmarks.measure import Series, Worker, in_turns
+
+BATCHES = (1, 4, 16, 64, 256, 1024, 4096)
+WIDTHS = (64, 256, 1024, 4096)
+DEPTHS = (1, 2, 4, 8, 16)
+JOBS = (1, 2, 4, 8, 16, 32)
+ROWS = (1_000, 10_000, 100_000, 1_000_000)
+IMAGES = 12_800  # an epoch's, where width and depth grow: a hundred steps
+
+
+def measured(rounds: int) -> dict[str, dict[str, Series]]:
+    """Seconds and peak memory, by what grows and how far it has grown."""
+    shapes = {
+        "batch size": {str(b): (60_000, b, (256, 128)) for b in BATCHES},
+        "width": {str(width): (IMAGES, 128, (width, width)) for width in WIDTHS},
+        "depth": {str(depth): (IMAGES, 128, (256,) * depth) for depth in DEPTHS},
+    }
+    found = {name: _epochs(rounds, points) for name, points in shapes.items()}
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        measure.command([RUN, "dataset=mnist_5k", "epochs=1"], directory)
+        found["jobs"] = in_turns(rounds, {str(n): _sweep(directory, n) for n in JOBS})
+        found["rows"] = in_turns(rounds, {str(n): _rows(directory, n) for n in ROWS})
+    return found
+
+
+def _epochs(rounds: int, points: dict[str, tuple[int, int, Sequence[int]]]) -> dict[str, Series]:
+    workers = {
+        name: Worker(["-m", "benchmarks.growth", str(images), str(batch), *map(str, hidden)])
+        for name, (images, batch, hidden) in points.items()
+    }
+    try:
+        return in_turns(rounds, workers)
+    finally:
+        for worker in workers.values():
+            worker.end()
+
+
+def _sweep(directory: Path, jobs: int) -> Callable[[], tuple[float, float]]:
+    rates = ",".join(f"{0.001 * i:g}" for i in range(1, jobs + 1))
+    return functools.partial(
+        measure.command, [RUN, "-m", "dataset=mnist_5k", "epochs=1", f"lr={rates}"], directory
+    )
+
+
+def _rows(directory: Path, rows: int) -> Callable[[], tuple[float, float]]:
+    """A whole run of so many steps, each of which is a row: single small images, a small network."""
+    epochs = max(1, rows // 10_000)
+    steps = rows // epochs
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 256, (steps, 8, 8), np.uint8), np.arange(steps) % 10
+    file = directory / f"few-{steps}.npz"
+    np.savez(file, x_train=x, y_train=y, x_test=x[:100], y_test=y[:100])
+    arguments = ["dataset=arrays", f"dataset.path={file}", "batch_size=1", f"epochs={epochs}"]
+    small = ["model.hidden_sizes=[16]", "lr=0.01", "log_every=1000"]
+    return functools.partial(measure.command, [RUN, *arguments, *small], directory)
+
+
+def main(images: int, batch: int, *hidden: int) -> None:
+    from mlp_tape import quiet
+
+    quiet.import_tensorflow()
+    from mlp_tape import model, step, train
+
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 256, (images, 28, 28), np.uint8), (np.arange(images) % 10).astype(np.int32)
+    params = model.init_params([784, *hidden, 10], 0.02, 0)
+    recipe, prepared = step.recipe("relu", "mse", "sgd", 255.0), train.prepare(x, y, batch)
+
+    def epoch() -> None:
+        for _block in train.train(
+            params, x, y, recipe, lr=1e-3, batch_size=batch, epochs=1, prepared=prepared
+        ):
+            pass
+
+    epoch()
+    print("ready", flush=True)
+    for _line in sys.stdin:
+        began = time.perf_counter()
+        epoch()
+        print(time.perf_counter() - began, measure.peak_mib(), flush=True)
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:]))

@@ -1,0 +1,36 @@
+"""mlp_tape's own loop: `train.train`, eager or compiled."""
+
+from typing import Any
+
+from benchmarks.loops import BATCH, LR, Loop, Weights
+
+VARIANTS = ("mlp_tape, compiled", "mlp_tape, eager")
+
+
+def prepare(variant: str, x: Any, y: Any, start: Weights) -> Loop:
+    from mlp_tape import quiet
+
+    quiet.import_tensorflow()
+    from mlp_tape import model, step, train
+
+    names = [f"{kind}{layer}" for layer in range(1, len(start) // 2 + 1) for kind in "wb"]
+    params = model.as_params(dict(zip(names, start, strict=True)))
+    recipe = step.recipe("relu", "mse", "sgd", 255.0)
+    prepared = train.prepare(x, y, BATCH)
+
+    def epoch() -> None:
+        blocks = train.train(
+            params,
+            x,
+            y,
+            recipe,
+            lr=LR,
+            batch_size=BATCH,
+            epochs=1,
+            engine=variant.rpartition(" ")[2],
+            prepared=prepared,
+        )
+        for _block in blocks:
+            pass
+
+    return epoch, lambda: [param.numpy() for param in params.values()]

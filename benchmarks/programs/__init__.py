@@ -1,0 +1,1 @@
+"""Whole programs that the command is measured against."""

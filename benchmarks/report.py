@@ -1,0 +1,128 @@
+"""What was measured, as tables in Markdown and as pictures."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from benchmarks import commands, epoch
+from benchmarks.loops import ours
+from benchmarks.measure import Series
+
+BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#999999"  # Okabe and Ito's colours, safe for the colour-blind
+TITLES = {
+    "epoch": "One epoch on full MNIST, 784-256-128-10, batches of 128, the last of 96",
+    "whole": "Ten epochs on full MNIST, process start to exit",
+    "without": "What answers before anything is trained",
+    "growth": "How cost grows",
+}
+X_LABELS = {
+    "batch size": "images a step",
+    "width": "width of both hidden layers",
+    "depth": "hidden layers of 256",
+    "jobs": "jobs of a sweep",
+    "rows": "metric rows of a run",
+}
+Y_LABELS = {
+    "batch size": "s an epoch of 60,000 images",
+    "width": "s an epoch of 12,800 images",
+    "depth": "s an epoch of 12,800 images",
+    "jobs": "s, whole command",
+    "rows": "s, whole command",
+}
+
+
+def markdown(results: Mapping[str, Any]) -> str:
+    """All sections that were measured, each with the machine and the day."""
+    lines = ["# What `python -m benchmarks` measured", ""]
+    for name, title in TITLES.items():
+        if name not in results:
+            continue
+        about, found = results[name]["machine"], results[name]["found"]
+        lines += [f"## {title}", "", f"{about['date']}, {about['processor']}, {about['packages']}.", ""]
+        if name == "growth":
+            for what, points in found.items():
+                lines += [*_table({f"{x} {X_LABELS[what]}": Series(**s) for x, s in points.items()}), ""]
+            continue
+        series = {key: Series(**value) for key, value in found.items()}
+        lines += [*_table(series), "", *_ratios(name, series), ""]
+        if name == "whole":
+            seconds, mib = results[name]["first"]
+            lines += [f"The first run of all, with nothing cached: {seconds:.2f} s, {mib:,.0f} MiB.", ""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _table(series: Mapping[str, Series]) -> Iterator[str]:
+    yield "| | median | all rounds | peak memory |"
+    yield "|---|---|---|---|"
+    for name, each in series.items():
+        if each.why_not:
+            yield f"| {name} | skipped: {each.why_not} | | |"
+            continue
+        rounds = f"{min(each.seconds):.3f} to {max(each.seconds):.3f}, {len(each.seconds)} rounds"
+        yield f"| {name} | {each.median:.3f} s | {rounds} | {each.memory:,.0f} MiB |"
+
+
+def _ratios(section: str, series: Mapping[str, Series]) -> Iterator[str]:
+    """Medians of ours over those of the others."""
+
+    def over(ours: str, other: str, memory: bool = False) -> str:
+        a, b = series[ours], series[other]
+        ratio = a.memory / b.memory if memory else a.median / b.median
+        return f"- {ours} over {other}{', peak memory' if memory else ''}: **{ratio:.2f}**"
+
+    there = {name: each for name, each in series.items() if not each.why_not}
+    if section == "epoch":
+        peers = [name for name in there if name not in (epoch.FLOOR, epoch.PRODUCTS, *ours.VARIANTS)]
+        keras = [name for name in peers if name.startswith("Keras")]
+        for group in (peers, keras):
+            yield over("mlp_tape, compiled", min(group, key=lambda name: there[name].median))
+        yield over("mlp_tape, compiled", "TensorFlow, eager tutorial loop")
+        yield over("mlp_tape, compiled", epoch.FLOOR)
+        yield over("mlp_tape, compiled", epoch.PRODUCTS)
+        yield over(epoch.PRODUCTS, epoch.FLOOR)
+    if section == "whole":
+        yield over(commands.OURS, commands.TUTORIAL)
+        yield over(commands.OURS, commands.KERAS)
+        yield over(commands.OURS, commands.TUTORIAL, memory=True)
+    if section == "without":
+        for name in there:
+            if name != commands.IMPORT:
+                yield over(name, commands.IMPORT)
+
+
+def bars(path: Path, found: Mapping[str, Any]) -> None:
+    """Draws the epoch's medians with the range of their rounds."""
+    series = {name: Series(**value) for name, value in found.items() if not value["why_not"]}
+    names = sorted(series, key=lambda name: series[name].median, reverse=True)
+    figure = Figure(figsize=(9, 5), layout="constrained")
+    axes = figure.subplots()
+    for y, name in enumerate(names):
+        each = series[name]
+        colour = (
+            BLUE if name.startswith("mlp_tape") else GREY if name in (epoch.FLOOR, epoch.PRODUCTS) else ORANGE
+        )
+        error = [[each.median - min(each.seconds)], [max(each.seconds) - each.median]]
+        axes.barh(y, each.median, color=colour, xerr=error)
+        axes.text(max(each.seconds), y, f"  {each.median:.2f} s", va="center", size=8)
+    axes.set(yticks=range(len(names)), xlabel="s, median and range", title="One epoch on full MNIST")
+    axes.set_yticklabels(names, size=8)
+    figure.savefig(path, dpi=100)
+
+
+def curves(path: Path, found: Mapping[str, Any]) -> None:
+    """Draws time and memory against what grows, both axes logarithmic."""
+    figure = Figure(figsize=(16, 6), layout="constrained")
+    panels = figure.subplots(2, len(found))
+    for column, (what, points) in enumerate(found.items()):
+        x = [float(name) for name in points]
+        series = [Series(**value) for value in points.values()]
+        top, bottom = panels[0][column], panels[1][column]
+        top.loglog(x, [each.median for each in series], "o-", color=BLUE)
+        bottom.loglog(x, [each.memory for each in series], "o-", color=ORANGE)
+        top.set(title=what, ylabel=Y_LABELS[what])
+        bottom.set(xlabel=X_LABELS[what], ylabel="peak memory, MiB", ylim=(100, 10_000))
+        for axes in (top, bottom):
+            axes.grid(alpha=0.3, which="both")
+    figure.savefig(path, dpi=80)

@@ -1,0 +1,45 @@
+"""Trains an epoch whenever a line comes in: `python -m benchmarks.worker VARIANT MNIST.npz WEIGHTS.npz`."""
+
+import importlib
+import os
+import sys
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import numpy as np
+
+from benchmarks import loops, measure
+
+LOOPS = ("ours", "tutorial", "keras_fit", "jax_scan", "pytorch", "numpy_loop")
+
+
+def variants() -> dict[str, str]:
+    """The module of each way of writing the loop, by its name."""
+    return {
+        name: module
+        for module in LOOPS
+        for name in importlib.import_module(f"benchmarks.loops.{module}").VARIANTS
+    }
+
+
+def main(variant: str, data: str, weights: str) -> None:
+    with np.load(data) as archive:
+        x, y = archive["x_train"], archive["y_train"].astype(np.int32)
+    module = importlib.import_module(f"benchmarks.loops.{variants()[variant]}")
+    try:
+        epoch, current = module.prepare(variant, x, y, loops.first_weights())
+    except ImportError as error:
+        print(f"not here: {error}", flush=True)
+        return
+    epoch()  # compiles
+    np.savez(weights, *current())
+    print("ready", flush=True)
+    for _line in sys.stdin:
+        began = time.perf_counter()
+        epoch()
+        print(time.perf_counter() - began, measure.peak_mib(), flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

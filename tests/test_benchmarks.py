@@ -1,0 +1,44 @@
+"""What the README says of speed was measured, on peers that do the same work."""
+
+import importlib
+import json
+
+import numpy as np
+import pytest
+
+from benchmarks import loops, report, worker
+from conftest import ROOT
+from mlp_tape.data import Dataset
+
+RESULTS = ROOT / "benchmarks" / "results.json"
+
+
+@pytest.mark.parametrize("variant", worker.variants())
+def test_every_way_of_writing_the_loop_trains_the_same_epoch(variant: str, mnist_5k: Dataset) -> None:
+    module = importlib.import_module(f"benchmarks.loops.{worker.variants()[variant]}")
+    x, y = mnist_5k.x_train[:1000], mnist_5k.y_train[:1000]  # seven batches, and one of 104
+    try:
+        epoch, weights = module.prepare(variant, x, y, loops.first_weights())
+    except ImportError as error:
+        pytest.skip(f"{error}: pip install -e '.[bench]'")
+    epoch()
+    epoch()
+    start = loops.first_weights()
+    reference, expected = importlib.import_module("benchmarks.loops.numpy_loop").prepare("NumPy", x, y, start)
+    reference()
+    reference()
+    for array, other, first in zip(weights(), expected(), start, strict=True):
+        np.testing.assert_allclose(array, other, atol=1e-5)
+        assert np.abs(other - first).max() > 1e-4, "it has learnt"
+
+
+def test_the_readme_has_the_figures_that_were_measured() -> None:
+    results = json.loads(RESULTS.read_text())
+    assert set(results) == set(report.TITLES)
+    written = report.markdown(results)
+    assert written == (ROOT / "benchmarks" / "RESULTS.md").read_text()
+    readme = (ROOT / "README.md").read_text().splitlines()
+    start = next(i for i, line in enumerate(readme) if line.startswith("| | median |"))
+    table = [line for line in readme[start:] if line.startswith("|")]
+    assert len(table) > 15
+    assert [line for line in readme if line in table and line not in written.splitlines()] == []
