@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
-from mlp_tape import sync, tracking
+from mlp_tape import store, sync
 from mlp_tape.errors import MlpTapeError, TrackingError
 from mlp_tape.journal import Journal
 from mlp_tape.record import Record
@@ -55,7 +55,7 @@ def _know(directory: str, uri: str, experiment: str, record: dict[str, Any]) -> 
         uri, experiment, note, journal, lambda: _say({"opened": directory, "answer": _of(note, run)})
     )
     _known[directory] = note, run, journal
-    return [] if note.parent else list(tracking.close_dead(uri, experiment))
+    return [] if note.parent else list(store.close_dead(uri, experiment))
 
 
 def _updated(directory: str, record: dict[str, Any]) -> tuple[Record, MlflowRun]:

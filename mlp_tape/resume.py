@@ -38,9 +38,9 @@ def find(which: str, uri: str, kind: str = "run") -> Path:
         raise ConfigError(f"{key}=last: no {kind} below {Path.cwd()}", f"type {key}=RUN_ID, or a directory")
     told = None
     if address.may_exist(uri):
-        from mlp_tape import tracking  # imports MLflow
+        from mlp_tape import store  # imports MLflow
 
-        told = tracking.directory_of(uri, which)
+        told = store.directory_of(uri, which)
     if told is None or not (told / record.FILE).exists():
         where = (
             f"its directory {told} is not there"

@@ -43,6 +43,7 @@ ORDER = [
     "plan",
     "divergence",
     "logged_model",
+    "store",
     "tracking",
     "fit",
     "report",
@@ -62,7 +63,7 @@ ORDER = [
 TENSORS = {"model", "optimizer", "step", "walk", "train", "evaluate", "divergence", "quiet"}
 NEVER = {
     "tensorflow": set(ORDER) - TENSORS,
-    "mlflow": set(ORDER) - {"tracking", "logged_model", "serving"},
+    "mlflow": set(ORDER) - {"store", "tracking", "logged_model", "serving"},
     "hydra": set(ORDER) - {"cli", "multirun", "workers"},
     "joblib": set(ORDER) - {"workers"},
     "pathlib": {

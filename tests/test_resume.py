@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from conftest import ROOT, Run, started
-from mlp_tape import checkpoint, config, model, optimizer, record, resume, runner, step, tracking, train
+from mlp_tape import checkpoint, config, model, optimizer, record, resume, runner, step, store, train
 from mlp_tape.errors import BrokenFileError, ConfigError, DataError
 from mlp_tape.journal import Journal, Row
 
@@ -378,7 +378,7 @@ def test_a_run_that_was_killed_is_closed_at_the_next_start(
     run = client.get_run(run_id)
     assert (run.info.status, run.data.tags["reason"]) == ("KILLED", "its process was gone")
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    assert list(tracking.close_dead(uri, "mlp_tape")) == []
+    assert list(store.close_dead(uri, "mlp_tape")) == []
 
 
 def test_a_second_signal_ends_the_process_at_once(offline: dict[str, str], tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import yaml
 from mlflow.entities import Run
 
 from conftest import ROOT
-from mlp_tape import config, runner, tracking
+from mlp_tape import config, runner, store, tracking
 from mlp_tape.data import Dataset
 from mlp_tape.delivery import Delivery
 from mlp_tape.errors import DivergenceError, TrackingError
@@ -234,19 +234,19 @@ def test_a_process_killed_while_it_makes_the_database_leaves_none(
 ) -> None:
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     opening = (
-        "import os, signal, threading; from pathlib import Path; from mlp_tape import tracking\n"
+        "import os, signal, threading; from pathlib import Path; from mlp_tape import store\n"
         "def kill():\n"
         f"    while not Path({str(tmp_path / 'mlflow.db.new')!r}).exists(): pass\n"
         "    threading.Event().wait(0.3)\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
         "threading.Thread(target=kill, daemon=True).start()\n"
-        f"list(tracking.close_dead({uri!r}, 'mlp_tape'))"
+        f"list(store.close_dead({uri!r}, 'mlp_tape'))"
     )
     killed = subprocess.run([sys.executable, "-c", opening], cwd=ROOT, env=offline)
     assert killed.returncode == -signal.SIGKILL
     assert not (tmp_path / "mlflow.db").exists()
     assert (tmp_path / "mlflow.db.new").exists()
-    assert list(tracking.close_dead(uri, "mlp_tape")) == []
+    assert list(store.close_dead(uri, "mlp_tape")) == []
     assert {path.name for path in tmp_path.iterdir()} == {"mlflow.db", "mlflow.db.lock"}
 
 
