@@ -16,21 +16,10 @@ def prepare(variant: str, x: Any, y: Any, start: Weights) -> Loop:
     names = [f"{kind}{layer}" for layer in range(1, len(start) // 2 + 1) for kind in "wb"]
     params = model.as_params(dict(zip(names, start, strict=True)))
     recipe = step.recipe("relu", "mse", "sgd", 255.0)
-    prepared = train.prepare(x, y, BATCH)
+    engine = variant.rpartition(" ")[2]
+    blocks = train.train(params, x, y, recipe, lr=LR, batch_size=BATCH, epochs=1_000_000, engine=engine)
 
     def epoch() -> None:
-        blocks = train.train(
-            params,
-            x,
-            y,
-            recipe,
-            lr=LR,
-            batch_size=BATCH,
-            epochs=1,
-            engine=variant.rpartition(" ")[2],
-            prepared=prepared,
-        )
-        for _block in blocks:
-            pass
+        next(block for block in blocks if block.ends_epoch)
 
     return epoch, lambda: [param.numpy() for param in params.values()]
