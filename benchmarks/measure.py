@@ -1,5 +1,6 @@
 """How things are measured: whole processes, workers that take turns, medians, and the machine."""
 
+import contextlib
 import importlib.metadata
 import os
 import platform
@@ -7,6 +8,7 @@ import re
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +25,7 @@ class Series:
 
     Attributes:
         seconds: wall time.
-        peak_mib: the most memory that its largest process had.
+        peak_mib: the most memory that its process had, and those that it had started, added up.
         why_not: the reason where it could not be measured.
     """
 
@@ -43,7 +45,7 @@ class Series:
 
 
 def command(arguments: Sequence[str], directory: Path, expected: int = 0) -> tuple[float, float]:
-    """Runs a program; returns seconds from start to exit, and peak memory in MiB.
+    """Runs a program; returns seconds from start to exit, and the peak memory of all its processes in MiB.
 
     Args:
         arguments: after `python`.
@@ -57,13 +59,34 @@ def command(arguments: Sequence[str], directory: Path, expected: int = 0) -> tup
         program = subprocess.Popen(
             [sys.executable, *arguments], cwd=directory, env=environment, stdout=log, stderr=log
         )
+        peaks: dict[int, float] = {}
+        watch = threading.Thread(target=_watch, args=[program.pid, peaks], daemon=True)
+        watch.start()
         _pid, status, usage = os.wait4(program.pid, 0)
         seconds = time.perf_counter() - began
+        watch.join()
+        peaks[program.pid] = usage.ru_maxrss / (1024 if sys.platform == "linux" else 2**20)
         program.returncode = os.waitstatus_to_exitcode(status)
         if program.returncode != expected:
             log.seek(0)
             raise RuntimeError(f"{arguments} exited with {program.returncode}: {log.read().decode()}")
-    return seconds, usage.ru_maxrss / (1024 if sys.platform == "linux" else 1024 * 1024)
+    return seconds, sum(peaks.values())
+
+
+def _watch(root: int, peaks: dict[int, float]) -> None:
+    """Notes the peaks of a process and those below it while it lives; Linux alone tells whose child is whose.
+
+    Memory that two of them share counts twice.
+    """
+    while Path(f"/proc/{root}/task").exists():
+        found = [root]
+        for pid in found:
+            with contextlib.suppress(OSError):
+                for task in Path(f"/proc/{pid}/task").iterdir():
+                    found += map(int, (task / "children").read_text().split())
+                peak = re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
+                peaks[pid] = int(peak[1]) / 1024 if peak else 0.0
+        time.sleep(0.2)
 
 
 def in_turns(rounds: int, competitors: Mapping[str, Callable[[], tuple[float, float]]]) -> dict[str, Series]:
