@@ -54,7 +54,7 @@ def whole(data: Path, rounds: int) -> dict[str, Series]:
 def first_of_all(data: Path) -> tuple[float, float]:
     """The same where nothing is cached and no database is there: the first run in a fresh clone."""
     with tempfile.TemporaryDirectory() as name:
-        return command([RUN, f"dataset.path={data}"], Path(name))
+        return command([RUN, f"dataset.path={data}"], Path(name), XDG_CACHE_HOME=name)
 
 
 def without_training(data: Path, rounds: int) -> dict[str, Series]:

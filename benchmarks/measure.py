@@ -44,15 +44,16 @@ class Series:
         return statistics.median(self.peak_mib)
 
 
-def command(arguments: Sequence[str], directory: Path, expected: int = 0) -> tuple[float, float]:
+def command(arguments: Sequence[str], directory: Path, expected: int = 0, **more: str) -> tuple[float, float]:
     """Runs a program; returns seconds from start to exit, and the peak memory of all its processes in MiB.
 
     Args:
         arguments: after `python`.
         directory: where it is started.
         expected: its exit code.
+        more: environment variables.
     """
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    environment = os.environ | {"PYTHONPATH": str(ROOT)} | more
     environment.pop("MLFLOW_TRACKING_URI", None)
     with (directory / "benchmark.log").open("w+b") as log:
         began = time.perf_counter()
