@@ -82,11 +82,13 @@ def _watch(root: int, peaks: dict[int, float]) -> None:
     while Path(f"/proc/{root}/task").exists():
         found = [root]
         for pid in found:
-            with contextlib.suppress(OSError):
-                for task in Path(f"/proc/{pid}/task").iterdir():
-                    found += map(int, (task / "children").read_text().split())
-                peak = re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
-                peaks[pid] = int(peak[1]) / 1024 if peak else 0.0
+            for path in (*Path(f"/proc/{pid}/task").glob("*/children"), Path(f"/proc/{pid}/status")):
+                with contextlib.suppress(OSError):  # of a thread, or a process, that has ended meanwhile
+                    text = path.read_text()
+                    if path.name == "children":
+                        found += map(int, text.split())
+                    elif peak := re.search(r"VmHWM:\s+(\d+)", text):
+                        peaks[pid] = int(peak[1]) / 1024
         time.sleep(0.2)
 
 
