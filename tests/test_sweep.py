@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import mlflow
+import numpy as np
 import pytest
 
 from conftest import ROOT, Run, started
@@ -260,3 +261,37 @@ def test_an_untracked_sweep_has_its_answer_in_its_directory(run_py: Run, tmp_pat
     assert run_py(tmp_path, "-m", "sweep.resume=last").returncode == 0
     assert not (tmp_path / "mlflow.db").exists(), "it is as untracked as it was"
     assert began == {path: path.stat().st_mtime_ns for path in began}, "nothing was trained again"
+
+
+def test_a_sweep_picked_up_by_itself_is_recorded_where_it_was(run_py: Run, tmp_path: Path) -> None:
+    other = f"tracking.uri=sqlite:///{tmp_path}/other.db"
+    arguments = ["-m", "lr=1e20,0.1", "dataset=digits", "epochs=1", "sweep.fail_fast=true", other]
+    assert run_py(tmp_path, *arguments).returncode == 1
+    done = run_py(tmp_path, "-m", "sweep.resume=last", "sweep.fail_fast=false")
+    assert done.returncode == 1, done.stderr  # lr=1e20 fails again
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/other.db")
+    experiment = client.get_experiment_by_name("mlp_tape")
+    assert experiment is not None
+    found = client.search_runs([experiment.experiment_id])
+    assert {run.info.run_name: run.info.status for run in found if run.info.run_name.startswith("lr")} == {
+        "lr=1e+20": "FAILED",
+        "lr=0.1": "FINISHED",
+    }
+    assert len(found) == 3
+    assert not (tmp_path / "mlflow.db").exists()
+
+
+def test_data_that_changed_since_a_sweep_began_are_refused(run_py: Run, tmp_path: Path) -> None:
+    def save(shift: int) -> None:
+        x, y = np.arange(20 * 16, dtype=np.uint8).reshape(20, 4, 4) + np.uint8(shift), np.arange(20) % 2
+        np.savez(tmp_path / "mine.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+
+    save(0)
+    arguments = ["-m", "lr=1e30,0.1", "dataset=arrays", "dataset.path=mine.npz", "epochs=1"]
+    assert run_py(tmp_path, *arguments).returncode == 1
+    before = {path: path.read_bytes() for path in the_sweep(tmp_path).glob("*/run.json")}
+    save(1)
+    done = run_py(tmp_path, "-m", "sweep.resume=last")
+    assert done.returncode == 2, done.stderr
+    assert "are not those that the sweep began with: SHA-256" in done.stderr
+    assert {path: path.read_bytes() for path in before} == before, "no job was touched"
