@@ -4,6 +4,7 @@ import contextlib
 import os
 import re
 import secrets
+import string
 import sys
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,9 @@ def main(conf: Path) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise, where it would print and exit
     entry = hydra.main(version_base="1.3", config_path=str(conf), config_name="config")(_run)
     try:
+        if {"--help", "-h"} & set(sys.argv[1:]):
+            print(_help(conf, [text for text in sys.argv[1:] if not text.startswith("-")]))
+            _leave_at_once(0)
         with stop.on_signals():
             sys.argv[1:] = multirun.as_recorded(sys.argv[1:])
             with CheckSettings.around:
@@ -53,6 +57,20 @@ def main(conf: Path) -> None:
         _leave_at_once(code)
     signal = stop.asked()  # by which a sweep's jobs in other processes ended
     _leave_at_once(128 + signal if signal else 0)
+
+
+def _help(conf: Path, overrides: list[str]) -> str:
+    """What `--help` prints; Hydra itself takes two seconds for it, since it lists its own groups, too."""
+    with hydra.initialize_config_dir(str(conf), version_base="1.3"):
+        composed = hydra.compose("config", overrides, return_hydra_config=True)
+    text = str(composed.hydra.help.template)
+    settings = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
+    groups = (path for path in sorted(conf.iterdir()) if path.is_dir() and path.name != "hydra")
+    options = {path.name: ", ".join(sorted(file.stem for file in path.glob("*.yaml"))) for path in groups}
+    return string.Template(text).substitute(
+        APP_CONFIG_GROUPS="\n".join(f"{name}: {names}" for name, names in options.items()),
+        CONFIG=OmegaConf.to_yaml(settings),
+    )
 
 
 def _leave_at_once(code: int) -> None:
