@@ -6,7 +6,6 @@ As a program, trains an epoch whenever a line comes in: `-m benchmarks.growth IM
 import functools
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -90,11 +89,7 @@ def main(images: int, batch: int, *hidden: int) -> None:
             pass
 
     epoch()
-    print("ready", flush=True)
-    for _line in sys.stdin:
-        began = time.perf_counter()
-        epoch()
-        print(time.perf_counter() - began, measure.peak_mib(), flush=True)
+    measure.on_each_line(epoch)
 
 
 if __name__ == "__main__":

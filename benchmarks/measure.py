@@ -179,6 +179,15 @@ def machine() -> dict[str, str]:
     }
 
 
+def on_each_line(work: Callable[[], object]) -> None:
+    """What a worker does: says that it is ready, then works once for each line, and says how long."""
+    print("ready", flush=True)
+    for _line in sys.stdin:
+        began = time.perf_counter()
+        work()
+        print(time.perf_counter() - began, peak_mib(), flush=True)
+
+
 def peak_mib() -> float:
     """The most memory that this process has had."""
     import resource

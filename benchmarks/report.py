@@ -106,6 +106,7 @@ def bars(path: Path, found: Mapping[str, Any]) -> None:
         error = [[each.median - min(each.seconds)], [max(each.seconds) - each.median]]
         axes.barh(y, each.median, color=colour, xerr=error)
         axes.text(max(each.seconds), y, f"  {each.median:.2f} s", va="center", size=8)
+    axes.margins(x=0.1)
     axes.set(yticks=range(len(names)), xlabel="s, median and range", title="One epoch on full MNIST")
     axes.set_yticklabels(names, size=8)
     figure.savefig(path, dpi=100)

@@ -3,7 +3,6 @@
 import importlib
 import os
 import sys
-import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -34,11 +33,7 @@ def main(variant: str, data: str, weights: str) -> None:
         return
     epoch()  # compiles
     np.savez(weights, *current())
-    print("ready", flush=True)
-    for _line in sys.stdin:
-        began = time.perf_counter()
-        epoch()
-        print(time.perf_counter() - began, measure.peak_mib(), flush=True)
+    measure.on_each_line(epoch)
 
 
 if __name__ == "__main__":
