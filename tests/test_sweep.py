@@ -287,7 +287,7 @@ def test_data_that_changed_since_a_sweep_began_are_refused(run_py: Run, tmp_path
         np.savez(tmp_path / "mine.npz", x_train=x, y_train=y, x_test=x, y_test=y)
 
     save(0)
-    arguments = ["-m", "lr=1e30,0.1", "dataset=arrays", "dataset.path=mine.npz", "epochs=1"]
+    arguments = ["-m", "lr=1e30,0.1", "dataset=arrays", "dataset.path=mine.npz", "epochs=5"]
     assert run_py(tmp_path, *arguments).returncode == 1
     before = {path: path.read_bytes() for path in the_sweep(tmp_path).glob("*/run.json")}
     save(1)
