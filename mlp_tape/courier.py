@@ -114,8 +114,8 @@ def send(directory: Path, at_most: float) -> None:
 
 def see_off() -> None:
     """Ends the other process, if there is one, so that it outlives this one not even for a moment."""
-    if _running:
-        _running.end()
+    for keeper in _running.values():
+        keeper.end()
 
 
 def _plain(record: Record) -> dict[str, Any]:
@@ -196,14 +196,14 @@ class _Keeper:
             done()
 
 
-_running: _Keeper | None = None
+_running: dict[Path, _Keeper] = {}  # by the directory that it was started in, where MLflow puts artifacts
 _starting = threading.Lock()
 
 
 def _keeper() -> _Keeper:
     """The other process; started where there is none."""
-    global _running
+    here = Path.cwd()
     with _starting:
-        if _running is None or not _running.is_there:
-            _running = _Keeper()
-        return _running
+        if here not in _running or not _running[here].is_there:
+            _running[here] = _Keeper()
+        return _running[here]
