@@ -74,6 +74,7 @@ class CourierRun:
 
     def begin(self) -> None:
         """As `Tracker.begin`."""
+        self._known.result()  # what is asked together is answered in any order
         self._ask("begin", record=_plain(self._record)).result()
 
     def give_model(self) -> None:
@@ -83,6 +84,7 @@ class CourierRun:
     def close(self, patience: float, at_most: float, show: Show) -> str:
         """As `Tracker.close`."""
         limit = None if at_most == math.inf else at_most
+        wait([self._known], limit)
         answer = self._ask("close", record=_plain(self._record), patience=patience, at_most=limit)
         pauses = itertools.repeat(0.5) if limit is None else itertools.repeat(0.5, int(2 * (limit + GRACE)))
         for pause in pauses:
