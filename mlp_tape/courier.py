@@ -1,7 +1,7 @@
 """A run in MLflow that another process keeps, so that neither its import nor a request waits for training.
 
 One such process serves all runs of this one, and ends with it. What it is asked, and answers, are lines of
-JSON.
+JSON; what is asked of one run is done in order, and no run waits for another.
 """
 
 import contextlib
@@ -74,7 +74,6 @@ class CourierRun:
 
     def begin(self) -> None:
         """As `Tracker.begin`."""
-        self._known.result()  # what is asked together is answered in any order
         self._ask("begin", record=_plain(self._record)).result()
 
     def give_model(self) -> None:
@@ -84,7 +83,6 @@ class CourierRun:
     def close(self, patience: float, at_most: float, show: Show) -> str:
         """As `Tracker.close`."""
         limit = None if at_most == math.inf else at_most
-        wait([self._known], limit)
         answer = self._ask("close", record=_plain(self._record), patience=patience, at_most=limit)
         pauses = itertools.repeat(0.5) if limit is None else itertools.repeat(0.5, int(2 * (limit + GRACE)))
         for pause in pauses:

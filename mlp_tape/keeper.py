@@ -6,6 +6,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -25,15 +26,21 @@ def main() -> None:
     global _out
     _out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # where what a library prints does no harm
+    in_order: dict[str, ThreadPoolExecutor] = {}
     for line in sys.stdin:
-        threading.Thread(target=_answer, args=[json.loads(line)], daemon=True).start()
+        asked = json.loads(line)
+        number, what, directory = asked.pop("number"), asked.pop("what"), asked["directory"]
+        if directory not in in_order:
+            in_order[directory] = ThreadPoolExecutor(1)
+        in_order[directory].submit(_answer, number, what, asked)
+        if what in LAST:
+            in_order.pop(directory).shutdown(wait=False)
     os._exit(0)  # whoever asked is gone, or has all that it asked for
 
 
-def _answer(asked: dict[str, Any]) -> None:
-    number, what = asked.pop("number"), asked.pop("what")
+def _answer(number: int, what: str, about: dict[str, Any]) -> None:
     try:
-        answer = {"answer": ANSWERS[what](**asked)}
+        answer = {"answer": ANSWERS[what](**about)}
     except MlpTapeError as error:
         answer = {"error": [type(error).__name__, error.what, error.hint]}
     except Exception as error:
@@ -95,6 +102,7 @@ def _send(directory: str, at_most: float | None) -> None:
     sync.send(Path(directory), None, math.inf if at_most is None else at_most)
 
 
+LAST = ("close", "send")  # after which nothing is asked of a run
 ANSWERS: dict[str, Callable[..., Any]] = {
     "know": _know,
     "open": _open,

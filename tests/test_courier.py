@@ -12,6 +12,9 @@ import pytest
 from test_outage import mlp_tape
 
 from conftest import Run, started
+from mlp_tape.courier import CourierRun
+from mlp_tape.journal import Journal
+from mlp_tape.record import Record
 
 ARGUMENTS = ["dataset=mnist_5k", "lr=0.1", "batch_size=96", "log_every=10"]
 
@@ -92,3 +95,23 @@ def test_training_has_no_mlflow_in_its_process(run_py: Run, tmp_path: Path) -> N
     assert done.returncode == 0, done.stderr
     assert not re.search(r"\| +mlflow$", done.stderr, re.M)
     assert re.search(r"\| +mlp_tape.courier$", done.stderr, re.M)
+
+
+def test_what_is_asked_of_many_runs_is_done_in_order(tmp_path: Path) -> None:
+    """As in a sweep: each job's run is begun and closed right after it was made known."""
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    for number in range(40):
+        directory = tmp_path / str(number)
+        directory.mkdir()
+        for name in ("config.yaml", "environment.txt"):
+            (directory / name).touch()
+        note = Record(directory, parent="the sweep", status="FAILED", reason="no reason", ended=1.0)
+        with Journal(directory) as journal:
+            run = CourierRun(uri, "many", note, journal)
+            run.begin()
+            assert run.close(60, 60, lambda rows: None) == ""
+        assert note.run_id and run.link
+    client = mlflow.MlflowClient(uri)
+    experiment = client.get_experiment_by_name("many")
+    assert experiment is not None
+    assert len(client.search_runs([experiment.experiment_id])) == 40
