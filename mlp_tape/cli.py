@@ -17,7 +17,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from mlp_tape import address, config, courier, multirun, quiet, resume, stop
+from mlp_tape import address, checking, courier, multirun, quiet, resume, stop
 from mlp_tape.config import Settings
 from mlp_tape.errors import ConfigError, DiskError, MlpTapeError
 from mlp_tape.redact import without_password
@@ -165,7 +165,7 @@ def _refuse_if_wrong(composed: DictConfig) -> Settings:
 
 def _parsed(composed: DictConfig) -> Settings:
     """The settings, without Hydra's own."""
-    return config.parse(OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"]))
+    return checking.parse(OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"]))
 
 
 def _settings(composed: DictConfig, overrides: list[str]) -> Settings:
@@ -209,7 +209,7 @@ def _before_the_start(error: Exception) -> ConfigError:
         return ConfigError(f"cannot read {error.override}: {first}", "quote it for the shell: 'key=[1,2]'")
     unknown = re.match(r"Could not override '([^']+)'", first)
     if unknown:
-        return config.unknown_key(unknown[1])
+        return checking.unknown_key(unknown[1])
     if first.startswith("Ambiguous value for argument"):
         return ConfigError(first, "to sweep over the values, type python run.py -m ...")
     if isinstance(error, OSError):

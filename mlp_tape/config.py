@@ -1,20 +1,14 @@
-"""The settings: their types, defaults and ranges, and what is said of a wrong one."""
+"""The settings: their types, defaults and ranges, and which of them decide what a run is."""
 
 import dataclasses
-import difflib
 import hashlib
 import json
 import math
 import re
 from collections.abc import Callable, Container, Iterator
-from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
-from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
-from mlp_tape.errors import ConfigError
 from mlp_tape.redact import without_password
 
 Check = Callable[[Any], bool]
@@ -147,7 +141,7 @@ def differences(old: Settings, new: Settings, among: Container[str]) -> list[str
     """Names those of some settings that would make other weights or rows: `lr=0.1, but the run has 0.01`."""
     before = dict(flat(old))
     return [
-        f"{key}={_typed(value)}, but the run has {_typed(before[key])}"
+        f"{key}={typed(value)}, but the run has {typed(before[key])}"
         for key, value in flat(new)
         if key in among and value != before[key] and not key.startswith(FREE)
     ]
@@ -165,115 +159,15 @@ def identity(settings: Settings, data_sha256: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def parse(config: DictConfig) -> Settings:
-    """Turns Hydra's config into checked settings.
-
-    Paths become absolute, seen from the current directory.
-
-    Args:
-        config: what Hydra composed, without its `hydra` node.
-
-    Raises:
-        ConfigError: a key that is unknown, or a value of the wrong type or out of range; it names
-            the key, the value and what was expected.
-    """
-    try:
-        given = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    except OmegaConfBaseException as error:
-        raise ConfigError(str(error).splitlines()[0], f"{_named(error)}give it a value") from error
-    assert isinstance(given, dict)
-    settings: Settings = _build(Settings, given, prefix="")
-    return settings
-
-
-def _named(error: OmegaConfBaseException) -> str:
-    return f"{error.full_key}: " if error.full_key else ""
-
-
-def _build(kind: type, given: dict[Any, Any], prefix: str) -> Any:
-    rules = {rule.name: rule for rule in fields(kind)}
-    types = get_type_hints(kind)
-    for name in given:
-        if name not in rules:
-            raise unknown_key(f"{prefix}{name}")
-    for name, rule in rules.items():
-        if name not in given and rule.default is not None:
-            raise ConfigError(f"{prefix}{name} has no value", f"type {prefix}{name}=..., without ~")
-    values = {}
-    for name, value in given.items():
-        key = f"{prefix}{name}"
-        if is_dataclass(types[name]):
-            if not isinstance(value, dict):
-                raise ConfigError(
-                    f"{key}={_typed(value)}: expected a group of settings",
-                    f"type a setting of it, such as {key}.{fields(types[name])[0].name}=...",
-                )
-            values[name] = _build(types[name], value, prefix=f"{key}.")
-        else:
-            values[name] = _checked(key, value, types[name], rules[name])
-    return kind(**values)
-
-
-def _checked(key: str, given: Any, kind: Any, rule: Field[Any]) -> Any:
-    """The value as its type, or a ConfigError that says what was expected."""
-    value = given
-    if kind is float and type(value) is int:
-        value = float(value) if abs(value) < 2**1023 else math.inf
-    elif kind in (str, str | None) and type(value) in (int, float):
-        value = str(value)
-    if not _fits(value, kind) or (value is not None and not rule.metadata["check"](value)):
-        expected = rule.metadata["expected"]
-        near = difflib.get_close_matches(str(value), expected.removeprefix("one of: ").split(", "), n=1)
-        default = rule.default if rule.default_factory is MISSING else rule.default_factory()
-        raise ConfigError(
-            f"{key}={_typed(given)}: expected {expected}",
-            f"type for example {key}={near[0] if near else _typed(default)}",
-        )
-    if key == "dataset.path" and value is not None:
-        return str(Path(value).expanduser().absolute())
-    return value
-
-
-def _fits(value: Any, kind: Any) -> bool:
-    """Whether a value is of a type; a bool is no int, and a number is no string."""
-    if get_origin(kind) is list:
-        (item,) = get_args(kind)
-        return isinstance(value, list) and all(_fits(each, item) for each in value)
-    if get_args(kind):
-        return any(_fits(value, option) for option in get_args(kind))
-    return type(value) is kind
-
-
-def _typed(value: Any) -> str:
+def typed(value: Any) -> str:
     """A value as one would type it on the command line."""
     if isinstance(value, bool) or value is None:
         return str(value).lower().replace("none", "null")
     if isinstance(value, list):
-        return f"[{','.join(_typed(each) for each in value)}]"
+        return f"[{','.join(typed(each) for each in value)}]"
     if isinstance(value, str) and re.fullmatch(r"[-+.\d].*", value):
         return repr(value)  # a string that looks like a number
     return str(value)
-
-
-def unknown_key(key: str) -> ConfigError:
-    """The error for a key that no setting has, with the nearest right name."""
-    group = key.partition("@")[0].removeprefix("+")
-    if group in ("experiment", "cluster", "sweep"):
-        return ConfigError(f"{group} is not among the defaults", f"type +{group}=..., with a plus")
-    known = [name for name, _ in flat(Settings())]
-    leaves = {name.split(".")[-1]: name for name in known}
-    group, _, leaf = key.rpartition(".")
-    near = (
-        [name for name in [leaves.get(leaf)] if name]
-        or difflib.get_close_matches(key, known, n=1)
-        or [leaves[name] for name in difflib.get_close_matches(leaf, leaves, n=1)]
-    )
-    if near:
-        return ConfigError(f"unknown setting: {key}", f"did you mean {near[0]}=... ?")
-    of_group = [name for name in known if group and name.startswith(f"{group}.")]
-    if of_group:
-        return ConfigError(f"unknown setting: {key}", f"{group} has {', '.join(of_group)}")
-    return ConfigError(f"unknown setting: {key}", "python run.py --help lists the settings")
 
 
 def flat(settings: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

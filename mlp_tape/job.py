@@ -13,6 +13,7 @@ from mlp_tape import config, record, runner, stop
 from mlp_tape.config import Settings
 from mlp_tape.errors import BrokenFileError, ConfigError
 from mlp_tape.ledger import Ledger
+from mlp_tape.noting import Job
 from mlp_tape.record import Record
 from mlp_tape.redact import without_password
 
@@ -52,7 +53,7 @@ def run(settings: Settings, sweep: Path, number: int, overrides: list[str], fold
                 dataset = ledger.dataset(settings.dataset)
             finally:
                 directory = ledger.claim(settings, dataset, number, folder)
-            place = runner.Job(name or f"job {number}", parent.run_id, dataset)
+            place = Job(name or f"job {number}", parent.run_id, dataset)
             return runner.run(settings, directory, overrides, place)
         except (Exception, KeyboardInterrupt) as error:
             if here and stop.asked():

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from mlp_tape import address, config, record
+from mlp_tape import address, checking, config, record
 from mlp_tape.config import Settings, TrackingSettings
 from mlp_tape.errors import BrokenFileError, ConfigError
 from mlp_tape.record import Record
@@ -98,7 +98,7 @@ def settings(directory: Path, asked: Settings, typed: Container[str]) -> Setting
     run = record.read(directory)
     defaults = OmegaConf.create(dataclasses.asdict(Settings()))  # for a run of an older version
     defaults.merge_with(run.settings)
-    old = config.parse(defaults)
+    old = checking.parse(defaults)
     different = config.differences(old, asked, typed)
     if different:
         raise ConfigError(

@@ -8,35 +8,19 @@ import shlex
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
-from mlp_tape import address, checkpoint, config, data, provenance, quiet, record, report, stop
+from mlp_tape import address, checkpoint, data, provenance, quiet, record, report, stop
 from mlp_tape.checkpoint import Checkpoint
 from mlp_tape.config import Settings
 from mlp_tape.console import Console
 from mlp_tape.data import Dataset
 from mlp_tape.errors import ConfigError, DataError
 from mlp_tape.journal import Journal
+from mlp_tape.noting import Job, noted
 from mlp_tape.record import Record
 from mlp_tape.recording import recorded, tracker
-from mlp_tape.redact import without_password
 from mlp_tape.result import Result
-
-
-@dataclass(frozen=True)
-class Job:
-    """A run's place in a sweep.
-
-    Attributes:
-        name: what was swept, such as `lr=0.1`.
-        parent: MLflow's id of the sweep's own run; empty where there is none.
-        dataset: the same for all jobs with the same settings of it.
-    """
-
-    name: str
-    parent: str
-    dataset: Dataset
 
 
 def run(settings: Settings, directory: Path, overrides: list[str], job: Job | None = None) -> float:
@@ -73,10 +57,9 @@ def run(settings: Settings, directory: Path, overrides: list[str], job: Job | No
         with Journal(directory) as journal:
             start = _start(settings, dataset, directory, journal, console) if past else None
             _introduce(console, settings, dataset, layer_sizes)
-            note = _noted(past or Record(directory), settings, dataset, overrides, job)
+            note = noted(past or Record(directory), settings, dataset, layer_sizes, overrides, job)
             if past:
                 _warn_of_other_makers(past, console)
-            note.params = _hparams(settings, dataset, layer_sizes)
             result, link = _recorded(settings, dataset, layer_sizes, note, journal, console, start)
 
         seconds = time.perf_counter() - began
@@ -162,24 +145,6 @@ def _as_run(settings: Settings, dataset: Dataset, past: Record | None) -> Settin
     return dataclasses.replace(settings, dataset=named, tracking=tracking, resume=None)
 
 
-def _noted(
-    note: Record, settings: Settings, dataset: Dataset, overrides: list[str], job: Job | None
-) -> Record:
-    """The run's record, with all that is known before it is opened."""
-    if note.made_by:
-        note.overrides = _longer(note, settings.epochs)
-    else:
-        note.overrides = [without_password(text) for text in overrides]
-        note.made_by = provenance.makers()
-        note.name = job.name if job else _name(note.overrides)
-    if job:
-        note.parent = job.parent
-    note.full = settings.report == "full" or (settings.report is None and not note.parent and not job)
-    note.settings, note.data_sha256 = config.nested(settings), dataset.sha256
-    note.steps = settings.epochs * -(-len(dataset.x_train) // settings.batch_size)
-    return note
-
-
 @contextlib.contextmanager
 def _timed(note: Record) -> Iterator[None]:
     """Adds the time of the block to that of earlier processes."""
@@ -188,30 +153,6 @@ def _timed(note: Record) -> Iterator[None]:
         yield
     finally:
         note.seconds += time.perf_counter() - began
-
-
-def _hparams(settings: Settings, dataset: Dataset, layer_sizes: list[int]) -> dict[str, str]:
-    """What MLflow calls params: the settings, flat, and the data."""
-    flat = {
-        key: without_password(str(value))
-        for key, value in config.flat(settings)
-        if key != "resume" and not key.startswith("sweep.")
-    }
-    known = {"layer_sizes": layer_sizes, "n_train": len(dataset.x_train), "data_sha256": dataset.sha256}
-    return flat | {key: str(value) for key, value in known.items()}
-
-
-def _name(overrides: list[str]) -> str:
-    """The run's name in the UI: what was typed, but for paths and addresses."""
-    told = [text for text in overrides if not text.startswith(("dataset.path=", "tracking."))]
-    return " ".join(told)[:200]
-
-
-def _longer(past: Record, epochs: int) -> list[str]:
-    """The overrides of a run that is gone on with, for as many epochs as it will have."""
-    if past.settings["epochs"] == epochs:
-        return past.overrides
-    return [text for text in past.overrides if not text.startswith("epochs=")] + [f"epochs={epochs}"]
 
 
 def _warn_of_other_makers(past: Record, console: Console) -> None:
