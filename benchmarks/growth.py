@@ -75,12 +75,12 @@ def main(images: int, batch: int, *hidden: int) -> None:
     from mlp_tape import quiet
 
     quiet.import_tensorflow()
-    from mlp_tape import model, step, train
+    from mlp_tape import batches, model, step, train
 
     rng = np.random.default_rng(0)
     x, y = rng.integers(0, 256, (images, 28, 28), np.uint8), (np.arange(images) % 10).astype(np.int32)
     params = model.init_params([784, *hidden, 10], 0.02, 0)
-    recipe, prepared = step.recipe("relu", "mse", "sgd", 255.0), train.prepare(x, y, batch)
+    recipe, prepared = step.recipe("relu", "mse", "sgd", 255.0), batches.prepare(x, y, batch)
 
     def epoch() -> None:
         for _block in train.train(

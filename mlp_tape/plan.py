@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from mlp_tape import evaluate, model, step, train, xla_cache
+from mlp_tape import batches, evaluate, model, step, train, xla_cache
+from mlp_tape.batches import Prepared
 from mlp_tape.checkpoint import Checkpoint
 from mlp_tape.config import Settings
 from mlp_tape.data import Dataset
@@ -13,7 +14,7 @@ from mlp_tape.evaluate import Evaluation
 from mlp_tape.model import Params
 from mlp_tape.sources import Array
 from mlp_tape.step import Recipe
-from mlp_tape.train import Block, Prepared
+from mlp_tape.train import Block
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ class Plan:
     def batch(self, global_step: int) -> tuple[Array, Array]:
         """The images and labels of a step."""
         data, size = self.dataset, self.settings.batch_size
-        return train.batch(data.x_train, data.y_train, size, global_step, self.shuffle_seed)
+        return batches.batch(data.x_train, data.y_train, size, global_step, self.shuffle_seed)
 
 
 _compiled: set[tuple[Any, ...]] = set()
@@ -118,4 +119,4 @@ _compiled: set[tuple[Any, ...]] = set()
 
 @functools.lru_cache(maxsize=1)  # the jobs of a sweep have it in common
 def _prepared(dataset: Dataset, batch_size: int) -> Prepared:
-    return train.prepare(dataset.x_train, dataset.y_train, batch_size)
+    return batches.prepare(dataset.x_train, dataset.y_train, batch_size)

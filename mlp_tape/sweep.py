@@ -71,19 +71,24 @@ def opened(
                 with Watch(jobs, console, planned, progress), jobs_closed_in_background():
                     yield
             finally:
-                found = summary.summarize([watch.as_it_is(job) for job in jobs.jobs()])
-                _conclude(found, note, console)
-                _keep_no_password(directory / "multirun.yaml")
-                if not stop.asked():
-                    if settings.report is None:
-                        _show_best(found, jobs)
-                    _draw(found, directory / "plots")
-                _settle(found, console, HURRY if stop.asked() else math.inf)
+                _answer(settings, note, jobs, console)
             console.line(f"directory     {directory}")
             if where.link:
                 console.line(f"sweep         {where.overview}")
                 console.line(f"to see it     {address.how_to_open(address.of(settings.tracking))}")
-            _refuse_failures(found, note, planned)
+            _refuse_failures(jobs, note, planned)
+
+
+def _answer(settings: Settings, note: Record, jobs: Ledger, console: Console) -> None:
+    """Says what has come of the jobs: table, best, pictures; sends what MLflow has not got of them."""
+    found = summary.summarize([watch.as_it_is(job) for job in jobs.jobs()])
+    _conclude(found, note, console)
+    _keep_no_password(note.directory / "multirun.yaml")
+    if not stop.asked():
+        if settings.report is None:
+            _show_best(found, jobs)
+        _draw(found, note.directory / "plots")
+    _settle(found, console, HURRY if stop.asked() else math.inf)
 
 
 def _noted(settings: Settings, directory: Path, overrides: list[str]) -> Record:
@@ -201,13 +206,14 @@ def _curves(job: Record) -> tuple[str, list[tuple[int, float]], list[tuple[int, 
     return job.name, losses, tested, job.steps
 
 
-def _refuse_failures(found: Summary, note: Record, planned: int | None) -> None:
+def _refuse_failures(jobs: Ledger, note: Record, planned: int | None) -> None:
     """Says which jobs did not finish, for the exit code."""
-    failed = [job for job in found.jobs if job.status != "FINISHED"]
-    missing = max(0, (planned or 0) - len(found.jobs))
+    begun = [watch.as_it_is(job) for job in jobs.jobs()]
+    failed = [job for job in begun if job.status != "FINISHED"]
+    missing = max(0, (planned or 0) - len(begun))
     if not failed and not missing:
         return
-    what = f"{len(failed)} of {max(planned or 0, len(found.jobs))} jobs did not finish"
+    what = f"{len(failed)} of {max(planned or 0, len(begun))} jobs did not finish"
     lines = [f"{watch.label(job)}  {job.status}: {summary.first_line(job.reason)}" for job in failed]
     if missing:
         lines.append(f"{missing} more did not begin")

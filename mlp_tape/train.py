@@ -11,27 +11,15 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from mlp_tape import batches
+from mlp_tape.batches import Prepared
 from mlp_tape.model import Params
 from mlp_tape.optimizer import Grads, Updates
 from mlp_tape.step import Recipe, check_variables, train_step
 
-Batches = tuple[tf.Tensor, tf.Tensor]  # images [k, b, ...] and labels [k, b]
 Run = Callable[..., tuple[tf.Tensor, Grads, Updates]]
 
 LONGEST = 0.25  # seconds of a block, about: how long Ctrl-C has to wait
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """Images and labels as tensors, cut into batches, for any number of epochs and runs.
-
-    Attributes:
-        full: the full batches, images uint8 or float32 [k, size, ...] and labels int32 [k, size].
-        rest: the smaller last batch, [1, r, ...] and [1, r]; r may be 0.
-    """
-
-    full: Batches
-    rest: Batches
 
 
 @dataclass(frozen=True)
@@ -108,14 +96,6 @@ def compiled_steps(recipe: Recipe, most: int) -> Run:
     )
 
 
-def prepare(x: NDArray[Any], y: NDArray[Any], batch_size: int) -> Prepared:
-    """Cuts images and labels into batches; the arguments are as in `train`."""
-    n = len(x) // batch_size * batch_size
-    full = x[:n].reshape(-1, batch_size, *x.shape[1:]), y[:n].reshape(-1, batch_size)
-    rest = x[n:][None], y[n:][None]
-    return Prepared(*((tf.constant(images), tf.constant(labels)) for images, labels in (full, rest)))
-
-
 def compile_ahead(params: Params, prepared: Prepared, recipe: Recipe, log_every: int) -> None:
     """Compiles what `train` will call, by running no step of it; params keep their values.
 
@@ -177,7 +157,7 @@ def train(
     """
     check_variables(params)
     steps_per_epoch = -(-len(x) // batch_size)
-    data = prepared or prepare(x, y, batch_size)
+    data = prepared or batches.prepare(x, y, batch_size)
     rate, most = tf.constant(lr, tf.float32), _most(data, log_every)
     eager = functools.partial(run_steps, recipe=recipe, most=most)
     run = compiled_steps(recipe, most) if engine == "compiled" else eager
@@ -187,8 +167,8 @@ def train(
     while step < end:
         (epoch, start), began = divmod(step, steps_per_epoch), time.perf_counter()
         if shuffle_seed is not None and shuffled != epoch:
-            order = _order(len(x), shuffle_seed, epoch)
-            data = prepare(x[order], y[order], batch_size)
+            order = batches.order(len(x), shuffle_seed, epoch)
+            data = batches.prepare(x[order], y[order], batch_size)
             shuffled = epoch
         n = min(allowed, log_every - start % log_every, steps_per_epoch - start, end - step)
         if pause_every is not None:
@@ -207,21 +187,6 @@ def train(
         )
         step += n
         allowed = max(1, min(int(n * LONGEST / seconds), 8 * n))
-
-
-def _order(n: int, shuffle_seed: int, epoch: int) -> NDArray[np.int64]:
-    return np.random.default_rng([shuffle_seed, epoch]).permutation(n)
-
-
-def batch(
-    x: NDArray[Any], y: NDArray[Any], batch_size: int, global_step: int, shuffle_seed: int | None
-) -> tuple[NDArray[Any], NDArray[Any]]:
-    """The images and labels that `train` takes at a step; the arguments are as there."""
-    epoch, start = divmod(global_step, -(-len(x) // batch_size))
-    rows: Any = slice(start * batch_size, (start + 1) * batch_size)
-    if shuffle_seed is not None:
-        rows = _order(len(x), shuffle_seed, epoch)[rows]
-    return x[rows], y[rows]
 
 
 def _run_block(
@@ -243,8 +208,8 @@ def _run_block(
     alone = {start + 1} if logged else set()
     cuts = sorted({start, stop, min(max(start, n_full), stop)} | alone)
     for a, b in itertools.pairwise(cuts):
-        batches, first = (data.full, a) if a < n_full else (data.rest, a - n_full)
-        some, grads, updates = run(params, *batches, lr, tf.constant(first), tf.constant(b - a))
+        some_of, first = (data.full, a) if a < n_full else (data.rest, a - n_full)
+        some, grads, updates = run(params, *some_of, lr, tf.constant(first), tf.constant(b - a))
         losses.append(some.numpy()[: b - a])
         if logged and a == start:
             statistics = norms | _statistics(norms, grads, updates)

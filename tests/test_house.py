@@ -40,6 +40,7 @@ ORDER = [
     "optimizer",
     "step",
     "walk",
+    "batches",
     "train",
     "evaluate",
     "plan",
@@ -62,7 +63,7 @@ ORDER = [
     "cli",
     "__main__",
 ]
-TENSORS = {"model", "optimizer", "step", "walk", "train", "evaluate", "divergence", "quiet"}
+TENSORS = {"model", "optimizer", "step", "walk", "batches", "train", "evaluate", "divergence", "quiet"}
 NEVER = {
     "tensorflow": set(ORDER) - TENSORS,
     "mlflow": set(ORDER) - {"store", "tracking", "logged_model", "serving"},
@@ -73,6 +74,7 @@ NEVER = {
         "optimizer",
         "step",
         "walk",
+        "batches",
         "train",
         "evaluate",
         "plan",

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from conftest import ROOT, Run, started
-from mlp_tape import checkpoint, config, model, optimizer, record, resume, runner, step, store, train
+from mlp_tape import batches, checkpoint, config, model, optimizer, record, resume, runner, step, store, train
 from mlp_tape.errors import BrokenFileError, ConfigError, DataError
 from mlp_tape.journal import Journal, Row
 
@@ -96,7 +96,7 @@ def test_blocks_may_be_cut_anywhere_and_have_the_same_bits() -> None:
         assert parts == losses
         for name, param in straight.items():
             np.testing.assert_array_equal(after[name].numpy(), param.numpy())
-        x_cut, y_cut = train.batch(x, y, 7, cut, 5)
+        x_cut, y_cut = batches.batch(x, y, 7, cut, 5)
         order = np.random.default_rng([5, cut // 15]).permutation(100)[cut % 15 * 7 :][:7]
         np.testing.assert_array_equal(x_cut, x[order])
         np.testing.assert_array_equal(y_cut, y[order])
