@@ -44,9 +44,10 @@ class Delivery(threading.Thread):
 
     def run(self) -> None:
         """Sends until `finish` is called and all is sent, or it is given up."""
-        _be_nice()
-        pause = PAUSE
+        pause, nice = PAUSE, False
         while not self._given_up.is_set():
+            if not (nice or self._first):  # a nice thread among busy ones would take seconds to open a run
+                nice = _be_nice()
             over = self._over.is_set()  # asked before the look: no row comes after the last look
             try:
                 busy = _do_next(self._first) or self._send_some() or _do_next(self._soon)
@@ -133,8 +134,9 @@ def _do_next(jobs: list[Job]) -> bool:
     return False
 
 
-def _be_nice() -> None:
-    """Lets the other threads go first; Linux alone has this for a single thread."""
+def _be_nice() -> bool:
+    """Lets the other threads go first; Linux alone has this for a single thread. It is for good."""
     if sys.platform == "linux":
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+    return True

@@ -28,7 +28,7 @@ def test_in_parallel_a_worker_that_is_killed_costs_its_own_job_only(
 ) -> None:
     """Two workers, on a database that was not there before."""
     arguments = ["-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "dataset=digits", "log_every=10"]
-    program = started(tmp_path, offline, "sweep ", *arguments, "lr=0.1,0.2,0.3,0.4", "epochs=60")
+    program = started(tmp_path, offline, "sweep ", *arguments, "lr=0.1,0.2,0.3,0.4", "epochs=400")
     pid = killed_worker(tmp_path, "lr=0.2")
     assert pid != program.pid
     shown, _ = program.communicate(timeout=300)
@@ -46,7 +46,7 @@ def test_in_parallel_a_worker_that_is_killed_costs_its_own_job_only(
     assert done.returncode == 0, done.stderr
     (parent,), children = runs_in(tmp_path)
     assert [run.info.status for run in [parent, *children]] == ["FINISHED"] * 5
-    assert all(losses(tmp_path, run) == list(range(60 * STEPS)) for run in children)
+    assert all(losses(tmp_path, run) == list(range(400 * STEPS)) for run in children)
 
 
 @pytest.mark.parametrize("whom", ["the sweep", "all, as on a terminal"])
