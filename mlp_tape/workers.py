@@ -91,15 +91,21 @@ def _begin(cores: int) -> None:
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
 
 
+_at_work = threading.Lock()
+
+
 def _end_with_the_parent() -> None:
-    """Ends the job in order when the sweep's process is killed, and lets none begin."""
+    """Ends the job in order when the sweep's process is killed, then this process, which nobody else ends."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
     os.kill(os.getpid(), signal.SIGTERM)
+    with _at_work:
+        os._exit(1)
 
 
 def _call(pickled: bytes) -> bytes:
     """Runs the jobs; by cloudpickle, which takes lambdas as Hydra's resolvers have them."""
-    result: bytes = cloudpickle.dumps(cloudpickle.loads(pickled)())
+    with _at_work:
+        result: bytes = cloudpickle.dumps(cloudpickle.loads(pickled)())
     return result

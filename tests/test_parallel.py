@@ -81,6 +81,12 @@ def test_in_parallel_a_signal_ends_every_job_in_order(
         assert list((job.directory / "checkpoints").glob("*.json"))
 
 
+def lives(pid: int) -> bool:
+    """Whether a process is there, and not only its number, which nobody has asked for yet."""
+    done = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True)
+    return done.stdout.strip()[:1] not in ("", "Z")
+
+
 def test_workers_end_when_the_sweeps_process_is_killed(offline: dict[str, str], tmp_path: Path) -> None:
     arguments = ["-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "dataset=digits", "log_every=10"]
     program = started(tmp_path, offline, "sweep ", *arguments, "lr=0.1,0.2", "epochs=100000")
@@ -91,3 +97,4 @@ def test_workers_end_when_the_sweeps_process_is_killed(offline: dict[str, str], 
         gone = (not record.is_at_work(job.directory, job.pid) for _ in iter(int, 1))
         wait_for("end of a worker", gone)
         assert record.read(job.directory).status == "KILLED"
+        wait_for("end of its process", (not lives(job.pid) for _ in iter(int, 1)))
