@@ -1,6 +1,7 @@
 """What ends a run in order: SIGINT, SIGTERM or a file, also where an exception was swallowed."""
 
 import contextlib
+import faulthandler
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,12 +29,24 @@ _file: Path | None = None
 @contextlib.contextmanager
 def on_signals() -> Iterator[None]:
     """Raises Stopped on the first SIGINT or SIGTERM; a second one ends the process at once."""
+    _give_handlers_a_stack()
     before = {number: signal.signal(number, _stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _give_handlers_a_stack() -> None:
+    """Lets signal handlers run elsewhere than on the stack of the main thread, as faulthandler's do.
+
+    What XLA runs on the CPU keeps numbers below the stack pointer, further than a signal spares: a handler on
+    the same stack writes over them, which ends the process with a damaged heap.
+    """
+    if not faulthandler.is_enabled():
+        with contextlib.suppress(OSError, ValueError):  # there is no standard error
+            faulthandler.enable(2)
 
 
 @contextlib.contextmanager
