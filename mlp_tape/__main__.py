@@ -1,10 +1,11 @@
-"""What is done with runs that are over: `python -m mlp_tape --help`."""
+"""What is done beside runs, and with those that are over: `python -m mlp_tape --help`."""
 
 import argparse
+import dataclasses
 import sys
 from pathlib import Path
 
-from mlp_tape import quiet, resume
+from mlp_tape import provenance, quiet, resume
 from mlp_tape.errors import ConfigError, MlpTapeError
 
 
@@ -21,9 +22,13 @@ def main() -> int:
         "replay", help="shows the step at which a run went astray, tensor by tensor"
     )
     command.add_argument("directory", type=Path, help="of the run")
+    command = commands.add_parser(
+        "walk", help="shows the first step of a run operation by operation, and two pitfalls"
+    )
+    command.add_argument("settings", nargs="*", metavar="SETTING=VALUE", help="as of run.py")
     arguments = parser.parse_args()
     try:
-        return _sync(arguments) if arguments.command == "sync" else _replay(arguments)
+        return {"sync": _sync, "replay": _replay, "walk": _walk}[arguments.command](arguments)
     except MlpTapeError as error:
         print(f"error: {error.what}\n       {error.hint}", file=sys.stderr)
         return error.exit_code
@@ -47,6 +52,22 @@ def _replay(arguments: argparse.Namespace) -> int:
     from mlp_tape import divergence
 
     for line in divergence.replay(arguments.directory):
+        print(line)
+    return 0
+
+
+def _walk(arguments: argparse.Namespace) -> int:
+    from mlp_tape import cli, data
+
+    settings = cli.settings_of(provenance.ROOT / "conf", arguments.settings)
+    dataset = data.load(**dataclasses.asdict(settings.dataset), say=print)
+    if dataset.warning:
+        print(f"WARNING  {dataset.warning}", file=sys.stderr)
+    quiet.import_tensorflow()
+    from mlp_tape.lesson import lesson
+    from mlp_tape.plan import Plan
+
+    for line in lesson(Plan(settings, dataset, dataset.layer_sizes(settings.model.hidden_sizes))):
         print(line)
     return 0
 

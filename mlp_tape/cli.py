@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import re
 import secrets
 import string
 import sys
@@ -12,15 +11,15 @@ from typing import Any
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from mlp_tape import address, checking, courier, multirun, quiet, resume, stop
 from mlp_tape.config import Settings
-from mlp_tape.errors import ConfigError, DiskError, MlpTapeError
-from mlp_tape.redact import without_password
+from mlp_tape.errors import ConfigError, MlpTapeError
+from mlp_tape.telling import before_the_start, tell
 
 WITH_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
 
@@ -53,16 +52,36 @@ def main(conf: Path) -> None:
         if WITH_TRACEBACK or not isinstance(error, Exception):
             raise
         told = CheckSettings.sweeping or isinstance(error, MlpTapeError)
-        code = _tell(error if told else _before_the_start(error))
+        code = tell(error if told else before_the_start(error))
         _leave_at_once(code)
     signal = stop.asked()  # by which a sweep's jobs in other processes ended
     _leave_at_once(128 + signal if signal else 0)
 
 
+def settings_of(conf: Path, overrides: list[str]) -> Settings:
+    """The settings of a command line, checked, without a run.
+
+    Args:
+        conf: the directory of the YAML files.
+        overrides: as typed.
+
+    Raises:
+        ConfigError: a setting is unknown or wrong.
+    """
+    try:
+        return _parsed(_composed(conf, overrides))
+    except HydraException as error:
+        raise before_the_start(error) from error
+
+
+def _composed(conf: Path, overrides: list[str]) -> DictConfig:
+    with hydra.initialize_config_dir(str(conf), version_base="1.3"):
+        return hydra.compose("config", overrides, return_hydra_config=True)
+
+
 def _help(conf: Path, overrides: list[str]) -> str:
     """What `--help` prints; Hydra itself takes two seconds for it, since it lists its own groups, too."""
-    with hydra.initialize_config_dir(str(conf), version_base="1.3"):
-        composed = hydra.compose("config", overrides, return_hydra_config=True)
+    composed = _composed(conf, overrides)
     text = str(composed.hydra.help.template)
     settings = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
     groups = (path for path in sorted(conf.iterdir()) if path.is_dir() and path.name != "hydra")
@@ -106,7 +125,7 @@ def _run(composed: DictConfig) -> float | None:
     except Exception as error:
         if WITH_TRACEBACK or stop.asked():
             raise
-        sys.exit(_tell(error))
+        sys.exit(tell(error))
 
 
 class CheckSettings(Callback):
@@ -133,7 +152,7 @@ class CheckSettings(Callback):
             CheckSettings.resumed = resume.find(settings.resume, address.of(settings.tracking))
             _settings(config, list(config.hydra.overrides.task))
         except MlpTapeError as error:
-            sys.exit(_tell(error))
+            sys.exit(tell(error))
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Checks every value that a sweep names, and opens its run."""
@@ -152,7 +171,7 @@ class CheckSettings(Callback):
         except Exception as error:
             if WITH_TRACEBACK or stop.asked():
                 raise
-            sys.exit(_tell(_before_the_start(error) if isinstance(error, HydraException) else error))
+            sys.exit(tell(before_the_start(error) if isinstance(error, HydraException) else error))
         CheckSettings.sweeping = True
 
 
@@ -160,7 +179,7 @@ def _refuse_if_wrong(composed: DictConfig) -> Settings:
     try:
         return _parsed(composed)
     except ConfigError as error:
-        sys.exit(_tell(error))
+        sys.exit(tell(error))
 
 
 def _parsed(composed: DictConfig) -> Settings:
@@ -176,44 +195,3 @@ def _settings(composed: DictConfig, overrides: list[str]) -> Settings:
     typed = OverridesParser.create().parse_overrides(overrides)
     names = resume.typed_keys(override.key_or_group for override in typed)
     return resume.settings(CheckSettings.resumed, settings, names)
-
-
-def _tell(error: Exception) -> int:
-    """Prints what is wrong and what to type instead, and returns the exit code."""
-    if isinstance(error, OSError) and error.strerror:
-        error = DiskError(
-            f"{error.strerror}: {error.filename or 'the disk'}",
-            "make room there, or start in another directory",
-        )
-    if not isinstance(error, MlpTapeError):
-        error = MlpTapeError(
-            f"{type(error).__name__}: {error}", "HYDRA_FULL_ERROR=1 python run.py ... shows where"
-        )
-    print(without_password(f"error: {error.what}\n       {error.hint}"), file=sys.stderr)
-    return error.exit_code
-
-
-def _before_the_start(error: Exception) -> ConfigError:
-    """What Hydra refused to compose or to begin, as a ConfigError that says what to type."""
-    first, *rest = str(error).splitlines() or [type(error).__name__]
-    if isinstance(error, MissingConfigException) and str(error.missing_cfg_file) in multirun.EXTRAS:
-        extra = multirun.EXTRAS[str(error.missing_cfg_file)]
-        return ConfigError(f"{error.missing_cfg_file} is not installed", f"pip install -e '.[{extra}]'")
-    if isinstance(error, MissingConfigException) and error.options:
-        group, _, option = str(error.missing_cfg_file).rpartition("/")
-        return ConfigError(
-            f"{group}={option}: expected one of: {', '.join(error.options)}",
-            f"type for example {group}={error.options[0]}",
-        )
-    if isinstance(error, OverrideParseException):
-        return ConfigError(f"cannot read {error.override}: {first}", "quote it for the shell: 'key=[1,2]'")
-    unknown = re.match(r"Could not override '([^']+)'", first)
-    if unknown:
-        return checking.unknown_key(unknown[1])
-    if first.startswith("Ambiguous value for argument"):
-        return ConfigError(first, "to sweep over the values, type python run.py -m ...")
-    if isinstance(error, OSError):
-        return ConfigError(
-            f"{type(error).__name__}: {first}", "start it in a directory that you can write to"
-        )
-    return ConfigError(first, " ".join(rest).strip() or "python run.py --help shows how")

@@ -86,6 +86,11 @@ class TrackingSettings:
     uri: str | None = _free(None, "an MLflow tracking URI")
     experiment: str = _setting("mlp_tape", "a name that is not empty", lambda name: bool(name.strip()))
     patience: float = _positive(30.0)
+    register_as: str | None = _setting(
+        None,
+        "a name without / and :",
+        lambda name: name is None or (bool(name.strip()) and not set(name) & set("/:'\"")),
+    )
 
 
 @dataclass(frozen=True)
@@ -114,7 +119,7 @@ class Settings:
         None, "the id of a run, its directory, or last", lambda which: which is None or bool(which.strip())
     )
     report: str | None = _setting(
-        None, "one of: full, light", lambda how: how in (None, "full", "light")
+        None, "one of: full, light, none", lambda how: how in (None, "full", "light", "none")
     )  # null: full for a run, light for a sweep's jobs
     checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)
     model: ModelSettings = field(default_factory=ModelSettings)

@@ -49,6 +49,10 @@ class Dataset:
         """The number of values in one image."""
         return int(np.prod(self.x_train.shape[1:]))
 
+    def layer_sizes(self, hidden_sizes: list[int]) -> list[int]:
+        """The width of each layer, from the values in one image to the classes."""
+        return [self.n_features, *hidden_sizes, self.n_classes]
+
 
 def load(name: str, path: str | None = None, offline: str | None = "subset", say: Say = print) -> Dataset:
     """Loads a data set.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mlp_tape import checkpoint, config, divergence, stop
+from mlp_tape import checkpoint, config, divergence, snapshots, stop
 from mlp_tape.checkpoint import Checkpoint
 from mlp_tape.console import Console
 from mlp_tape.evaluate import Evaluation
@@ -20,7 +20,12 @@ from mlp_tape.train import Block
 
 
 def fit(
-    plan: Plan, directory: Path, console: Console, journal: Journal, start: Checkpoint | None = None
+    plan: Plan,
+    directory: Path,
+    console: Console,
+    journal: Journal,
+    start: Checkpoint | None = None,
+    with_histograms: bool = False,
 ) -> Result:
     """Trains a network from its first weights on, or from a checkpoint.
 
@@ -30,6 +35,7 @@ def fit(
         console: is shown the logged losses and each epoch's test results.
         journal: is given every metric row.
         start: what to go on from.
+        with_histograms: whether those of parameters and gradients are kept, now and then, for the pictures.
 
     Raises:
         DivergenceError: the loss is no longer finite.
@@ -38,10 +44,12 @@ def fit(
     params, tested = plan.params_at(start), None
     done, every = start.step if start else 0, plan.settings.checkpoint.every_steps
     with stop.held(), console.progress(done, plan.steps) as show:
-        for block in plan.train(params, first=done):
+        for block in plan.train(params, done, with_histograms=with_histograms):
             journal.append(_rows(block, time.time()))
             if not np.isfinite(block.losses).all():
                 raise divergence.explained(plan, start, block, directory)
+            if block.histograms:
+                snapshots.save(directory, block.global_step, block.histograms)
             done += len(block.losses)
             loss = f"loss {block.losses[0]:.6f}"
             show(done, f"epoch {block.epoch + 1}/{plan.settings.epochs}  {loss}")
@@ -58,7 +66,8 @@ def fit(
         tested = tested or plan.evaluate(params)  # all was trained before; the report is missing
         stop.raise_if_asked()
     weights = {name: param.numpy() for name, param in params.items()}
-    return Result(done, weights, tested.loss, tested.accuracy, tested.predictions)
+    first_weights = plan.params_at(None)["w1"].numpy()
+    return Result(done, weights, tested.loss, tested.accuracy, tested.scores, first_weights)
 
 
 def _rows(block: Block, ended: float) -> Iterator[Row]:
@@ -75,7 +84,8 @@ def _rows(block: Block, ended: float) -> Iterator[Row]:
 def _results(tested: Evaluation, global_step: int) -> Iterator[Row]:
     """An evaluation, made after the given global step, as metric rows."""
     now = int(1000 * time.time())
-    for key, value in (("test/loss", tested.loss), ("test/accuracy", tested.accuracy)):
+    values = {"test/loss": tested.loss, "test/accuracy": tested.accuracy}
+    for key, value in (values | {f"units/{name}/dead": share for name, share in tested.dead.items()}).items():
         if math.isfinite(value):
             yield Row(key, global_step, value, now)
 

@@ -114,8 +114,8 @@ class Journal:
         new.replace(self._sent)  # lost in a power cut, it costs a delivery anew, which is harmless
 
     def read(self, key: str) -> Iterator[Row]:
-        """Yields the rows of one key, from the first on."""
-        begins = f'["{key}", '.encode()
+        """Yields the rows of one key, or of all keys that begin with it if it ends with a slash."""
+        begins = f'["{key}'.encode() if key.endswith("/") else f'["{key}", '.encode()
         with self.path.open("rb") as file:
             for line in file:
                 row = _row(line) if line.startswith(begins) else None

@@ -8,6 +8,7 @@ from pathlib import Path
 import mlflow.pyfunc
 import numpy as np
 from mlflow.entities import LoggedModelOutput, LoggedModelStatus, Metric, Run
+from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
 
@@ -16,14 +17,17 @@ from mlp_tape.journal import Row
 NAME = "model"
 
 
-def log(client: mlflow.MlflowClient, run: Run, directory: Path, results: list[Row]) -> None:
+def log(
+    client: mlflow.MlflowClient, run: Run, directory: Path, results: list[Row], register_as: str = ""
+) -> None:
     """Logs it so that `runs:/RUN_ID/model` loads it; once, also where it is asked for again.
 
     Args:
         client: of the store.
         run: whose model it is.
-        directory: of the run, with `weights.npz` and `network.json`.
+        directory: of the run, with `weights.npz`, `network.json` and the examples in `report.npz`.
         results: the last value of each metric that is the model's, already delivered.
+        register_as: the name under which it is registered, too; empty for none.
     """
     experiment_id, run_id = run.info.experiment_id, run.info.run_id
     step = results[-1].step if results else 0
@@ -38,12 +42,15 @@ def log(client: mlflow.MlflowClient, run: Run, directory: Path, results: list[Ro
     network = json.loads(files["network"].read_bytes())
     inputs = TensorSpec(np.dtype(network["dtype"]), (-1, *network["shape"]))
     scores = TensorSpec(np.dtype("float32"), (-1, network["n_classes"]))
+    with np.load(directory / "report.npz", allow_pickle=False) as archive:
+        examples = archive["examples"]
     with tempfile.TemporaryDirectory() as parent, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # proposes an input example that MLflow would then run
+        warnings.simplefilter("ignore")
         mlflow.pyfunc.save_model(
             f"{parent}/model",
             python_model=str(Path(__file__).with_name("serving.py")),
             artifacts={name: str(file) for name, file in files.items()},
+            input_example=examples,
             signature=ModelSignature(Schema([inputs]), Schema([scores])),
             pip_requirements=[f"mlflow=={mlflow.__version__}", f"numpy=={np.__version__}"],
             mlflow_model=Model(run_id=run_id, model_id=logged.model_id),
@@ -54,4 +61,17 @@ def log(client: mlflow.MlflowClient, run: Run, directory: Path, results: list[Ro
         Metric(row.key, row.value, row.timestamp, row.step, logged.model_id, run_id=run_id) for row in results
     ]
     client.log_batch(run_id, metrics=metrics)
-    client.finalize_logged_model(logged.model_id, "READY")  # last: what is not READY is made anew
+    client.finalize_logged_model(logged.model_id, "READY")  # what is not READY is made anew
+    if register_as:
+        _register(client, register_as, logged.model_id, run_id)
+
+
+def _register(client: mlflow.MlflowClient, name: str, model_id: str, run_id: str) -> None:
+    """Makes the model the next version of a registered one, which is made if it is not there."""
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    if not client.search_model_versions(f"name = '{name}' AND run_id = '{run_id}'"):
+        client.create_model_version(name, f"models:/{model_id}", run_id, model_id=model_id)

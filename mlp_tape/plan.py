@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from mlp_tape import batches, evaluate, model, step, train, xla_cache
+from mlp_tape import batches, evaluate, histograms, model, step, train, xla_cache
 from mlp_tape.batches import Prepared
 from mlp_tape.checkpoint import Checkpoint
 from mlp_tape.config import Settings
@@ -62,23 +62,28 @@ class Plan:
             return model.init_params(self.layer_sizes, self.settings.model.init_stddev, self.settings.seed)
         return model.as_params(start.arrays)
 
-    def train(self, params: Params, first: int, until: int | None = None) -> Iterator[Block]:
+    def train(
+        self, params: Params, first: int, until: int | None = None, with_histograms: bool = False
+    ) -> Iterator[Block]:
         """Trains from one global step to before another, or to the end."""
+        settings, steps_per_epoch = self.settings, self.steps // self.settings.epochs
+        every = histograms.every(self.steps, steps_per_epoch, settings.log_every)
         return train.train(
             params,
             self.dataset.x_train,
             self.dataset.y_train,
             self.recipe,
-            lr=self.settings.lr,
-            batch_size=self.settings.batch_size,
-            epochs=self.settings.epochs,
-            log_every=self.settings.log_every,
-            engine=self.settings.engine,
+            lr=settings.lr,
+            batch_size=settings.batch_size,
+            epochs=settings.epochs,
+            log_every=settings.log_every,
+            histogram_every=every if with_histograms else None,
+            engine=settings.engine,
             shuffle_seed=self.shuffle_seed,
             first=first,
             until=until,
-            pause_every=self.settings.checkpoint.every_steps,
-            prepared=_prepared(self.dataset, self.settings.batch_size),
+            pause_every=settings.checkpoint.every_steps,
+            prepared=_prepared(self.dataset, settings.batch_size),
         )
 
     def compile(self) -> None:

@@ -15,11 +15,13 @@ class Result:
         weights: w1, b1, w2, b2, ..., float32.
         loss: on the test images, mean over all.
         accuracy: on the test images, 0 to 1.
-        predictions: of the test images.
+        scores: of the test images, float32 [n, classes].
+        first_weights: w1 before the first step.
     """
 
     steps: int
     weights: dict[str, NDArray[np.float32]]
     loss: float
     accuracy: float
-    predictions: NDArray[np.int64]
+    scores: NDArray[np.float32]
+    first_weights: NDArray[np.float32]

@@ -53,7 +53,7 @@ def run(settings: Settings, directory: Path, overrides: list[str], job: Job | No
             return past.results["test/accuracy"]
         dataset = job.dataset if job else _data(settings, past, console)
         settings = _as_run(settings, dataset, past if job else None)
-        layer_sizes = [dataset.n_features, *settings.model.hidden_sizes, dataset.n_classes]
+        layer_sizes = dataset.layer_sizes(settings.model.hidden_sizes)
         with Journal(directory) as journal:
             start = _start(settings, dataset, directory, journal, console) if past else None
             _introduce(console, settings, dataset, layer_sizes)
@@ -89,6 +89,7 @@ def _recorded(
     where = tracker(settings.tracking, note, journal)
     quiet.import_tensorflow()
     stop.raise_if_asked()
+    from mlp_tape import saved_model
     from mlp_tape.fit import fit
     from mlp_tape.plan import Plan
 
@@ -100,10 +101,12 @@ def _recorded(
         if note.full:
             threading.Thread(target=report.get_ready, daemon=True).start()
         with _timed(note):
-            result = fit(plan, note.directory, console, journal, start)
+            result = fit(plan, note.directory, console, journal, start, note.full)
         note.results = {"test/loss": result.loss, "test/accuracy": result.accuracy}
-        report.at_the_end(note.directory, settings, dataset, result)
+        if settings.report != "none":
+            report.at_the_end(note.directory, settings, dataset, result)
         if note.full:
+            saved_model.save(note.directory)
             where.give_model()
             report.in_pictures(note.directory, dataset, note.steps, journal)
     return result, where.link

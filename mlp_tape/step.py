@@ -70,8 +70,8 @@ def check_variables(params: Params) -> None:
     for name, param in params.items():
         if not isinstance(param, tf.Variable):
             raise PitfallError(
-                f"{name} is a {type(param).__name__}, and the tape records tf.Variable only, so its gradient "
-                f"would be None. `{name} = {name} - lr * grad` makes a tf.Tensor of a tf.Variable: "
+                f"{name} is of type {type(param).__name__}, and the tape records tf.Variable only, so its "
+                f"gradient would be None. `{name} = {name} - lr * grad` makes a tf.Tensor of a tf.Variable: "
                 f"write {name}.assign_sub(lr * grad), and create it with tf.Variable(...)."
             )
 

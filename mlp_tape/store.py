@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
-from mlp_tape import address, delivery, record
+from mlp_tape import address, delivery, page, record
 from mlp_tape.record import Record
 from mlp_tape.redact import without_password
 
@@ -30,7 +30,11 @@ for name in ("mlflow", "alembic"):
 
 def end(client: mlflow.MlflowClient, run_id: str, record: Record) -> None:
     """Sets the status of a run, why it did not finish, and what else is to be said of it."""
-    tags = record.tags | ({"reason": without_password(record.reason)[:5000]} if record.reason else {})
+    tags = (
+        page.tags(record)
+        | record.tags
+        | ({"reason": without_password(record.reason)[:5000]} if record.reason else {})
+    )
     client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
     client.set_terminated(run_id, record.status, end_time=int(1000 * record.ended))
 

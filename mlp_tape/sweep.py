@@ -3,26 +3,22 @@
 import contextlib
 import dataclasses
 import functools
-import math
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from mlp_tape import address, config, courier, files, provenance, record, report, stop, summary, watch
+from mlp_tape import address, config, provenance, record, report, summary, sweep_report, watch
 from mlp_tape.config import DatasetSettings, Settings, TrackingSettings
 from mlp_tape.console import Console
-from mlp_tape.errors import ConfigError, MlpTapeError, SweepError
+from mlp_tape.errors import ConfigError, SweepError
 from mlp_tape.journal import Journal, Row
 from mlp_tape.ledger import Ledger
 from mlp_tape.record import Record
 from mlp_tape.recording import jobs_closed_in_background, recorded, tracker
 from mlp_tape.redact import without_password
-from mlp_tape.summary import ACCURACY, SHOWN, Summary
+from mlp_tape.summary import ACCURACY
 from mlp_tape.watch import Watch
-
-HURRY = 2.0  # seconds for what jobs could not send, where somebody waits for the end
-TAG = 7_000  # characters: MLflow takes 8,000
 
 
 @contextlib.contextmanager
@@ -71,24 +67,12 @@ def opened(
                 with Watch(jobs, console, planned, progress), jobs_closed_in_background():
                     yield
             finally:
-                _answer(settings, note, jobs, console)
+                sweep_report.answer(settings, note, jobs, console)
             console.line(f"directory     {directory}")
             if where.link:
                 console.line(f"sweep         {where.overview}")
                 console.line(f"to see it     {address.how_to_open(address.of(settings.tracking))}")
             _refuse_failures(jobs, note, planned)
-
-
-def _answer(settings: Settings, note: Record, jobs: Ledger, console: Console) -> None:
-    """Says what has come of the jobs: table, best, pictures; sends what MLflow has not got of them."""
-    found = summary.summarize([watch.as_it_is(job) for job in jobs.jobs()])
-    _conclude(found, note, console)
-    _keep_no_password(note.directory / "multirun.yaml")
-    if not stop.asked():
-        if settings.report is None:
-            _show_best(found, jobs)
-        _draw(found, note.directory / "plots")
-    _settle(found, console, HURRY if stop.asked() else math.inf)
 
 
 def _noted(settings: Settings, directory: Path, overrides: list[str]) -> Record:
@@ -122,88 +106,6 @@ def _report_progress(journal: Journal, jobs: list[Record]) -> None:
     done = [job.results[ACCURACY] for job in jobs if job.status == "FINISHED"]
     values = {"sweep/finished": float(len(done)), "sweep/best_accuracy": max(done)}
     journal.append(Row(key, len(done), value, int(1000 * time.time())) for key, value in values.items())
-
-
-def _show_best(found: Summary, jobs: Ledger) -> None:
-    """Gives the best job pictures and a model."""
-    best = found.best
-    if best is None or best.full:
-        return
-    with record.at_work(best.directory), Journal(best.directory) as journal:
-        dataset = jobs.dataset(DatasetSettings(**best.settings["dataset"]))
-        report.in_pictures(best.directory, dataset, best.steps, journal)
-        best.full, best.sent = True, False
-        best.save()
-
-
-def _settle(found: Summary, console: Console, at_most: float) -> None:
-    """Tells MLflow what processes that are gone, or had no answer, could not."""
-    ends = time.monotonic() + at_most
-    for job in found.jobs:
-        if not job.uri or job.sent or job.status == "RUNNING":  # such a one is at work elsewhere
-            continue
-        try:
-            courier.send(job.directory, max(0.1, ends - time.monotonic()))
-        except MlpTapeError as error:
-            console.warn(f"{watch.label(job)}: {error.what}\nTo send it: {job.sync}")
-
-
-def _conclude(found: Summary, note: Record, console: Console) -> None:
-    """Writes the answer of a sweep to its directory, to MLflow and to the screen."""
-    seeds, best, short = found.over_seeds(), found.best, found.table(SHOWN)
-    page = []
-    if best:
-        told = f"job {best.directory.name}, test accuracy {best.results[ACCURACY]:.4f}: "
-        page.append(f"**Best:** {told}`{best.command}`\n")
-        note.tags = {"best.run_id": best.run_id, "best.command": best.command}
-    for table in (short, seeds):
-        if table is not None and table.rows:
-            page.append(table.as_markdown())
-            for line in ("", *table.as_text()):
-                console.line(line)
-    if len(short.rows) < len(found.jobs):
-        more = f"the best {len(short.rows)} of {len(found.jobs)} jobs; sweep.csv has all"
-        page.append(more + "\n")
-        console.line(more)
-    page.append(f"`{note.command}`\n")
-    if best:
-        console.line("")
-        console.line(f"best          {told}{best.command}")
-    text = "\n".join(page)
-    short_text = text if len(text) <= TAG else f"{text[:TAG]}\n\n... and so on in sweep.md"
-    note.tags["mlflow.note.content"] = short_text
-    files.write(note.directory / "sweep.csv", found.everything().as_csv().encode())
-    files.write(note.directory / "sweep.md", text.encode())
-
-
-def _keep_no_password(path: Path) -> None:
-    """Hydra's own copy of the settings has them as they were typed."""
-    if path.exists():
-        files.write(path, without_password(path.read_text()).encode())
-
-
-def _draw(found: Summary, folder: Path) -> None:
-    """The pictures of a sweep that has something to show."""
-    if not found.finished:
-        return
-    from mlp_tape import sweep_plots  # imports matplotlib
-
-    folder.mkdir(exist_ok=True)
-    settings = [summary.flat(job.settings) for job in found.finished]
-    swept = {key: [each.get(key) for each in settings] for key in found.swept}
-    accuracies = [job.results[ACCURACY] for job in found.finished]
-    sweep_plots.accuracies(folder / "sweep_accuracy.png", swept, accuracies)
-    best = set(sorted(range(len(accuracies)), key=lambda i: -accuracies[i])[: sweep_plots.MOST])
-    shown = [job for i, job in enumerate(found.finished) if i in best]
-    sweep_plots.curves(folder / "sweep_curves.png", [_curves(job) for job in shown])
-
-
-def _curves(job: Record) -> tuple[str, list[tuple[int, float]], list[tuple[int, float]], int]:
-    with Journal(job.directory) as journal:
-        losses, tested = (
-            [(row.step, row.value) for row in journal.read(key)] for key in ("train/loss", ACCURACY)
-        )
-    return job.name, losses, tested, job.steps
 
 
 def _refuse_failures(jobs: Ledger, note: Record, planned: int | None) -> None:

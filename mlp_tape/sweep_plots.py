@@ -8,7 +8,9 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from mlp_tape.plots import BLUE, ORANGE, Point, thinned
+from mlp_tape import drawing
+from mlp_tape.curve_plots import thinned
+from mlp_tape.drawing import BLUE, ORANGE, Point
 
 MOST = 12  # curves in one picture
 
@@ -45,7 +47,7 @@ def accuracies(path: Path, swept: Mapping[str, Sequence[Any]], accuracy: Sequenc
             axes.legend()
         axes.set(xlabel=key, ylabel="test accuracy (%)")
         axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=100)
+    drawing.save(figure, path)
 
 
 def curves(path: Path, jobs: Sequence[tuple[str, list[Point], list[Point], int]]) -> None:
@@ -68,4 +70,4 @@ def curves(path: Path, jobs: Sequence[tuple[str, list[Point], list[Point], int]]
     figure.legend(loc="outside right upper", fontsize="small")
     for axes in (top, bottom):
         axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=100)
+    drawing.save(figure, path)

@@ -9,10 +9,10 @@ from mlp_tape import store  # first: it sets what MLflow reads when it is import
 
 # isort: split
 from mlflow import MlflowClient
-from mlflow.entities import LifecycleStage, Metric, Param, Run, RunTag
-from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+from mlflow.entities import Dataset, DatasetInput, InputTag, LifecycleStage, Metric, Param, Run, RunTag
+from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_PARENT_RUN_ID
 
-from mlp_tape import address, provenance
+from mlp_tape import address, page, provenance
 from mlp_tape.delivery import Delivery, Job
 from mlp_tape.errors import TrackingError
 from mlp_tape.journal import Journal, Row
@@ -114,8 +114,13 @@ class MlflowRun:
     def _begin(self) -> None:
         assert self._run
         record, there = self._record, self._run.data
+        if record.data_sha256 and not (self._run.inputs and self._run.inputs.dataset_inputs):
+            given = DatasetInput(
+                Dataset(**page.dataset(record)), [InputTag(MLFLOW_DATASET_CONTEXT, "training")]
+            )
+            self._client.log_inputs(record.run_id, [given])
         new = {key: value for key, value in record.params.items() if key not in there.params}
-        tags = provenance.process(record.directory) | {"command": record.command}
+        tags = provenance.process(record.directory) | {"command": record.command} | page.tags(record)
         self._client.log_batch(
             record.run_id,
             params=[Param(key, value) for key, value in new.items()],
@@ -162,12 +167,21 @@ class MlflowRun:
         assert self._run
 
         last = [row for key in RESULTS for row in deque(self._journal.read(key), maxlen=1)]
-        logged_model.log(self._client, self._run, self._record.directory, last)
+        settings = self._record.settings.get("tracking", {})
+        logged_model.log(
+            self._client, self._run, self._record.directory, last, settings.get("register_as") or ""
+        )
 
 
 def _artifacts(record: Record) -> list[tuple[Path, str | None]]:
     """The files that MLflow is given of a run that is over, and where it keeps them."""
     if record.status == "FINISHED" or record.kind == "sweep":
         pictures = [(path, "plots") for path in sorted(record.directory.glob("plots/*.png"))]
-        return pictures + [(path, None) for path in map(record.directory.joinpath, LEFT) if path.exists()]
+        model = [
+            (path, str(path.parent.relative_to(record.directory)))
+            for path in sorted(record.directory.glob("saved_model/**/*"))
+            if path.is_file()
+        ]
+        files = [(path, None) for path in map(record.directory.joinpath, LEFT) if path.exists()]
+        return [*pictures, *model, *files]
     return [(path, "divergence") for path in sorted(record.directory.glob("divergence/step-*"))]

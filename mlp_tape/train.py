@@ -11,8 +11,9 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from mlp_tape import batches
+from mlp_tape import batches, measures
 from mlp_tape.batches import Prepared
+from mlp_tape.histograms import Histogram
 from mlp_tape.model import Params
 from mlp_tape.optimizer import Grads, Updates
 from mlp_tape.step import Recipe, check_variables, train_step
@@ -34,6 +35,7 @@ class Block:
         statistics: where `step` is a multiple of log_every, the norms of that step by metric key:
             `params/w1/norm` before the update, `grads/w1/norm`, and `updates/w1/ratio`, the norm of what
             was subtracted over that of w1.
+        histograms: where they were asked for, of `params/w1` before that step and of its `grads/w1`, ...
         seconds: how long it took.
         ends_epoch: whether these were the last steps of their epoch.
     """
@@ -43,6 +45,7 @@ class Block:
     global_step: int
     losses: NDArray[np.float32]
     statistics: dict[str, float]
+    histograms: dict[str, Histogram]
     seconds: float
     ends_epoch: bool
 
@@ -126,6 +129,7 @@ def train(
     batch_size: int,
     epochs: int,
     log_every: int = 100,
+    histogram_every: int | None = None,
     engine: str = "compiled",
     shuffle_seed: int | None = None,
     first: int = 0,
@@ -148,6 +152,7 @@ def train(
         batch_size: images a step.
         epochs: how often all images are gone through.
         log_every: steps in a block, at the most.
+        histogram_every: of how many steps with statistics one has histograms, too; None for no step.
         engine: `compiled` or `eager`.
         shuffle_seed: None for the given order; else the order is a pure function of it and the epoch.
         first: the global step to begin with.
@@ -174,7 +179,9 @@ def train(
         if pause_every is not None:
             n = min(n, pause_every - step % pause_every)
         logged = start % log_every == 0
-        losses, statistics = _run_block(run, params, data, rate, start, start + n, logged)
+        nth = epoch * -(-steps_per_epoch // log_every) + start // log_every
+        counted = logged and histogram_every is not None and nth % histogram_every == 0
+        losses, statistics, found = _run_block(run, params, data, rate, start, start + n, logged, counted)
         seconds = time.perf_counter() - began
         yield Block(
             epoch=epoch,
@@ -182,6 +189,7 @@ def train(
             global_step=step,
             losses=losses,
             statistics=statistics,
+            histograms=found,
             seconds=seconds,
             ends_epoch=start + n == steps_per_epoch,
         )
@@ -197,13 +205,15 @@ def _run_block(
     start: int,
     stop: int,
     logged: bool,
-) -> tuple[NDArray[np.float32], dict[str, float]]:
-    """Runs steps of an epoch, from `start` to before `stop`; returns losses and, if asked for, norms.
+    counted: bool,
+) -> tuple[NDArray[np.float32], dict[str, float], dict[str, Histogram]]:
+    """Runs steps of an epoch, from `start` to before `stop`; also returns norms and histograms, if asked for.
 
     There are up to three calls: the first step, for its gradients; the others of full size; the smaller one.
     """
     n_full = len(data.full[0])
-    norms = {f"params/{name}/norm": _norm(param) for name, param in params.items()} if logged else {}
+    norms = measures.norms("params", params) if logged else {}
+    found = measures.histograms("params", params) if counted else {}
     losses, statistics = [], {}
     alone = {start + 1} if logged else set()
     cuts = sorted({start, stop, min(max(start, n_full), stop)} | alone)
@@ -212,19 +222,6 @@ def _run_block(
         some, grads, updates = run(params, *some_of, lr, tf.constant(first), tf.constant(b - a))
         losses.append(some.numpy()[: b - a])
         if logged and a == start:
-            statistics = norms | _statistics(norms, grads, updates)
-    return np.concatenate(losses), statistics
-
-
-def _norm(tensor: tf.Tensor) -> float:
-    with np.errstate(over="ignore"):  # of a run that diverges
-        return float(np.linalg.norm(tensor.numpy()))
-
-
-def _statistics(norms: dict[str, float], grads: Grads, updates: Updates) -> dict[str, float]:
-    """The gradients' norms, and the updates' over the parameters'; a parameter of zeros has no ratio."""
-    statistics = {f"grads/{name}/norm": _norm(grad) for name, grad in grads.items()}
-    for name, update in updates.items():
-        if norms[f"params/{name}/norm"] > 0:
-            statistics[f"updates/{name}/ratio"] = _norm(update) / norms[f"params/{name}/norm"]
-    return statistics
+            statistics = norms | measures.norms("grads", grads) | measures.ratios(norms, updates)
+            found |= measures.histograms("grads", grads) if counted else {}
+    return np.concatenate(losses), statistics, found

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import mlflow
+import numpy as np
 import pytest
 
 from conftest import ROOT
@@ -108,6 +109,18 @@ def state_of(program: Program) -> tuple[str, list[tuple[str, int, float]], str]:
     return weights, rows, run.info.status
 
 
+def histograms_of(program: Program) -> dict[str, bytes]:
+    """The counts for the pictures, which a run keeps in files of their own."""
+    (directory,) = program.runs
+    files = sorted(directory.glob("histograms/step-*.npz"))
+    assert files
+    found: dict[str, bytes] = {}
+    for path in files:
+        with np.load(path) as archive:
+            found |= {f"{path.stem} {key}": archive[key].tobytes() for key in archive.files}
+    return found
+
+
 @pytest.mark.parametrize("seed", range(RUNS))
 def test_a_run_killed_at_random_moments_ends_as_if_it_had_not_been(
     offline: dict[str, str], tmp_path: Path, seed: int
@@ -131,4 +144,5 @@ def test_a_run_killed_at_random_moments_ends_as_if_it_had_not_been(
     print(f"\nseed {seed}, killed {', '.join(hits) or 'never'}: {len(found[1])} rows, {found[0][:16]}")
     assert len([row for row in expected[1] if row[0] == "train/loss"]) == 40 * 42
     assert found == expected
+    assert histograms_of(killed) == histograms_of(whole)
     assert found[2] == "FINISHED"

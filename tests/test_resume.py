@@ -377,6 +377,9 @@ def test_a_run_that_was_killed_is_closed_at_the_next_start(
     )
     run = client.get_run(run_id)
     assert (run.info.status, run.data.tags["reason"]) == ("KILLED", "its process was gone")
+    page = run.data.tags["mlflow.note.content"]
+    assert "It is KILLED: its process was gone" in page
+    assert f"python run.py resume={run_id}" in page
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     assert list(store.close_dead(uri, "mlp_tape")) == []
 

@@ -106,9 +106,12 @@ def test_tags_say_how_to_repeat_the_run_and_keep_no_password(finished: Path) -> 
 def test_artifacts_are_all_there(finished: Path, tmp_path: Path) -> None:
     client, run = the_run(finished)
     found = {item.path for item in client.list_artifacts(run.info.run_id)}
-    assert found == {"config.yaml", "environment.txt", "weights.npz", "plots"}
+    assert found == {"config.yaml", "environment.txt", "weights.npz", "plots", "saved_model"}
     plots = {item.path for item in client.list_artifacts(run.info.run_id, "plots")}
-    assert plots == {"plots/learning_curve.png", "plots/confusion_matrix.png"}
+    names = ("class_accuracy", "confusion_matrix", "first_layer", "histograms", "layers", "learning_curve")
+    assert plots == {f"plots/{name}.png" for name in (*names, "worst_mistakes")}
+    saved = {item.path for item in client.list_artifacts(run.info.run_id, "saved_model")}
+    assert saved == {f"saved_model/{name}" for name in ("fingerprint.pb", "saved_model.pb", "variables")}
     local = Path(client.download_artifacts(run.info.run_id, "config.yaml", str(tmp_path)))
     kept = yaml.safe_load(local.read_text())
     assert (kept["lr"], kept["model"]["hidden_sizes"]) == (0.1, [32])

@@ -21,6 +21,11 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
 
 
+# Whether a picture of 800 dots is there, loaded, and drawn in some place of the page.
+SHOWN = """[...document.images].some(
+    image => image.naturalWidth == 800 && image.getBoundingClientRect().width > 300)"""
+
+
 @pytest.fixture(scope="module")
 def ui(
     run_py: Run, offline: dict[str, str], tmp_path_factory: pytest.TempPathFactory
@@ -101,6 +106,20 @@ def test_the_link_opens_the_run_among_the_training_runs_with_its_loss_curve(
     points = [chart.evaluate("chart => chart.data[0].x.length") for chart in charts.all()]
     assert sorted(points) == [10, 10, 320]  # of many points, the UI draws 320
     keep(page, "mlflow-run.png")
+
+
+def test_the_page_of_a_run_tells_of_it_and_its_pictures_load(ui: Callable[..., list[str]], page: Any) -> None:
+    from playwright.sync_api import expect
+
+    (link,) = ui("dataset=digits", "epochs=3", "lr=0.5", "tracking.experiment=pictures")
+    page.goto(link.replace("/model-metrics", ""))
+    expect(page.get_by_text("64 → 256 → 128 → 10")).to_be_visible(timeout=60_000)
+    expect(page.get_by_text("To use the model")).to_be_visible()
+    keep(page, "run-overview.png")
+    for name in ("worst_mistakes", "first_layer", "histograms", "layers", "learning_curve"):
+        page.goto(link.replace("/model-metrics", f"/artifacts/plots/{name}.png"))
+        page.wait_for_function(SHOWN, timeout=60_000)
+    keep(page, "run-pictures.png")
 
 
 def test_a_sweep_has_its_jobs_below_it_and_two_of_them_can_be_compared(

@@ -1,6 +1,7 @@
-"""Pictures of a run: NumPy in, PNG out."""
+"""Pictures of how training went: the learning curve, and what happened in each layer."""
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-Point = tuple[int, float]
-
-BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#999999"  # Okabe and Ito's colours, safe for the colour-blind
+from mlp_tape import drawing
+from mlp_tape.drawing import BLUE, COLOURS, GREY, ORANGE, Point
 
 
 def thinned(rows: Iterable[Point], n: int, most: int = 10_000) -> tuple[NDArray[Any], NDArray[Any], int]:
@@ -66,31 +66,33 @@ def learning_curve(
     bottom.set(xlabel="step", ylabel="test accuracy (%)")
     for axes in (top, bottom):
         axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=100)
+    drawing.save(figure, path)
 
 
-def confusion_matrix(path: Path, labels: NDArray[Any], predictions: NDArray[Any], n_classes: int) -> None:
-    """Draws how often each class was taken for each other.
+def layers(path: Path, dead: Mapping[str, Sequence[Point]], ratios: Mapping[str, Sequence[Point]]) -> None:
+    """Draws the share of dead units and the size of the updates, over time.
 
     Args:
         path: of the PNG.
-        labels: [n], the true classes.
-        predictions: [n].
-        n_classes: the number of classes.
+        dead: by hidden layer, step and the fraction of its units that are 0 for every test image.
+        ratios: by parameter, step and the norm of what was subtracted over the parameter's norm.
     """
-    counts = np.zeros((n_classes, n_classes), int)
-    np.add.at(counts, (labels, predictions), 1)
-    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    figure = Figure(figsize=(7, 6))
-    axes = figure.subplots(gridspec_kw={"left": 0.09, "right": 0.99, "bottom": 0.09, "top": 0.97})
-    image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
-    figure.colorbar(image, label="share of the true class")
-    axes.set(xlabel="predicted class", ylabel="true class")
-    if n_classes <= 20:
-        axes.set(xticks=range(n_classes), yticks=range(n_classes))
-        for (row, column), count in np.ndenumerate(counts):
-            dark = share[row, column] > 0.5
-            axes.text(
-                column, row, f"{count}", ha="center", va="center", size=8, color="white" if dark else "black"
-            )
-    figure.savefig(path, dpi=100)
+    figure = Figure(figsize=(8, 6))
+    margins = {"left": 0.1, "right": 0.98, "bottom": 0.09, "top": 0.96, "hspace": 0.12}
+    top, bottom = figure.subplots(2, sharex=True, gridspec_kw=margins)
+    for axes, lines, scale in ((top, dead, 100.0), (bottom, ratios, 1.0)):
+        for name, points in lines.items():
+            layer = int(re.sub(r"\D", "", name) or 1)
+            style = "--" if name.startswith("b") else "-"
+            steps, values = [step for step, _ in points], [scale * value for _, value in points]
+            marker = "." if len(points) <= 60 else ""
+            axes.plot(steps, values, style, marker=marker, color=COLOURS[(layer - 1) % 8], label=name)
+        axes.grid(alpha=0.3)
+    top.set(ylabel="dead units (% of the layer)", ylim=(-2, 102))
+    top.set_title("dead: 0 for every test image", fontsize="medium")
+    bottom.set(xlabel="step", ylabel="norm of update / norm of parameter", yscale="log")
+    bottom.axhline(1e-3, color=GREY, linewidth=1, linestyle=":")
+    for axes, lines in ((top, dead), (bottom, ratios)):
+        if lines:
+            axes.legend(ncols=min(4, len(lines)))
+    drawing.save(figure, path)
