@@ -1,7 +1,6 @@
 """What `-m` means: which jobs are named, whether they can be, where they lie, and who runs them."""
 
 import contextlib
-import copy
 import logging
 import math
 from collections.abc import Callable, Iterator
@@ -173,7 +172,7 @@ def _composed_once() -> Iterator[None]:
             return seen.pop(key)
         found: DictConfig = compose(master_config, sweep_overrides)
         if len(seen) < REMEMBERED:
-            seen[key] = copy.deepcopy(found)  # a job changes its own
+            seen[key] = found  # for the job itself: who only looks whether it can be composed keeps nothing
         return found
 
     loader.load_sweep_config = load
