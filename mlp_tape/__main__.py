@@ -2,10 +2,13 @@
 
 import argparse
 import dataclasses
+import os
+import shutil
 import sys
 from pathlib import Path
 
-from mlp_tape import provenance, quiet, resume
+from mlp_tape import address, provenance, quiet, resume
+from mlp_tape.config import TrackingSettings
 from mlp_tape.errors import ConfigError, MlpTapeError
 
 
@@ -26,9 +29,20 @@ def main() -> int:
         "walk", help="shows the first step of a run operation by operation, and two pitfalls"
     )
     command.add_argument("settings", nargs="*", metavar="SETTING=VALUE", help="as of run.py")
+    command = commands.add_parser("compare", help="shows runs side by side: settings, results, curves")
+    command.add_argument(
+        "runs",
+        nargs="+",
+        metavar="RUN",
+        help="MLflow's id, a directory, or last; a sweep stands for its jobs",
+    )
+    command.add_argument("--uri", help="of the MLflow store, for runs that have no directory here")
+    command.add_argument(
+        "--png", type=Path, default=Path("comparison.png"), help="where the curves are drawn (comparison.png)"
+    )
     arguments = parser.parse_args()
     try:
-        return {"sync": _sync, "replay": _replay, "walk": _walk}[arguments.command](arguments)
+        return COMMANDS[arguments.command](arguments)
     except MlpTapeError as error:
         print(f"error: {error.what}\n       {error.hint}", file=sys.stderr)
         return error.exit_code
@@ -71,6 +85,24 @@ def _walk(arguments: argparse.Namespace) -> int:
         print(line)
     return 0
 
+
+def _compare(arguments: argparse.Namespace) -> int:
+    from mlp_tape import comparison, text_plots
+
+    entries = comparison.find(arguments.runs, arguments.uri or address.of(TrackingSettings()))
+    for line in comparison.table(entries).as_text():
+        print(line)
+    utf8 = (sys.stdout.encoding or "").lower().startswith("utf")
+    colour = sys.stdout.isatty() and utf8 and not os.environ.get("NO_COLOR")
+    for title, lines in comparison.curves(entries).items():
+        drawn = text_plots.curves(title, lines, shutil.get_terminal_size().columns, colour)
+        print(f"\n{drawn}" if drawn else "", end="\n" if drawn else "")
+    comparison.draw(arguments.png.absolute(), entries)
+    print(f"\ncurves        {arguments.png.absolute()}")
+    return 0
+
+
+COMMANDS = {"sync": _sync, "replay": _replay, "walk": _walk, "compare": _compare}
 
 if __name__ == "__main__":
     sys.exit(main())

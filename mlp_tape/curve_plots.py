@@ -1,16 +1,19 @@
-"""Pictures of how training went: the learning curve, and what happened in each layer."""
+"""Pictures of how training went: the learning curve, each layer, and several runs over each other."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from mlp_tape import drawing
 from mlp_tape.drawing import BLUE, COLOURS, GREY, ORANGE, Point
+
+MOST = 12  # curves in one picture
 
 
 def thinned(rows: Iterable[Point], n: int, most: int = 10_000) -> tuple[NDArray[Any], NDArray[Any], int]:
@@ -95,4 +98,27 @@ def layers(path: Path, dead: Mapping[str, Sequence[Point]], ratios: Mapping[str,
     for axes, lines in ((top, dead), (bottom, ratios)):
         if lines:
             axes.legend(ncols=min(4, len(lines)))
+    drawing.save(figure, path)
+
+
+def overlay(path: Path, runs: Sequence[tuple[str, list[Point], list[Point], int]]) -> None:
+    """Draws the training loss and the test accuracy of some runs over each other.
+
+    Args:
+        path: of the PNG.
+        runs: name, steps and training losses, steps and test accuracies (0 to 1), number of steps.
+    """
+    figure = Figure(figsize=(9, 6), layout="constrained")
+    top, bottom = figure.subplots(2, sharex=True)
+    colours = matplotlib.colormaps["viridis"](np.linspace(0, 0.9, len(runs)))
+    for colour, (name, losses, tested, steps) in zip(colours, runs, strict=True):
+        top.plot(*thinned(losses, steps, most=100)[:2], color=colour, linewidth=1)
+        where, how_good = zip(*tested, strict=True) if tested else ((), ())
+        bottom.plot(where, [100 * value for value in how_good], "o-", color=colour, markersize=3, label=name)
+    top.set(ylabel="training loss")
+    top.set_yscale("log")
+    bottom.set(xlabel="step", ylabel="test accuracy (%)")
+    figure.legend(loc="outside right upper", fontsize="small")
+    for axes in (top, bottom):
+        axes.grid(alpha=0.3)
     drawing.save(figure, path)

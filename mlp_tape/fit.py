@@ -42,6 +42,7 @@ def fit(
         Stopped: a signal came; all that was done is in the last checkpoint.
     """
     params, tested = plan.params_at(start), None
+    first_weights = (plan.params_at(None) if start else params)["w1"].numpy()
     done, every = start.step if start else 0, plan.settings.checkpoint.every_steps
     with stop.held(), console.progress(done, plan.steps) as show:
         for block in plan.train(params, done, with_histograms=with_histograms):
@@ -66,7 +67,6 @@ def fit(
         tested = tested or plan.evaluate(params)  # all was trained before; the report is missing
         stop.raise_if_asked()
     weights = {name: param.numpy() for name, param in params.items()}
-    first_weights = plan.params_at(None)["w1"].numpy()
     return Result(done, weights, tested.loss, tested.accuracy, tested.scores, first_weights)
 
 

@@ -114,13 +114,8 @@ class Journal:
         new.replace(self._sent)  # lost in a power cut, it costs a delivery anew, which is harmless
 
     def read(self, key: str) -> Iterator[Row]:
-        """Yields the rows of one key, or of all keys that begin with it if it ends with a slash."""
-        begins = f'["{key}'.encode() if key.endswith("/") else f'["{key}", '.encode()
-        with self.path.open("rb") as file:
-            for line in file:
-                row = _row(line) if line.startswith(begins) else None
-                if row is not None:
-                    yield row
+        """Yields the rows of one key, as `rows` does."""
+        return rows(self.path.parent, key)
 
     def close(self) -> None:
         """Gives the file back; what was delivered can still be acknowledged."""
@@ -143,6 +138,16 @@ class Journal:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+def rows(directory: Path, key: str) -> Iterator[Row]:
+    """Yields a run's rows of one key, or of all keys that begin with it if it ends with a slash."""
+    begins = f'["{key}'.encode() if key.endswith("/") else f'["{key}", '.encode()
+    with (directory / FILE).open("rb") as file:
+        for line in file:
+            row = _row(line) if line.startswith(begins) else None
+            if row is not None:
+                yield row
 
 
 def last_step(directory: Path, key: str) -> int | None:

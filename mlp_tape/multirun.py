@@ -1,6 +1,7 @@
 """What `-m` means: which jobs are named, whether they can be, where they lie, and who runs them."""
 
 import contextlib
+import copy
 import logging
 import math
 from collections.abc import Callable, Iterator
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra._internal.config_loader_impl import get_overrides_dirname
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
@@ -26,7 +28,6 @@ EXTRAS = {
     "hydra/sweeper/optuna": "optuna",
 }
 IN_THIS_PROCESS = "BasicLauncher"
-REMEMBERED = 100  # composed configs, which take up to a megabyte each
 
 
 def as_recorded(arguments: list[str]) -> list[str]:
@@ -72,9 +73,10 @@ def check(config: DictConfig, parse: Parse) -> tuple[list[Settings], int | None]
     settings = [parse(first)]
     for i, each in enumerate(choices):
         for value in each[1:]:
-            quick = _put(first, value)
-            others = hydra.compose(name, [*values[:i], value, *values[i + 1 :]]) if quick is None else quick
-            settings.append(parse(others))
+            changed = copy.deepcopy(first)
+            if not _put(changed, value):
+                changed = hydra.compose(name, [*values[:i], value, *values[i + 1 :]])
+            settings.append(parse(changed))
     if any(job.resume is not None for job in settings):
         raise ConfigError(
             "resume=... goes on with one run", "type it without -m; for a sweep, sweep.resume=..."
@@ -95,17 +97,18 @@ def _choices(config: DictConfig, basic: bool) -> list[list[str]]:
     return list(choices.values())
 
 
-def _put(composed: DictConfig, text: str) -> DictConfig | None:
-    """The config with another value of a setting; None for a choice of a group, which has to be composed."""
+def _put(composed: DictConfig, text: str) -> bool:
+    """Puts in another value of a setting; False for a choice of a group, say, which has to be composed."""
     override = OverridesParser.create().parse_override(text)
     key = override.key_or_group
-    if override.is_add() or override.is_delete() or override.package or "/" in key:
-        return None
+    if override.is_add() or override.is_force_add() or override.is_delete():
+        return False
+    if override.package or "/" in key or override.is_hydra_override():
+        return False
     if isinstance(OmegaConf.select(composed, key), DictConfig | None):
-        return None
-    changed = OmegaConf.masked_copy(composed, [str(each) for each in composed if each != "hydra"])
-    OmegaConf.update(changed, key, override.value(), merge=False)
-    return changed
+        return False
+    OmegaConf.update(composed, key, override.value(), merge=False)
+    return True
 
 
 def settle_directory(config: DictConfig, settings: Settings) -> Path:
@@ -162,21 +165,33 @@ def launcher(config: DictConfig) -> str:
 
 @contextlib.contextmanager
 def _composed_once() -> Iterator[None]:
-    """Hydra composes each job twice, to see whether it can and to run it; here, once for both."""
+    """Makes a job that differs from the first in values alone a copy; Hydra composes every job anew, twice."""
     loader: Any = GlobalHydra.instance().config_loader()
-    compose, seen = loader.load_sweep_config, dict[tuple[str, ...], DictConfig]()
+    compose, first = loader.load_sweep_config, list[tuple[list[str], DictConfig]]()
 
     def load(master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
-        key = tuple(sweep_overrides)
-        if key in seen:
-            return seen.pop(key)
-        found: DictConfig = compose(master_config, sweep_overrides)
-        if len(seen) < REMEMBERED:
-            seen[key] = found  # for the job itself: who only looks whether it can be composed keeps nothing
-        return found
+        if not first:
+            first.append((sweep_overrides, compose(master_config, sweep_overrides)))
+        made: DictConfig = _changed(*first[0], sweep_overrides) or compose(master_config, sweep_overrides)
+        return made
 
     loader.load_sweep_config = load
     try:
         yield
     finally:
         del loader.load_sweep_config
+
+
+def _changed(overrides: list[str], composed: DictConfig, wanted: list[str]) -> DictConfig | None:
+    """What was composed of some overrides, as it would be of others; None where that is not to be had so."""
+    made = copy.deepcopy(composed)
+    if len(wanted) != len(overrides):
+        return None
+    for old, new in zip(overrides, wanted, strict=True):
+        if new != old and (new.partition("=")[0] != old.partition("=")[0] or not _put(made, new)):
+            return None
+    parsed = OverridesParser.create().parse_overrides(wanted)
+    of_task = [override for override in parsed if not override.is_hydra_override()]
+    made.hydra.overrides.task = [override.input_line for override in of_task]
+    made.hydra.job.override_dirname = get_overrides_dirname(of_task, **made.hydra.job.config.override_dirname)
+    return made

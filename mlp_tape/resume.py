@@ -27,13 +27,9 @@ def find(which: str, uri: str, kind: str = "run") -> Path:
         ConfigError: there is none.
     """
     key = "resume" if kind == "run" else "sweep.resume"
-    if (Path(which) / record.FILE).exists():
-        return _of_kind(record.read(Path(which).absolute()), kind)
-    for run in sorted(_known(), key=lambda run: run.began, reverse=True):
-        if run.run_id == which:
-            return _of_kind(run, kind)
-        if which == "last" and run.kind == kind and not record.is_at_work(run.directory, run.pid):
-            return run.directory
+    found = here(which, kind)
+    if found:
+        return _of_kind(found, kind)
     if which == "last":
         raise ConfigError(f"{key}=last: no {kind} below {Path.cwd()}", f"type {key}=RUN_ID, or a directory")
     told = None
@@ -49,6 +45,24 @@ def find(which: str, uri: str, kind: str = "run") -> Path:
         )
         raise ConfigError(f"{key}={which}: {where}", f"type {key}=DIRECTORY, or {key}=last")
     return _of_kind(record.read(told), kind)
+
+
+def here(which: str, kind: str | None = None) -> Record | None:
+    """What is known here of a run, or of a sweep; None where nothing is.
+
+    Args:
+        which: as of `find`.
+        kind: of what is meant by `last`; None for either.
+    """
+    if (Path(which) / record.FILE).exists():
+        return record.read(Path(which).absolute())
+    for run in sorted(_known(), key=lambda run: run.began, reverse=True):
+        if run.run_id == which:
+            return run
+        meant = which == "last" and kind in (None, run.kind)
+        if meant and not record.is_at_work(run.directory, run.pid):
+            return run
+    return None
 
 
 def _of_kind(found: Record, kind: str) -> Path:

@@ -5,7 +5,8 @@ import logging
 import os
 import platform
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from mlp_tape import address, delivery, page, record
@@ -64,6 +65,57 @@ def close_dead(uri: str, experiment: str) -> Iterator[str]:
             yield f"{told}; to send the rest of it: python -m mlp_tape sync {shlex.quote(str(directory))}"
         else:
             yield told
+
+
+@dataclass(frozen=True)
+class Past:
+    """What MLflow holds of a run.
+
+    Attributes:
+        name: in the UI.
+        run_id: MLflow's.
+        status: as MLflow has it.
+        seconds: from its beginning to its end; 0 while it lasts.
+        params: what MLflow calls so.
+        curves: step and value by the key of a metric.
+    """
+
+    name: str
+    run_id: str
+    status: str
+    seconds: float
+    params: dict[str, str]
+    curves: dict[str, list[tuple[int, float]]]
+
+
+def pasts(uri: str, run_id: str, keys: Iterable[str]) -> list[Past]:
+    """What MLflow holds of a run, or of each run that stands below it; nothing if it has no such run.
+
+    Args:
+        uri: of the store.
+        run_id: MLflow's, of the run or of what it stands below.
+        keys: of the metrics that are wanted.
+    """
+    with opening(uri) as client:
+        run = run_of(client, run_id)
+        if run is None:
+            return []
+        below = client.search_runs(
+            [run.info.experiment_id],
+            f"tags.mlflow.parentRunId = '{run_id}'",
+            order_by=["attributes.start_time ASC"],
+        )
+        return [_past(client, each, keys) for each in below or [run]]
+
+
+def _past(client: mlflow.MlflowClient, run: Run, keys: Iterable[str]) -> Past:
+    curves = {
+        key: sorted((each.step, each.value) for each in client.get_metric_history(run.info.run_id, key))
+        for key in keys
+    }
+    seconds = (run.info.end_time - run.info.start_time) / 1000 if run.info.end_time else 0.0
+    name, params = str(run.info.run_name), dict(run.data.params)
+    return Past(name, run.info.run_id, run.info.status, seconds, params, curves)
 
 
 @contextlib.contextmanager

@@ -1,18 +1,14 @@
-"""Pictures of a sweep: accuracy against each setting that was swept, and the curves of the best jobs."""
+"""The picture of a sweep: accuracy against each setting that was swept."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
 from mlp_tape import drawing
-from mlp_tape.curve_plots import thinned
-from mlp_tape.drawing import BLUE, ORANGE, Point
-
-MOST = 12  # curves in one picture
+from mlp_tape.drawing import BLUE, ORANGE
 
 
 def accuracies(path: Path, swept: Mapping[str, Sequence[Any]], accuracy: Sequence[float]) -> None:
@@ -46,28 +42,5 @@ def accuracies(path: Path, swept: Mapping[str, Sequence[Any]], accuracy: Sequenc
             axes.plot(each, means, "-", color=ORANGE, linewidth=1, label="mean", zorder=0)
             axes.legend()
         axes.set(xlabel=key, ylabel="test accuracy (%)")
-        axes.grid(alpha=0.3)
-    drawing.save(figure, path)
-
-
-def curves(path: Path, jobs: Sequence[tuple[str, list[Point], list[Point], int]]) -> None:
-    """Draws the training loss and the test accuracy of some jobs over each other.
-
-    Args:
-        path: of the PNG.
-        jobs: name, steps and training losses, steps and test accuracies (0 to 1), number of steps.
-    """
-    figure = Figure(figsize=(9, 6), layout="constrained")
-    top, bottom = figure.subplots(2, sharex=True)
-    colours = matplotlib.colormaps["viridis"](np.linspace(0, 0.9, len(jobs)))
-    for colour, (name, losses, tested, steps) in zip(colours, jobs, strict=True):
-        top.plot(*thinned(losses, steps, most=100)[:2], color=colour, linewidth=1)
-        where, how_good = zip(*tested, strict=True) if tested else ((), ())
-        bottom.plot(where, [100 * value for value in how_good], "o-", color=colour, markersize=3, label=name)
-    top.set(ylabel="training loss")
-    top.set_yscale("log")
-    bottom.set(xlabel="step", ylabel="test accuracy (%)")
-    figure.legend(loc="outside right upper", fontsize="small")
-    for axes in (top, bottom):
         axes.grid(alpha=0.3)
     drawing.save(figure, path)

@@ -4,7 +4,7 @@ import math
 import time
 from pathlib import Path
 
-from mlp_tape import courier, files, quiet, record, report, stop, summary, watch
+from mlp_tape import courier, files, journal, quiet, record, report, stop, summary, watch
 from mlp_tape.config import DatasetSettings, Settings
 from mlp_tape.console import Console
 from mlp_tape.errors import MlpTapeError
@@ -76,13 +76,13 @@ def _show_best(found: Summary, jobs: Ledger) -> None:
     best = found.best
     if best is None or best.full:
         return
-    with record.at_work(best.directory), Journal(best.directory) as journal:
+    with record.at_work(best.directory), Journal(best.directory) as rows:
         dataset = jobs.dataset(DatasetSettings(**best.settings["dataset"]))
         quiet.import_tensorflow()
         from mlp_tape import saved_model
 
         saved_model.save(best.directory)
-        report.in_pictures(best.directory, dataset, best.steps, journal)
+        report.in_pictures(best.directory, dataset, best.steps, rows)
         best.full, best.sent = True, False
         best.save()
 
@@ -91,23 +91,23 @@ def _draw(found: Summary, folder: Path) -> None:
     """The pictures of a sweep that has something to show."""
     if not found.finished:
         return
-    from mlp_tape import sweep_plots  # imports matplotlib
+    from mlp_tape import curve_plots, sweep_plots  # import matplotlib
 
     folder.mkdir(exist_ok=True)
     settings = [summary.flat(job.settings) for job in found.finished]
     swept = {key: [each.get(key) for each in settings] for key in found.swept}
     accuracies = [job.results[ACCURACY] for job in found.finished]
     sweep_plots.accuracies(folder / "sweep_accuracy.png", swept, accuracies)
-    best = set(sorted(range(len(accuracies)), key=lambda i: -accuracies[i])[: sweep_plots.MOST])
+    best = set(sorted(range(len(accuracies)), key=lambda i: -accuracies[i])[: curve_plots.MOST])
     shown = [job for i, job in enumerate(found.finished) if i in best]
-    sweep_plots.curves(folder / "sweep_curves.png", [_curves(job) for job in shown])
+    curve_plots.overlay(folder / "sweep_curves.png", [_curves(job) for job in shown])
 
 
 def _curves(job: Record) -> tuple[str, list[tuple[int, float]], list[tuple[int, float]], int]:
-    with Journal(job.directory) as journal:
-        losses, tested = (
-            [(row.step, row.value) for row in journal.read(key)] for key in ("train/loss", ACCURACY)
-        )
+    losses, tested = (
+        [(row.step, row.value) for row in journal.rows(job.directory, key)]
+        for key in ("train/loss", ACCURACY)
+    )
     return job.name, losses, tested, job.steps
 
 

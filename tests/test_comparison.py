@@ -1,0 +1,112 @@
+"""Runs side by side: `python -m mlp_tape compare`."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import matplotlib.image
+import pytest
+
+from conftest import Run
+from mlp_tape import comparison, text_plots
+from mlp_tape.comparison import Entry
+
+RATES = (0.3, 0.03)
+
+
+def compare(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "mlp_tape", "compare", *arguments]
+    return subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=120)
+
+
+@pytest.fixture(scope="module")
+def made(run_py: Run, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A directory with a sweep of two jobs and a run of another network."""
+    directory = tmp_path_factory.mktemp("made")
+    rates = ",".join(map(str, RATES))
+    for arguments in (["-m", f"lr={rates}"], ["model.hidden_sizes=[16]", "lr=0.1", "batch_size=32"]):
+        done = run_py(directory, *arguments, "dataset=digits", "epochs=2", "report=light")
+        assert done.returncode == 0, done.stderr
+    yield directory
+
+
+def by_key(output: str) -> dict[str, list[str]]:
+    """The columns of each line of the table."""
+    lines = [line.split("  ") for line in output.partition("\n\n")[0].splitlines()]
+    return {line[0]: [cell.strip() for cell in line[1:] if cell] for line in lines}
+
+
+def test_a_sweep_and_a_run_are_shown_with_what_differs_and_what_came_of_it(made: Path) -> None:
+    (sweep,), (run,) = made.glob("multirun/*/*"), made.glob("outputs/*/*")
+    done = compare(made, str(sweep), str(run))
+    assert done.returncode == 0, done.stderr
+    found = by_key(done.stdout)
+    assert found["lr"] == ["0.03", "0.3", "0.1"], "jobs in the order of what was swept"
+    assert found["batch_size"] == ["128", "128", "32"]
+    assert found["layer_sizes"][2] == "[64, 16, 10]"
+    assert found["status"] == ["FINISHED"] * 3
+    assert found["steps"] == ["24", "24", "90"]
+    assert "epochs" not in found, "in which they do not differ"
+    results = [
+        json.loads((path / "run.json").read_text())["results"] for path in (sweep / "1", sweep / "0", run)
+    ]
+    assert found["test/accuracy"] == [f"{result['test/accuracy']:.4f}" for result in results]
+    assert found["test/loss"] == [f"{result['test/loss']:.6f}" for result in results]
+    for shown in ("train/loss", "++ lr=0.03   xx lr=0.3", "test/accuracy"):
+        assert shown in done.stdout
+    assert done.stdout.isascii() is False, "a frame"
+    assert "\x1b" not in done.stdout, "no colours in a pipe"
+    assert str(made / "comparison.png") in done.stdout
+    assert matplotlib.image.imread(made / "comparison.png").std() > 0.03
+
+
+def test_mlflow_is_asked_for_what_has_no_directory_here(made: Path, tmp_path: Path) -> None:
+    (sweep,), (run,) = made.glob("multirun/*/*"), made.glob("outputs/*/*")
+    ids = [json.loads((path / "run.json").read_text())["run_id"] for path in (sweep, run)]
+    here = by_key(compare(made, *ids, "--png", str(tmp_path / "a.png")).stdout)
+    done = compare(tmp_path, *ids, "--uri", f"sqlite:///{made / 'mlflow.db'}")
+    assert done.returncode == 0, done.stderr
+    there = by_key(done.stdout)
+    for line in (here, there):
+        del line["seconds"]  # of training; MLflow knows when it began and ended
+    order = [there["lr"].index(rate) for rate in here["lr"]]
+    assert {key: [cells[i] for i in order] for key, cells in there.items()} == here
+
+
+def test_a_run_that_is_not_there_is_told_of_in_two_lines(tmp_path: Path) -> None:
+    done = compare(tmp_path, "nope")
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        f"error: no run nope below {tmp_path}, nor in MLflow",
+        "       give its directory, MLflow's id, or last",
+    ]
+    assert not list(tmp_path.iterdir())
+
+
+def entry(label: str, run_id: str = "", **params: str) -> Entry:
+    return Entry(label, run_id, params, {"status": "FINISHED"}, [], [])
+
+
+def test_many_runs_have_a_row_each() -> None:
+    few = comparison.table([entry("a", lr="1"), entry("b", lr="2")])
+    assert few.headings == ["run", "a", "b"]
+    assert few.rows == [["lr", "1", "2"], ["status", "FINISHED", "FINISHED"]]
+    many = comparison.table([entry(f"r{i}", lr=str(i)) for i in range(7)])
+    assert many.headings == ["run", "lr", "status"]
+    assert many.rows[6] == ["r6", "6", "FINISHED"]
+
+
+def test_a_setting_that_a_run_does_not_have_differs() -> None:
+    assert comparison.table([entry("a", lr="1"), entry("b", lr="1", new="x")]).rows[0] == ["new", "", "x"]
+
+
+def test_curves_in_characters_are_told_apart_and_as_wide_as_they_may_be() -> None:
+    lines = [("one", [(i, 1.0 / (i + 1)) for i in range(100)]), ("two", [(i, 0.9) for i in range(100)])]
+    plain = text_plots.curves("train/loss", [*lines, ("none", [])], 80, colour=False)
+    assert max(map(len, plain.splitlines())) <= 80
+    assert "++ one   xx two" in plain
+    assert "none" not in plain
+    assert "\x1b[" in text_plots.curves("train/loss", lines, 80, colour=True)
+    assert text_plots.curves("train/loss", [("none", [])], 80, colour=True) == ""

@@ -1,0 +1,58 @@
+"""What the jobs of a sweep are told, without Hydra having to compose each of them."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import initialize_config_dir
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from mlp_tape import cli, multirun
+
+FIRST = ["lr=0.1", "model.hidden_sizes=[3]", "dataset.path=null", "dataset=digits"]
+CONF = str(Path(__file__).parent.parent / "conf")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "is_composed"),
+    [
+        (FIRST, False),
+        (["lr=1e-3", "model.hidden_sizes=[2,3]", "dataset.path=null", "dataset=digits"], False),
+        (["lr=${seed}", "model.hidden_sizes=[]", "dataset.path=null", "dataset=digits"], False),
+        (["lr=0.1", "model.hidden_sizes=[3]", "dataset.path='a b'", "dataset=digits"], True),
+        (["lr=0.1", "model.hidden_sizes=[3]", "dataset.path=null", "dataset=mnist"], True),
+        (["lr=0.1", "model.hidden_sizes=[3]", "dataset.path=null", "dataset=digits", "seed=1"], True),
+        (["lr=0.1", "model.hidden_sizes=[3]", "dataset.path=null", "+experiment=smoke"], True),
+        (["seed=1", "model.hidden_sizes=[3]", "dataset.path=null", "dataset=digits"], True),
+    ],
+)
+def test_a_job_is_given_what_hydra_would_compose(
+    wanted: list[str], is_composed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert cli.CheckSettings  # whose module makes the resolvers known
+    compose, composed = ConfigLoaderImpl.load_sweep_config, list[list[str]]()
+
+    def counted(self: ConfigLoaderImpl, master: DictConfig, overrides: list[str]) -> DictConfig:
+        composed.append(overrides)
+        return compose(self, master, overrides)
+
+    monkeypatch.setattr(ConfigLoaderImpl, "load_sweep_config", counted)
+    with initialize_config_dir(CONF, version_base="1.3"):
+        loader: Any = GlobalHydra.instance().config_loader()
+        master = loader.load_configuration("config", ["lr=0.1,0.2"], RunMode.MULTIRUN)
+        assert master.hydra.sweep.dir  # has a time and a token in it, which the jobs share
+        with multirun._composed_once():
+            loader.load_sweep_config(master, FIRST)
+            made = loader.load_sweep_config(master, wanted)
+            again = loader.load_sweep_config(master, wanted)
+        expected = compose(loader, master, wanted)
+    assert composed == [FIRST, *([wanted] * 2 if is_composed else [])]
+    for each in (made, again, expected):
+        each.hydra.job.num, each.hydra.job.id = 7, "7"
+    assert OmegaConf.to_container(made) == OmegaConf.to_container(expected)
+    assert OmegaConf.to_container(made, resolve=True) == OmegaConf.to_container(expected, resolve=True)
+    assert made.hydra.sweep.dir == again.hydra.sweep.dir == master.hydra.sweep.dir
+    assert OmegaConf.is_struct(made)
