@@ -165,7 +165,7 @@ def launcher(config: DictConfig) -> str:
 
 @contextlib.contextmanager
 def _composed_once() -> Iterator[None]:
-    """Makes a job that differs from the first in values alone a copy; Hydra composes every job anew, twice."""
+    """Makes a job that differs in values alone a copy of the first; Hydra composes each job anew, twice."""
     loader: Any = GlobalHydra.instance().config_loader()
     compose, first = loader.load_sweep_config, list[tuple[list[str], DictConfig]]()
 
