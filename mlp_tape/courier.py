@@ -74,7 +74,9 @@ class CourierRun:
 
     def begin(self) -> None:
         """As `Tracker.begin`."""
-        self._ask("begin", record=_plain(self._record)).result()
+        begun = self._ask("begin", record=_plain(self._record))
+        if not self._record.parent:  # a job does not wait: the last one's end may be what is answered first
+            begun.result()
 
     def give_model(self) -> None:
         """As `Tracker.give_model`."""
