@@ -32,7 +32,9 @@ import signal, sys
 for number in (signal.SIGINT, signal.SIGTERM):
     signal.signal(number, signal.SIG_IGN)  # they are for the process that asks, which will say what to do
 sys.path.insert(0, sys.argv[1])
-from mlp_tape import keeper
+from mlp_tape import quiet
+with quiet.without_garbage_collection():
+    from mlp_tape import keeper
 keeper.main()
 """
 GRACE = 1.0  # seconds for an answer that is late

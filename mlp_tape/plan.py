@@ -58,9 +58,10 @@ class Plan:
 
     def params_at(self, start: Checkpoint | None) -> Params:
         """The parameters of a checkpoint, or the first ones."""
-        if start is None:
-            return model.init_params(self.layer_sizes, self.settings.model.init_stddev, self.settings.seed)
-        return model.as_params(start.arrays)
+        stddev, seed = self.settings.model.init_stddev, self.settings.seed
+        return model.as_params(
+            start.arrays if start else _first_arrays(tuple(self.layer_sizes), stddev, seed)
+        )
 
     def train(
         self, params: Params, first: int, until: int | None = None, with_histograms: bool = False
@@ -120,6 +121,12 @@ class Plan:
 
 
 _compiled: set[tuple[Any, ...]] = set()
+
+
+@functools.lru_cache(maxsize=1)  # the jobs of most sweeps have them in common
+def _first_arrays(layer_sizes: tuple[int, ...], stddev: float, seed: int) -> dict[str, Array]:
+    params = model.init_params(layer_sizes, stddev, seed)
+    return {name: param.numpy() for name, param in params.items()}
 
 
 @functools.lru_cache(maxsize=1)  # the jobs of a sweep have it in common

@@ -9,7 +9,9 @@ import pytest
 import tensorflow as tf
 
 from mlp_tape import evaluate, model, optimizer, step, train
+from mlp_tape.config import Settings
 from mlp_tape.data import Dataset
+from mlp_tape.plan import Plan
 
 RECIPE = step.Recipe(tf.nn.relu, model.mse, optimizer.sgd, scale=255.0)
 SEED = {"lr": 0.001, "batch_size": 128, "epochs": 1}
@@ -54,6 +56,18 @@ def test_the_first_weights_depend_on_the_seed_alone() -> None:
     np.testing.assert_array_equal(first, draw(7))
     assert not np.array_equal(first, draw(8))
     assert np.isfinite(draw(2**32 - 1)).all()
+
+
+@pytest.mark.parametrize("engine", ["eager", "compiled"])
+def test_each_run_of_a_process_begins_with_the_first_weights(mnist_5k: Dataset, engine: str) -> None:
+    plan = Plan(Settings(lr=0.1, epochs=1, engine=engine), mnist_5k, [784, 16, 10])
+    first = model.init_params([784, 16, 10], 0.1, seed=0)
+    for _ in range(2):
+        params = plan.params_at(None)
+        for name, param in params.items():
+            np.testing.assert_array_equal(param.numpy(), first[name].numpy())
+        assert list(plan.train(params, 0))
+        assert not np.array_equal(params["w1"].numpy(), first["w1"].numpy())
 
 
 def test_both_engines_give_the_same_losses_the_partial_batch_included(mnist_5k: Dataset) -> None:
