@@ -1,6 +1,7 @@
 """Turns what Hydra composed into checked settings, and says what is wrong with it."""
 
 import difflib
+import importlib.util
 import math
 from dataclasses import MISSING, Field, fields, is_dataclass
 from pathlib import Path
@@ -31,6 +32,11 @@ def parse(config: DictConfig) -> Settings:
         raise ConfigError(str(error).splitlines()[0], f"{_named(error)}give it a value") from error
     assert isinstance(given, dict)
     settings: Settings = _build(Settings, given, prefix="")
+    if settings.tracking.system_metrics and importlib.util.find_spec("psutil") is None:
+        raise ConfigError(
+            "tracking.system_metrics=true: psutil is not installed, which measures",
+            "pip install -e '.[system]', or type tracking.system_metrics=false",
+        )
     return settings
 
 

@@ -86,6 +86,7 @@ class TrackingSettings:
     uri: str | None = _free(None, "an MLflow tracking URI")
     experiment: str = _setting("mlp_tape", "a name that is not empty", lambda name: bool(name.strip()))
     patience: float = _positive(30.0)
+    system_metrics: bool = _free(False, "true or false")
     register_as: str | None = _setting(
         None,
         "a name without / and :",

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, wait
 from pathlib import Path
@@ -21,7 +22,7 @@ from typing import Any
 
 from mlp_tape import errors
 from mlp_tape.errors import MlpTapeError, TrackingError
-from mlp_tape.journal import Journal
+from mlp_tape.journal import Journal, Row
 from mlp_tape.record import Record
 from mlp_tape.redact import without_password
 from mlp_tape.tracker import Show
@@ -53,7 +54,11 @@ class CourierRun:
     def __init__(self, uri: str, experiment: str, record: Record, journal: Journal) -> None:
         self._keeper, self._record, self._journal = _keeper(), record, journal
         self.link = self.overview = ""
-        self._keeper.when_opened[str(record.directory)] = self._opened_late
+        self._keeper.when_told[str(record.directory)] = {
+            "opened": self._opened_late,
+            "measured": self._measured,
+        }
+        self._samples: itertools.count[int] | None = None
         self._ask = functools.partial(self._keeper.ask, directory=str(record.directory))
         self._known = self._ask("know", uri=uri, experiment=experiment, record=_plain(record))
         record.uri = without_password(uri)
@@ -80,6 +85,14 @@ class CourierRun:
         if not self._record.parent:  # a job does not wait: the last one's end may be what is answered first
             begun.result()
 
+    def _measured(self, values: dict[str, float]) -> None:
+        """Takes what was measured of the machine; samples are counted from 0 on, also where it is resumed."""
+        if self._samples is None:
+            self._samples = itertools.count(max(map(self._journal.next_step, values)))
+        step, now = next(self._samples), int(1000 * time.time())
+        with contextlib.suppress(OSError, ValueError):  # of a full disk, training will hear
+            self._journal.append(Row(key, step, value, now) for key, value in values.items())
+
     def give_model(self) -> None:
         """As `Tracker.give_model`."""
         self._ask("give_model")
@@ -87,6 +100,8 @@ class CourierRun:
     def close(self, patience: float, at_most: float, show: Show) -> str:
         """As `Tracker.close`."""
         limit = None if at_most == math.inf else at_most
+        if self._record.settings.get("tracking", {}).get("system_metrics"):
+            wait([self._ask("measure_last")], GRACE)
         answer = self._ask("close", record=_plain(self._record), patience=patience, at_most=limit)
         pauses = itertools.repeat(0.5) if limit is None else itertools.repeat(0.5, int(2 * (limit + GRACE)))
         for pause in pauses:
@@ -131,7 +146,7 @@ class _Keeper:
     """The other process, and who waits for which of its answers."""
 
     def __init__(self) -> None:
-        self.when_opened: dict[str, Callable[[dict[str, str]], None]] = {}
+        self.when_told: dict[str, dict[str, Callable[[Any], None]]] = {}  # by directory and what is told
         self._waiting: dict[int, Future[Any]] = {}
         self._numbers, self._writing = itertools.count(), threading.Lock()
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115, for as long as the process lives
@@ -175,8 +190,8 @@ class _Keeper:
         assert self._program.stdout
         for line in self._program.stdout:
             said = json.loads(line)
-            if "opened" in said:
-                self.when_opened[said["opened"]](said["answer"])
+            if "number" not in said:
+                self.when_told[said["directory"]][said["told"]](said["answer"])
                 continue
             answer = self._waiting[said["number"]]
             if "error" in said:

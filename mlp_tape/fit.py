@@ -95,10 +95,11 @@ def _keep(directory: Path, plan: Plan, params: Params, done: int, journal: Journ
     arrays = {name: param.numpy() for name, param in params.items()}
     if not all(np.isfinite(array).all() for array in arrays.values()):
         return None
+    rows = journal.size
     journal.bring_to_disk()  # first: a checkpoint counts on the rows before it
     about = {
         "epochs": done / (plan.steps / plan.settings.epochs),
-        "journal": journal.size,
+        "journal": rows,
         "written": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
         "data_sha256": plan.dataset.sha256,
         "settings": {

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -32,7 +33,7 @@ class Row(NamedTuple):
 class Journal:
     """An append-only file of rows, and how far they were delivered.
 
-    One thread appends, another reads and acknowledges; memory does not grow with the file. The steps of
+    Threads append, another one reads and acknowledges; memory does not grow with the file. The steps of
     each key come in ascending order, which is what makes it cheap to know what a resumed run has already
     written.
 
@@ -45,6 +46,7 @@ class Journal:
         self.path = directory / FILE
         self._sent = directory / "journal.sent"
         self._file = self.path.open("ab", buffering=0)
+        self._writing = threading.Lock()
         self._last: dict[str, int] = {}  # the last step of each key, as a stopped process left it
         self._delivered = self._position()
 
@@ -57,8 +59,13 @@ class Journal:
         """Writes rows to the file, but for those that were there when it was recovered."""
         new = [row for row in rows if row.step > self._last.get(row.key, -1)]
         left = memoryview(b"".join(json.dumps(row, allow_nan=False).encode() + b"\n" for row in new))
-        while left:  # a disk that is nearly full takes a part, and refuses the next
-            left = left[self._file.write(left) :]
+        with self._writing:
+            while left:  # a disk that is nearly full takes a part, and refuses the next
+                left = left[self._file.write(left) :]
+
+    def next_step(self, key: str) -> int:
+        """The step after the last one of a key when the file was recovered; 0 where there was none."""
+        return self._last.get(key, -1) + 1
 
     def bring_to_disk(self) -> None:
         """Returns when what was written is safe from a power cut."""

@@ -13,10 +13,12 @@ from typing import Any, TextIO
 from mlp_tape import store, sync
 from mlp_tape.errors import MlpTapeError, TrackingError
 from mlp_tape.journal import Journal
+from mlp_tape.machine import Machine
 from mlp_tape.record import Record
 from mlp_tape.tracking import MlflowRun
 
 _known: dict[str, tuple[Record, MlflowRun, Journal]] = {}
+_measured: dict[str, Machine] = {}
 _writing = threading.Lock()
 _out: TextIO
 
@@ -54,13 +56,16 @@ def _say(what: dict[str, Any]) -> None:
         print(json.dumps(what), file=_out, flush=True)
 
 
+def _tell(directory: str, what: str, answer: object) -> None:
+    """Says something of a run that was not asked for."""
+    _say({"directory": directory, "told": what, "answer": answer})
+
+
 def _know(directory: str, uri: str, experiment: str, record: dict[str, Any]) -> list[str]:
     """Gets ready for a run; opens the store where the run is not a sweep's, whose store is open."""
     note = Record(**record | {"directory": Path(directory)})
     journal = Journal(note.directory)
-    run = MlflowRun(
-        uri, experiment, note, journal, lambda: _say({"opened": directory, "answer": _of(note, run)})
-    )
+    run = MlflowRun(uri, experiment, note, journal, lambda: _tell(directory, "opened", _of(note, run)))
     _known[directory] = note, run, journal
     return [] if note.parent else list(store.close_dead(uri, experiment))
 
@@ -84,7 +89,16 @@ def _open(directory: str, record: dict[str, Any]) -> dict[str, str]:
 
 
 def _begin(directory: str, record: dict[str, Any]) -> None:
-    _updated(directory, record)[1].begin()
+    note, run = _updated(directory, record)
+    run.begin()
+    if note.settings.get("tracking", {}).get("system_metrics") and note.kind == "run":
+        _measured[directory] = Machine(run.uri, lambda values: _tell(directory, "measured", values))
+        _measured[directory].start()
+
+
+def _measure_last(directory: str) -> None:
+    if directory in _measured:
+        _measured.pop(directory).finish()
 
 
 def _give_model(directory: str) -> None:
@@ -107,6 +121,7 @@ ANSWERS: dict[str, Callable[..., Any]] = {
     "know": _know,
     "open": _open,
     "begin": _begin,
+    "measure_last": _measure_last,
     "give_model": _give_model,
     "close": _close,
     "send": _send,

@@ -47,7 +47,7 @@ class MlflowRun:
         opened: Callable[[], None] = lambda: None,
     ) -> None:
         self._opened = opened
-        self._uri, self._experiment, self._record, self._journal = uri, experiment, record, journal
+        self.uri, self._experiment, self._record, self._journal = uri, experiment, record, journal
         self._run: Run | None = None
         self._may_be_there, self._model_given = bool(record.uri), False
         record.uri = without_password(uri)
@@ -59,12 +59,12 @@ class MlflowRun:
         Raises:
             TrackingError: the store cannot be opened, or does not have the run any more.
         """
-        with store.opening(self._uri) as client:
+        with store.opening(self.uri) as client:
             run_id = self._record.run_id or self._without_record(client)
             run = store.run_of(client, run_id) if run_id else self._new(client)
         if run is None:
             raise TrackingError(
-                without_password(f"MLflow at {self._uri} has no run {run_id}"),
+                without_password(f"MLflow at {self.uri} has no run {run_id}"),
                 "type the tracking.uri=... that has it, or tracking.enabled=false",
             )
         if run.info.lifecycle_stage != LifecycleStage.ACTIVE:
@@ -92,7 +92,7 @@ class MlflowRun:
     @property
     def link(self) -> str:
         """As `Tracker.link`; nothing before it is opened."""
-        return address.link(self._uri, self._run.info.experiment_id, self._record.run_id) if self._run else ""
+        return address.link(self.uri, self._run.info.experiment_id, self._record.run_id) if self._run else ""
 
     @property
     def overview(self) -> str:
@@ -102,7 +102,7 @@ class MlflowRun:
     def begin(self) -> None:
         """As `Tracker.begin`; a new run, whose store has just answered, is told by the thread."""
         if self._run and self._run.data.params:
-            with store.opening(self._uri):
+            with store.opening(self.uri):
                 self._begin()
             self._delivery.start()
         else:

@@ -58,6 +58,7 @@ ORDER = [
     "logged_model",
     "store",
     "tracking",
+    "machine",
     "fit",
     "report",
     "courier",
@@ -92,7 +93,7 @@ TENSORS = {
 }
 NEVER = {
     "tensorflow": set(ORDER) - TENSORS,
-    "mlflow": set(ORDER) - {"store", "tracking", "logged_model", "serving"},
+    "mlflow": set(ORDER) - {"store", "tracking", "machine", "logged_model", "serving"},
     "hydra": set(ORDER) - {"cli", "telling", "multirun", "workers"},
     "joblib": set(ORDER) - {"workers"},
     "pathlib": {

@@ -19,7 +19,8 @@ from conftest import Run
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
-
+DATA = os.environ.get("MLP_TAPE_MNIST")
+MNIST = [f"dataset.path={Path(DATA).resolve()}"] if DATA else ["dataset=mnist_5k", "log_every=10"]
 
 # Whether a picture of 800 dots is there, loaded, and drawn in some place of the page.
 SHOWN = """[...document.images].some(
@@ -93,10 +94,7 @@ def test_the_link_opens_the_run_among_the_training_runs_with_its_loss_curve(
 ) -> None:
     from playwright.sync_api import expect
 
-    data = os.environ.get("MLP_TAPE_MNIST")
-    (link,) = ui(
-        *([f"dataset.path={Path(data).resolve()}"] if data else ["dataset=mnist_5k", "log_every=10"])
-    )
+    (link,) = ui(*MNIST)
     page.goto(link)
     page.get_by_role("tab", name="Model metrics", selected=True).wait_for(timeout=60_000)
     assert page.get_by_text("Model registry").is_visible()  # the half of the UI for training
@@ -111,15 +109,16 @@ def test_the_link_opens_the_run_among_the_training_runs_with_its_loss_curve(
 def test_the_page_of_a_run_tells_of_it_and_its_pictures_load(ui: Callable[..., list[str]], page: Any) -> None:
     from playwright.sync_api import expect
 
-    (link,) = ui("dataset=digits", "epochs=3", "lr=0.5", "tracking.experiment=pictures")
+    (link,) = ui(*MNIST, "epochs=3", "lr=0.5", "tracking.experiment=pictures")
     page.goto(link.replace("/model-metrics", ""))
-    expect(page.get_by_text("64 → 256 → 128 → 10")).to_be_visible(timeout=60_000)
+    expect(page.get_by_text("784 → 256 → 128 → 10").first).to_be_visible(timeout=60_000)
+    page.get_by_role("button", name="Show more").click()
     expect(page.get_by_text("To use the model")).to_be_visible()
-    keep(page, "run-overview.png")
+    keep(page, "mlflow-page.png")
     for name in ("worst_mistakes", "first_layer", "histograms", "layers", "learning_curve"):
         page.goto(link.replace("/model-metrics", f"/artifacts/plots/{name}.png"))
         page.wait_for_function(SHOWN, timeout=60_000)
-    keep(page, "run-pictures.png")
+    keep(page, "mlflow-picture.png")
 
 
 def test_a_sweep_has_its_jobs_below_it_and_two_of_them_can_be_compared(
@@ -131,7 +130,7 @@ def test_a_sweep_has_its_jobs_below_it_and_two_of_them_can_be_compared(
     page.goto(link)
     expect(page.get_by_role("heading", name="sweep lr=0.1,0.3,0.03")).to_be_visible(timeout=60_000)
     expect(page.get_by_role("cell", name="FINISHED", exact=True)).to_have_count(3)  # the table
-    keep(page, "sweep-overview.png")
+    keep(page, "mlflow-sweep-page.png")
     page.goto(re.sub(r"/runs/\w+", "", link))  # the experiment's runs
     parent = page.get_by_role("gridcell").filter(has=page.get_by_role("link", name="sweep lr=0.1,0.3,0.03"))
     parent.get_by_role("button").first.click(timeout=60_000)  # unfolds it
@@ -149,4 +148,4 @@ def test_a_sweep_has_its_jobs_below_it_and_two_of_them_can_be_compared(
     page.goto(f"{address}#/compare-runs?runs={runs}&experiments={experiments}")
     expect(page.get_by_role("heading", name=re.compile("Comparing 2 Runs"))).to_be_visible(timeout=60_000)
     expect(page.get_by_role("cell", name="0.3", exact=True).first).to_be_visible()
-    keep(page, "compare.png")
+    keep(page, "mlflow-compare.png")

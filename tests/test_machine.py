@@ -1,0 +1,73 @@
+"""What the machine does is recorded where it is asked for, whatever becomes of server and run."""
+
+import signal
+import sys
+import time
+from pathlib import Path
+
+import mlflow
+import pytest
+from omegaconf import OmegaConf
+from test_outage import ARGUMENTS
+
+from conftest import Run, Server, started
+from mlp_tape import checking, config, journal, record
+from mlp_tape.config import Settings
+from mlp_tape.errors import ConfigError
+
+MEASURED = {"MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING": "true", "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL": "0.2"}
+LOAD = "system/cpu_utilization_percentage"
+
+
+def samples(directory: Path, key: str) -> list[journal.Row]:
+    return list(journal.rows(directory, key))
+
+
+def test_an_outage_and_a_stop_cost_no_sample(
+    run_py: Run, server: Server, offline: dict[str, str], tmp_path: Path
+) -> None:
+    pytest.importorskip("psutil", reason="pip install -e '.[system]' to run this test")
+    arguments = [*ARGUMENTS, f"tracking.uri={server.url}"]
+    program = started(tmp_path, offline | MEASURED, "epoch 5 ", *arguments, "epochs=1000000")
+    (directory,) = tmp_path.glob("outputs/*/*")
+    before = len(samples(directory, LOAD))
+    server.stop()
+    time.sleep(2)
+    server.start()
+    program.send_signal(signal.SIGINT)
+    assert program.wait(60) == 130
+    trained = samples(directory, "train/loss")[-1].step
+    first = samples(directory, LOAD)
+    assert len(first) >= before + 5  # nobody waits for the server
+
+    epochs = trained // 42 + 100
+    done = run_py(tmp_path, "resume=last", f"epochs={epochs}", **MEASURED)
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = samples(directory, "system/")
+    assert len(samples(directory, LOAD)) > len(first)
+    client, run_id = mlflow.MlflowClient(server.url), record.read(directory).run_id
+    for key in {row.key for row in rows}:
+        history = [(row.step, row.value, row.timestamp) for row in client.get_metric_history(run_id, key)]
+        assert history == [(row.step, row.value, row.timestamp) for row in rows if row.key == key]
+        assert [step for step, _, _ in history] == list(range(len(history)))
+    assert any(0 < row.value <= 100 for row in samples(directory, LOAD))
+
+
+def test_a_short_run_has_a_sample_and_one_that_did_not_ask_has_none(run_py: Run, tmp_path: Path) -> None:
+    pytest.importorskip("psutil", reason="pip install -e '.[system]' to run this test")
+    for setting, name in (("true", "asked"), ("false", "not")):
+        arguments = [f"tracking.system_metrics={setting}", f"hydra.run.dir={name}"]
+        done = run_py(tmp_path, "+experiment=smoke", *arguments)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert samples(tmp_path / "asked", LOAD)
+    assert not samples(tmp_path / "not", "system/")
+
+
+def test_what_measures_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psutil", None)
+    settings = OmegaConf.create(config.nested(Settings()))
+    assert checking.parse(settings) == Settings()
+    settings.tracking.system_metrics = True
+    with pytest.raises(ConfigError, match="psutil is not installed") as told:
+        checking.parse(settings)
+    assert "'.[system]'" in told.value.hint
