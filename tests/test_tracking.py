@@ -1,6 +1,7 @@
 """What MLflow holds after a run is what happened, whichever way the run ended."""
 
 import dataclasses
+import itertools
 import json
 import os
 import signal
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import threading
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import mlflow
@@ -169,27 +171,21 @@ def test_a_diverging_run_is_failed_and_says_why(tmp_path: Path, monkeypatch: pyt
 
 def test_a_stopped_run_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    settings = dataclasses.replace(SMALL, epochs=100_000)
-    journal, over = tmp_path / "journal.jsonl", threading.Event()
+    append, appended = Journal.append, itertools.count(1)
 
-    def interrupt() -> None:
-        while not over.wait(0.1):
-            if journal.exists() and journal.stat().st_size:
-                os.kill(os.getpid(), signal.SIGINT)
-                return
+    def interrupted(journal: Journal, rows: Iterator[Row]) -> None:
+        append(journal, rows)
+        if next(appended) == 5:
+            raise KeyboardInterrupt
 
-    waiting = threading.Thread(target=interrupt)
-    waiting.start()
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            runner.run(settings, tmp_path, [])
-    finally:
-        over.set()
-        waiting.join()
+    monkeypatch.setattr(Journal, "append", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        runner.run(dataclasses.replace(SMALL, epochs=100_000), tmp_path, [])
     client, run = the_run(tmp_path)
-    assert run.info.status == "KILLED"
+    assert (run.info.status, run.data.tags["reason"]) == ("KILLED", "SIGINT")
     stored = client.get_metric_history(run.info.run_id, "train/loss")
     assert [row.step for row in stored] == list(range(len(stored)))
+    assert stored
 
 
 def test_rows_are_sent_while_the_run_lasts_and_in_batches(tmp_path: Path) -> None:
