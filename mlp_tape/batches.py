@@ -7,6 +7,8 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from mlp_tape import memory
+
 Batches = tuple[tf.Tensor, tf.Tensor]  # images [k, b, ...] and labels [k, b]
 
 
@@ -27,14 +29,22 @@ def prepare(x: NDArray[Any], y: NDArray[Any], batch_size: int) -> Prepared:
     """Cuts images and labels into batches.
 
     Args:
-        x: uint8 or float32 [n, ...].
+        x: uint8 or float32 [n, ...]; not to be changed as long as the batches are used, which share its
+            memory where it is aligned (`memory.aligned`).
         y: int32 [n].
         batch_size: images a batch.
     """
     n = len(x) // batch_size * batch_size
     full = x[:n].reshape(-1, batch_size, *x.shape[1:]), y[:n].reshape(-1, batch_size)
     rest = x[n:][None], y[n:][None]
-    return Prepared(*((tf.constant(images), tf.constant(labels)) for images, labels in (full, rest)))
+    return Prepared(*((_tensor(images), _tensor(labels)) for images, labels in (full, rest)))
+
+
+def _tensor(array: NDArray[Any]) -> tf.Tensor:
+    """The array as a tensor, on the same memory where that can be."""
+    if not array.size or not memory.is_usable(array) or tf.config.list_logical_devices("GPU"):
+        return tf.constant(array)
+    return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
 
 
 def order(n: int, shuffle_seed: int, epoch: int) -> NDArray[np.int64]:

@@ -10,7 +10,8 @@ from typing import Any, get_args, get_origin, get_type_hints
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from mlp_tape.config import Settings, flat, typed
+from mlp_tape import config
+from mlp_tape.config import RULES, SCHEDULES, Settings, flat, typed
 from mlp_tape.errors import ConfigError
 
 
@@ -32,12 +33,37 @@ def parse(config: DictConfig) -> Settings:
         raise ConfigError(str(error).splitlines()[0], f"{_named(error)}give it a value") from error
     assert isinstance(given, dict)
     settings: Settings = _build(Settings, given, prefix="")
+    _refuse_strangers("optimizer", settings.optimizer, RULES)
+    _refuse_strangers("schedule", settings.schedule, SCHEDULES)
+    if settings.stopping.patience is not None and not settings.validation_fraction:
+        raise ConfigError(
+            f"stopping.patience={settings.stopping.patience} needs images that are not trained on",
+            "type validation_fraction=0.1, say",
+        )
     if settings.tracking.system_metrics and importlib.util.find_spec("psutil") is None:
         raise ConfigError(
             "tracking.system_metrics=true: psutil is not installed, which measures",
             "pip install -e '.[system]', or type tracking.system_metrics=false",
         )
     return settings
+
+
+def _refuse_strangers(group: str, settings: Any, known: dict[str, tuple[str, ...]]) -> None:
+    """Refuses what a rule or a schedule has not, and asks for what it has."""
+    given, name = config.given(settings), settings.name
+    if name not in known:  # a person's own, which knows for itself
+        return
+    default = type(settings)()
+    mine = {rule.name for rule in fields(settings) if getattr(default, rule.name) is not None}
+    for key in given:
+        if key not in mine and key not in known[name]:
+            others = [other for other, keys in known.items() if key in keys]
+            raise ConfigError(
+                f"{group}.{key}: {name} has no such setting", f"leave it out; {' and '.join(others)} have it"
+            )
+    for key in known[name]:
+        if key not in given:
+            raise ConfigError(f"{group}.{key} has no value, which {name} needs", f"type {group}={name}")
 
 
 def _named(error: OmegaConfBaseException) -> str:
@@ -71,7 +97,7 @@ def _build(kind: type, given: dict[Any, Any], prefix: str) -> Any:
 def _checked(key: str, given: Any, kind: Any, rule: Field[Any]) -> Any:
     """The value as its type, or a ConfigError that says what was expected."""
     value = given
-    if kind is float and type(value) is int:
+    if kind in (float, float | None) and type(value) is int:
         value = float(value) if abs(value) < 2**1023 else math.inf
     elif kind in (str, str | None) and type(value) in (int, float):
         value = str(value)

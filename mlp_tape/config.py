@@ -26,6 +26,32 @@ def _one_of(*names: str) -> Any:
     return _setting(names[0], f"one of: {', '.join(names)}", names.__contains__)
 
 
+OWN = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+"  # a person's own function
+
+
+def _function(*names: str) -> Any:
+    return _setting(
+        names[0],
+        f"one of: {', '.join(names)}; or a function of your own, such as module.name",
+        lambda name: name in names or re.fullmatch(OWN, name) is not None,
+    )
+
+
+def _share(default: float) -> Any:
+    return _setting(default, "a number from 0 to below 1", lambda v: 0 <= v < 1)
+
+
+def _not_negative(default: float, high: float = math.inf) -> Any:
+    until = "a finite number" if high == math.inf else f"a number up to {high:g}"
+    return _setting(default, f"{until}, not below 0", lambda v: 0 <= v <= high and math.isfinite(v))
+
+
+def _optional(rule: Any) -> Any:
+    """A setting that may be null, which is what it is by default."""
+    check, expected = rule.metadata["check"], rule.metadata["expected"]
+    return _setting(None, f"{expected}, or null", lambda v: v is None or check(v))
+
+
 def _positive(default: float) -> Any:
     return _setting(default, "a finite number above 0", lambda v: v > 0 and math.isfinite(v))
 
@@ -38,6 +64,25 @@ def _free(default: Any, expected: str) -> Any:
     return _setting(default, expected, lambda value: True)
 
 
+# Which settings each rule and each schedule has, beside those that all have.
+RULES: dict[str, tuple[str, ...]] = {
+    "sgd": (),
+    "momentum": ("momentum",),
+    "nesterov": ("momentum",),
+    "rmsprop": ("rho", "epsilon"),
+    "adam": ("beta_1", "beta_2", "epsilon"),
+    "adamw": ("beta_1", "beta_2", "epsilon", "weight_decay"),
+}
+SCHEDULES: dict[str, tuple[str, ...]] = {
+    "constant": (),
+    "step": ("every_epochs", "factor"),
+    "exponential": ("factor",),
+    "cosine": ("final",),
+    "one_cycle": ("rising", "start", "final"),
+}
+TO_THE_END = ("cosine", "one_cycle")  # schedules whose rate at a step depends on how many there are in all
+
+
 @dataclass(frozen=True)
 class ModelSettings:
     """The network between the data's two ends."""
@@ -48,14 +93,16 @@ class ModelSettings:
         lambda sizes: all(1 <= size <= 65_536 for size in sizes),
     )
     init_stddev: float = _positive(0.1)
-    activation: str = _one_of("relu")
+    init: str = _one_of("truncated_normal", "he", "glorot", "lecun", "orthogonal")
+    activation: str = _one_of("relu", "leaky_relu", "gelu", "silu", "tanh", "sigmoid")
+    dropout: float = _share(0.0)
 
 
 @dataclass(frozen=True)
 class DatasetSettings:
     """Which images to learn, and where they lie."""
 
-    name: str = _one_of("mnist", "mnist_5k", "digits", "fashion_mnist", "arrays")
+    name: str = _function("mnist", "mnist_5k", "digits", "fashion_mnist", "arrays")
     path: str | None = _free(None, "the path of an .npz file")
     offline: str | None = _setting(
         None, "one of: subset, error", lambda what: what in (None, "subset", "error")
@@ -64,9 +111,44 @@ class DatasetSettings:
 
 @dataclass(frozen=True)
 class OptimizerSettings:
-    """The update rule; its learning rate is the top-level `lr`."""
+    """The update rule; its learning rate is the top-level `lr`. Null is what a rule has not."""
 
-    name: str = _one_of("sgd")
+    name: str = _function(*RULES)
+    momentum: float | None = _optional(_share(0.9))
+    rho: float | None = _optional(_share(0.9))
+    beta_1: float | None = _optional(_share(0.9))
+    beta_2: float | None = _optional(_share(0.999))
+    epsilon: float | None = _optional(_positive(1e-7))
+    weight_decay: float | None = _optional(_not_negative(0.004))
+
+
+@dataclass(frozen=True)
+class ScheduleSettings:
+    """What share of `lr` each step is taken with. Null is what a schedule has not."""
+
+    name: str = _one_of(*SCHEDULES)
+    warmup_epochs: float = _not_negative(0.0)
+    every_epochs: float | None = _optional(_positive(1.0))
+    factor: float | None = _optional(_positive(0.5))
+    final: float | None = _optional(_not_negative(0.0))
+    rising: float | None = _optional(_setting(0.3, "a number above 0 and below 1", lambda v: 0 < v < 1))
+    start: float | None = _optional(_not_negative(0.04))
+
+
+@dataclass(frozen=True)
+class AugmentSettings:
+    """How images are changed in each step, at the most."""
+
+    shift: float = _not_negative(0.0)
+    rotate: float = _not_negative(0.0, 180.0)
+
+
+@dataclass(frozen=True)
+class StoppingSettings:
+    """When a run with validation images ends, and by what its weights are chosen."""
+
+    patience: int | None = _optional(_whole(1, 1, 1_000_000))
+    monitor: str = _one_of("loss", "accuracy")
 
 
 @dataclass(frozen=True)
@@ -113,7 +195,12 @@ class Settings:
     epochs: int = _whole(10, 1, 1_000_000)
     seed: int = _whole(0, 0, 2**32 - 1)
     shuffle: bool = _free(False, "true or false")
-    loss: str = _one_of("mse")
+    loss: str = _function("mse", "cross_entropy")
+    label_smoothing: float = _share(0.0)
+    l2: float = _not_negative(0.0)
+    clip_norm: float | None = _optional(_positive(1.0))
+    precision: str = _one_of("float32", "bfloat16", "float64")
+    validation_fraction: float = _share(0.0)
     engine: str = _one_of("compiled", "eager")
     log_every: int = _whole(100, 1, 1_000_000)
     resume: str | None = _setting(
@@ -126,6 +213,9 @@ class Settings:
     model: ModelSettings = field(default_factory=ModelSettings)
     dataset: DatasetSettings = field(default_factory=DatasetSettings)
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
+    augment: AugmentSettings = field(default_factory=AugmentSettings)
+    stopping: StoppingSettings = field(default_factory=StoppingSettings)
     tracking: TrackingSettings = field(default_factory=TrackingSettings)
     sweep: SweepSettings = field(default_factory=SweepSettings)
 
@@ -174,6 +264,12 @@ def typed(value: Any) -> str:
     if isinstance(value, str) and re.fullmatch(r"[-+.\d].*", value):
         return repr(value)  # a string that looks like a number
     return str(value)
+
+
+def given(settings: Any) -> dict[str, Any]:
+    """The settings of a group that are not null, by name."""
+    values = dataclasses.asdict(settings)
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def flat(settings: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

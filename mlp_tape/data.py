@@ -1,14 +1,16 @@
 """Data sets as checked NumPy arrays, on any machine."""
 
+import dataclasses
 import functools
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from mlp_tape import sources
-from mlp_tape.errors import DataError
+from mlp_tape import memory, own, sources
+from mlp_tape.errors import DataError, MlpTapeError
 from mlp_tape.files import cache_directory
 from mlp_tape.sources import KEYS, Array, Arrays, Say
 
@@ -27,6 +29,8 @@ class Dataset:
         scale: what the step divides x by: the largest possible value of an integer image, 1 for floats.
         sha256: of all four arrays: names, dtypes, shapes and bytes.
         warning: what a person has to know about the data, or nothing.
+        x_validation: as x_train, [k, ...]; images that were taken from it to choose by, or none.
+        y_validation: as y_train, [k].
     """
 
     name: str
@@ -38,6 +42,13 @@ class Dataset:
     scale: float
     sha256: str
     warning: str = ""
+    x_validation: Array = field(default_factory=lambda: np.empty(0, np.uint8))
+    y_validation: Array = field(default_factory=lambda: np.empty(0, np.int32))
+
+    @property
+    def images(self) -> tuple[Array, Array, Array]:
+        """Those of all splits: train, test, validation."""
+        return self.x_train, self.x_test, self.x_validation
 
     @functools.cached_property
     def span(self) -> tuple[float, float]:
@@ -58,7 +69,8 @@ def load(name: str, path: str | None = None, offline: str | None = "subset", say
     """Loads a data set.
 
     Args:
-        name: mnist, mnist_5k, digits, fashion_mnist or arrays.
+        name: mnist, mnist_5k, digits, fashion_mnist, arrays, or `module.function` of a function that takes
+            nothing and returns x_train, y_train, x_test and y_test by these names.
         path: an `.npz` file to take instead, with x_train, y_train, x_test and y_test.
         offline: what to do where mnist cannot be had: `subset` takes the 5,000 images of mnist_5k,
             `error` refuses.
@@ -69,6 +81,8 @@ def load(name: str, path: str | None = None, offline: str | None = "subset", say
     """
     if path is not None:
         return _checked(name, sources.read_npz(Path(path)))
+    if "." in name:
+        return _checked(name, _made(name))
     if name == "arrays":
         raise DataError("dataset=arrays needs a file", "type dataset=arrays dataset.path=FILE.npz")
     if name == "mnist_5k":
@@ -86,6 +100,50 @@ def load(name: str, path: str | None = None, offline: str | None = "subset", say
         warning = f"{reason}.\n{instead}.\nFor all 70,000, {hint}."
         return _checked("mnist_5k", sources.mnist_5k(), warning=warning)
     return _checked(name, arrays)
+
+
+def _made(name: str) -> Arrays:
+    """What a person's own function makes."""
+    try:
+        made = own.find(name, {})()
+    except MlpTapeError:
+        raise
+    except Exception as error:
+        raise DataError(f"{name}() failed: {type(error).__name__}: {error}", "see to it") from error
+    missing = [key for key in KEYS if not isinstance(made, Mapping) or key not in made]
+    if missing:
+        raise DataError(f"{name}() gives no {', '.join(missing)}", f"return a dict of {', '.join(KEYS)}")
+    return {key: np.asarray(made[key]) for key in KEYS}
+
+
+@functools.lru_cache(maxsize=2)  # the jobs of a sweep have it in common
+def with_validation(dataset: Dataset, fraction: float) -> Dataset:
+    """Takes some images from training, to choose by; the same ones at each call and for each seed.
+
+    Args:
+        dataset: without.
+        fraction: of the images to train on, 0 to below 1; if it is above 0, at least one is taken.
+
+    Raises:
+        DataError: there is but one image.
+    """
+    if not fraction:
+        return dataset
+    n = len(dataset.x_train)
+    taken = max(1, round(fraction * n))
+    if taken >= n:
+        raise DataError(
+            f"validation_fraction={fraction} of {n} images leaves none to train on", "give a smaller one"
+        )
+    order = np.random.default_rng(0).permutation(n)
+    kept, validation = np.sort(order[taken:]), np.sort(order[:taken])
+    return dataclasses.replace(
+        dataset,
+        x_train=memory.taken(dataset.x_train, kept),
+        y_train=dataset.y_train[kept],
+        x_validation=memory.taken(dataset.x_train, validation),
+        y_validation=dataset.y_train[validation],
+    )
 
 
 def _checked(name: str, arrays: Arrays, scale: float = 255.0, warning: str = "") -> Dataset:
@@ -130,10 +188,10 @@ def _features(key: str, x: Array) -> Array:
     if np.issubdtype(x.dtype, np.integer):
         if x.size and (x.min() < 0 or x.max() > 255):
             raise DataError(f"{key} holds integers from {x.min()} to {x.max()}", "give 0 to 255, or floats")
-        return np.ascontiguousarray(x, np.uint8)
+        return memory.aligned(x, np.uint8)
     if np.issubdtype(x.dtype, np.floating):
         with np.errstate(over="ignore"):
-            x = np.ascontiguousarray(x, np.float32)
+            x = memory.aligned(x, np.float32)
         if not np.isfinite(x).all():
             raise DataError(f"{key} holds NaN, infinity or more than float32 can", "give finite numbers")
         return x

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from mlp_tape import checkpoint, model, step
+from mlp_tape import checkpoint, state, step
 from mlp_tape.checkpoint import Checkpoint
 from mlp_tape.errors import ConfigError, DivergenceError
-from mlp_tape.model import Params
 from mlp_tape.plan import Plan
+from mlp_tape.state import State
 from mlp_tape.train import Block
 from mlp_tape.walk import walk
 
@@ -29,13 +29,14 @@ def explained(plan: Plan, start: Checkpoint | None, block: Block, directory: Pat
     """
     i = int(np.flatnonzero(~np.isfinite(block.losses))[0])
     bad = kept = block.global_step + i
-    params = _params_before(bad, plan, start)
-    if bad and not all(np.isfinite(param.numpy()).all() for param in params.values()):
+    now = _state_before(bad, plan, start)
+    if bad and not all(np.isfinite(param.numpy()).all() for param in now.params.values()):
         kept = bad - 1  # whose loss was finite, and whose update was not
-        params = _params_before(kept, plan, start)
+        now = _state_before(kept, plan, start)
     x, y = plan.batch(kept)
-    about = plan.ingredients | {"lr": plan.settings.lr}
-    arrays = {name: param.numpy() for name, param in params.items()} | {"x": x, "y": y}
+    about = {"ingredients": plan.ingredients, "lr": plan.lr(kept), "seed": plan.settings.seed}
+    about["layer_sizes"] = plan.layer_sizes
+    arrays = now.arrays() | {"x": x, "y": y}
     checkpoint.save(directory / FOLDER, kept, arrays, about)
     name = _first_bad(Checkpoint(kept, arrays, about))
     return DivergenceError(
@@ -46,12 +47,12 @@ def explained(plan: Plan, start: Checkpoint | None, block: Block, directory: Pat
     )
 
 
-def _params_before(global_step: int, plan: Plan, start: Checkpoint | None) -> Params:
-    """The parameters before a step: trained again from the checkpoint, with the same bits."""
-    params = plan.params_at(start)
-    for _ in plan.train(params, first=start.step if start else 0, until=global_step):
+def _state_before(global_step: int, plan: Plan, start: Checkpoint | None) -> State:
+    """The state before a step: trained again from the checkpoint, with the same bits."""
+    now = plan.state_at(start)
+    for _ in plan.train(now, first=start.step if start else 0, until=global_step):
         pass
-    return params
+    return now
 
 
 def _first_bad(kept: Checkpoint) -> str:
@@ -88,5 +89,6 @@ def replay(directory: Path) -> Iterator[str]:
 def _walked(kept: Checkpoint) -> Iterator[tuple[str, tf.Tensor]]:
     about, arrays = kept.about, dict(kept.arrays)
     x, y = tf.constant(arrays.pop("x")), tf.constant(arrays.pop("y"))
-    recipe = step.recipe(about["activation"], about["loss"], about["optimizer"], about["scale"])
-    return walk(model.as_params(arrays), x, y, tf.constant(about["lr"], tf.float32), recipe)
+    recipe = step.recipe(**about["ingredients"])
+    now = state.of(arrays, about["layer_sizes"], recipe.optimizer)
+    return walk(now, x, y, tf.constant(about["lr"], tf.float32), recipe, kept.step, about["seed"])

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from mlp_tape.losses import targets
 from mlp_tape.model import Params, layers, to_float
 from mlp_tape.step import Recipe
 
@@ -44,6 +45,8 @@ Scored = tuple[tf.Tensor, tf.Tensor, dict[str, tf.Tensor]]
 def score(params: Params, x: tf.Tensor, y: tf.Tensor, recipe: Recipe) -> Scored:
     """Computes loss and scores for some rows, and which units they reach.
 
+    It is done in float32, with nothing dropped, moved or smoothed.
+
     Args:
         params: as from `init_params`.
         x: uint8 or float32 [b, ...].
@@ -58,7 +61,8 @@ def score(params: Params, x: tf.Tensor, y: tf.Tensor, recipe: Recipe) -> Scored:
     through = dict(layers(params, x, recipe.activation))  # [b,784] -> ... -> [b,10]
     hidden = ((name, h) for name, h in through.items() if name[0] == "h")
     alive = {name: tf.reduce_any(h != 0, axis=0) for name, h in hidden}  # [b,d] -> [d]
-    return recipe.loss(y, through["logits"]), through["logits"], alive  # [b], [b,10] -> []
+    loss = recipe.loss(targets(y, through["logits"]), through["logits"])  # [b], [b,10] -> []
+    return loss, through["logits"], alive
 
 
 @functools.cache

@@ -13,9 +13,10 @@ from mlp_tape.checkpoint import Checkpoint
 from mlp_tape.console import Console
 from mlp_tape.evaluate import Evaluation
 from mlp_tape.journal import Journal, Row
-from mlp_tape.model import Params
 from mlp_tape.plan import Plan
 from mlp_tape.result import Result
+from mlp_tape.selection import Selection
+from mlp_tape.state import State
 from mlp_tape.train import Block
 
 
@@ -41,11 +42,14 @@ def fit(
         DivergenceError: the loss is no longer finite.
         Stopped: a signal came; all that was done is in the last checkpoint.
     """
-    params, tested = plan.params_at(start), None
-    first_weights = (plan.params_at(None) if start else params)["w1"].numpy()
+    now, tested = plan.state_at(start), None
+    first_weights = (plan.state_at(None) if start else now).params["w1"].numpy()
     done, every = start.step if start else 0, plan.settings.checkpoint.every_steps
+    stopping = plan.settings.stopping
+    best = Selection(stopping.monitor, stopping.patience)
+    best.go_on(start)
     with stop.held(), console.progress(done, plan.steps) as show:
-        for block in plan.train(params, done, with_histograms=with_histograms):
+        for block in () if best.is_over else plan.train(now, done, with_histograms=with_histograms):
             journal.append(_rows(block, time.time()))
             if not np.isfinite(block.losses).all():
                 raise divergence.explained(plan, start, block, directory)
@@ -56,18 +60,39 @@ def fit(
             show(done, f"epoch {block.epoch + 1}/{plan.settings.epochs}  {loss}")
             if block.statistics:
                 console.line(f"epoch {block.epoch}  step {block.step}  {loss}")
-            if block.ends_epoch:
-                tested = plan.evaluate(params)
-                journal.append(_results(tested, done - 1))
-                told = f"test loss {tested.loss:.6f}  accuracy {tested.accuracy:.4f}"
-                console.line(f"epoch {block.epoch}  {told}")
+            if block.ends_epoch and plan.validates:
+                found = plan.validate(now.params)
+                _tell(f"epoch {block.epoch}  validation", "validation", found, done, console, journal)
+                best.consider(found, done, State(now.params, {}).arrays())
+            elif block.ends_epoch:
+                tested = plan.evaluate(now.params)
+                _tell(f"epoch {block.epoch}  test", "test", tested, done, console, journal)
             if block.ends_epoch or stop.reason() or (every and done % every == 0):
-                start = _keep(directory, plan, params, done, journal) or start
+                start = _keep(directory, plan, now, best, done, journal) or start
             stop.raise_if_asked()
-        tested = tested or plan.evaluate(params)  # all was trained before; the report is missing
+            if best.is_over:
+                break
+        if best.arrays:
+            now.set(best.arrays)
+            steps = (
+                f"of {best.steps:,} steps, {done - best.steps:,} before the last" if best.steps < done else ""
+            )
+            console.line(
+                f"the best weights by validation {stopping.monitor} are those {steps or 'of the end'}"
+            )
+            tested = plan.evaluate(now.params)
+            _tell("test of these", "test", tested, done, console, journal)
+        tested = tested or plan.evaluate(now.params)  # all was trained before; the report is missing
         stop.raise_if_asked()
-    weights = {name: param.numpy() for name, param in params.items()}
-    return Result(done, weights, tested.loss, tested.accuracy, tested.scores, first_weights)
+    weights = State(now.params, {}).arrays()
+    chosen_by = best.accuracy if best.arrays else tested.accuracy
+    return Result(done, weights, tested.loss, tested.accuracy, tested.scores, first_weights, chosen_by)
+
+
+def _tell(what: str, split: str, found: Evaluation, done: int, console: Console, journal: Journal) -> None:
+    """Journals and prints an evaluation, made after so many steps."""
+    journal.append(_results(split, found, done - 1))
+    console.line(f"{what} loss {found.loss:.6f}  accuracy {found.accuracy:.4f}")
 
 
 def _rows(block: Block, ended: float) -> Iterator[Row]:
@@ -81,20 +106,25 @@ def _rows(block: Block, ended: float) -> Iterator[Row]:
             yield Row(key, block.global_step, value, int(1000 * (began + each)))
 
 
-def _results(tested: Evaluation, global_step: int) -> Iterator[Row]:
+def _results(split: str, found: Evaluation, global_step: int) -> Iterator[Row]:
     """An evaluation, made after the given global step, as metric rows."""
     now = int(1000 * time.time())
-    values = {"test/loss": tested.loss, "test/accuracy": tested.accuracy}
-    for key, value in (values | {f"units/{name}/dead": share for name, share in tested.dead.items()}).items():
+    values = {f"{split}/loss": found.loss, f"{split}/accuracy": found.accuracy}
+    if split == "test":
+        values |= {f"units/{name}/dead": share for name, share in found.dead.items()}
+    for key, value in values.items():
         if math.isfinite(value):
             yield Row(key, global_step, value, now)
 
 
-def _keep(directory: Path, plan: Plan, params: Params, done: int, journal: Journal) -> Checkpoint | None:
+def _keep(
+    directory: Path, plan: Plan, now: State, best: Selection, done: int, journal: Journal
+) -> Checkpoint | None:
     """Writes a checkpoint after so many steps; not one from which nothing but divergence comes."""
-    arrays = {name: param.numpy() for name, param in params.items()}
-    if not all(np.isfinite(array).all() for array in arrays.values()):
+    if not all(np.isfinite(param.numpy()).all() for param in now.params.values()):
         return None
+    chosen, selection = best.kept()
+    arrays = now.arrays() | chosen
     rows = journal.size
     journal.bring_to_disk()  # first: a checkpoint counts on the rows before it
     about = {
@@ -102,6 +132,7 @@ def _keep(directory: Path, plan: Plan, params: Params, done: int, journal: Journ
         "journal": rows,
         "written": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
         "data_sha256": plan.dataset.sha256,
+        "selection": selection,
         "settings": {
             key: value for key, value in config.flat(plan.settings) if not key.startswith(config.FREE)
         },

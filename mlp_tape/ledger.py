@@ -31,6 +31,7 @@ class Ledger:
         self.directory = directory
         self.stop_file = directory / "stop"
         self._lock = filelock.FileLock(directory / "ledger.lock")
+        self._seen: dict[Path, tuple[tuple[int, int], Record]] = {}
 
     def dataset(self, settings: DatasetSettings, say: Say = lambda line: None) -> Dataset:
         """Loads the data of some settings: the same for every job, and once in a process.
@@ -91,10 +92,21 @@ class Ledger:
         found = []
         for name in sorted(self._read("jobs.json").values(), key=lambda name: (len(name), name)):
             try:
-                found.append(record.read(self.directory / name))
+                found.append(self._record(self.directory / name))
             except (BrokenFileError, ConfigError):  # it says so itself when it is gone on with
                 continue
         return found
+
+    def _record(self, directory: Path) -> Record:
+        """What is known of a job; not read anew while its file is the same, for a sweep may have many."""
+        try:
+            is_now = (directory / record.FILE).stat()
+        except OSError:
+            return record.read(directory)  # which says what is wrong
+        which, seen = (is_now.st_ino, is_now.st_mtime_ns), self._seen.get(directory)
+        if seen is None or seen[0] != which:
+            seen = self._seen[directory] = which, record.read(directory)
+        return dataclasses.replace(seen[1])
 
     def ask_to_stop(self, why: str) -> None:
         """Ends the jobs at work in order, each with its block of steps, and lets no other begin."""

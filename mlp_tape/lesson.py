@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import tensorflow as tf
 
 from mlp_tape import step
-from mlp_tape.model import Params, layers, to_float
+from mlp_tape.model import Params
 from mlp_tape.plan import Plan
 from mlp_tape.step import PitfallError
 from mlp_tape.walk import walk
@@ -19,9 +19,9 @@ def lesson(plan: Plan) -> Iterator[str]:
     Args:
         plan: what would be trained, and on what.
     """
-    params = plan.params_at(None)
+    params = plan.state_at(None).params
     x, y = (tf.constant(array) for array in plan.batch(0))
-    lr = tf.constant(plan.settings.lr)
+    lr = tf.constant(plan.lr(0), tf.float32)
     yield _line("", "", "shape", "dtype    min to max")
     yield "1  Parameters: tf.Variable, for the tape records nothing else"
     headings = {
@@ -31,14 +31,13 @@ def lesson(plan: Plan) -> Iterator[str]:
         f"{plan.settings.optimizer.name} with lr {float(lr):g}",
     }
     before = ""
-    for name, tensor in walk(params, x, y, lr, plan.recipe):
+    for name, tensor in walk(plan.state_at(None), x, y, lr, plan.recipe, 0, plan.settings.seed):
         if name in headings:
             yield headings[name]
         yield _tensor(name, _operation(name, before, plan, len(params) // 2), tensor)
         before = name
-    loss, *_ = step.train_step(params, x, y, lr, plan.recipe)
-    again, *_ = step.train_step(params, x, y, lr, plan.recipe)
-    yield f"   the loss of this batch: {float(loss):.6f} before, {float(again):.6f} after"
+    loss, again = (_step(plan, params, x, y, lr) for _ in range(2))
+    yield f"   the loss of this batch: {loss:.6f} before, {again:.6f} after"
     yield from _pitfalls(plan, params, x, y, lr)
 
 
@@ -59,15 +58,22 @@ def _gone_wrong(plan: Plan, params: Params, x: tf.Tensor, y: tf.Tensor, lr: tf.T
     found = ", ".join(f"{name}: {'None' if grad is None else 'there'}" for name, grad in grads.items())
     yield f"   w1 is {_kind(params['w1'])}; gradients: {found}"
     try:
-        step.train_step(params, x, y, lr, plan.recipe)
+        _step(plan, params, x, y, lr)
     except PitfallError as error:
         yield f"   train_step refuses it: {error}"
 
 
+def _step(plan: Plan, params: Params, x: tf.Tensor, y: tf.Tensor, lr: tf.Tensor) -> float:
+    """Runs the first step, and returns the loss before it."""
+    slots = plan.state_at(None).slots
+    loss, *_ = step.train_step(params, x, y, lr, plan.recipe, slots, 0, plan.settings.seed)
+    return float(loss)
+
+
 def _gradients(plan: Plan, params: Params, x: tf.Tensor, y: tf.Tensor) -> dict[str, tf.Tensor | None]:
     with tf.GradientTape() as tape:
-        through = dict(layers(params, to_float(x, plan.recipe.scale), plan.recipe.activation))
-        loss = plan.recipe.loss(y, through["logits"])
+        through = dict(step.through(params, step.inputs(x, plan.recipe), plan.recipe))
+        loss = step.objective(params, y, through["logits"], plan.recipe)
     grads: dict[str, tf.Tensor | None] = tape.gradient(loss, params)
     return grads
 
@@ -82,7 +88,8 @@ def _operation(name: str, before: str, plan: Plan, depth: int) -> str:
     if " " in name:  # a gradient, or a parameter after the update
         return ""
     if kind == "w":
-        return f"truncated normal, stddev {settings.model.init_stddev:g}"
+        stddev = f", stddev {settings.model.init_stddev:g}"
+        return settings.model.init.replace("_", " ") + stddev * (settings.model.init == "truncated_normal")
     if kind == "h":
         return f"{settings.model.activation}({before})"
     if kind == "b":

@@ -8,6 +8,14 @@ from mlp_tape.data import Dataset
 from mlp_tape.record import Record
 from mlp_tape.redact import without_password
 
+# Settings that one rule has, or one schedule, and others have not.
+OF_ONE_RULE = {
+    f"{group}.{key}"
+    for group, known in (("optimizer", config.RULES), ("schedule", config.SCHEDULES))
+    for keys in known.values()
+    for key in keys
+}
+
 
 @dataclass(frozen=True)
 class Job:
@@ -62,7 +70,7 @@ def _hparams(settings: Settings, dataset: Dataset, layer_sizes: list[int]) -> di
     flat = {
         key: without_password(str(value))
         for key, value in config.flat(settings)
-        if key != "resume" and not key.startswith("sweep.")
+        if key != "resume" and not key.startswith("sweep.") and (value is not None or key not in OF_ONE_RULE)
     }
     known = {"layer_sizes": layer_sizes, "n_train": len(dataset.x_train), "data_sha256": dataset.sha256}
     return flat | {key: str(value) for key, value in known.items()}

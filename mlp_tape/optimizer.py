@@ -1,25 +1,161 @@
 """Update rules: from gradients to what is subtracted from the parameters."""
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import tensorflow as tf
 
 Grads = dict[str, tf.Tensor]
 Updates = dict[str, tf.Tensor]
-Optimizer = Callable[[Grads, tf.Tensor], Updates]
+Slot = dict[str, tf.Variable]  # what a rule remembers of each parameter, of its shape
+Rule = Callable[..., Updates]
 
 
-def sgd(grads: Grads, lr: tf.Tensor) -> Updates:
-    """Computes the step of plain gradient descent, lr * grad.
+@dataclass(frozen=True)
+class Optimizer:
+    """A rule with its settings.
 
-    Args:
-        grads: d loss / d param, by the parameter's name.
-        lr: the learning rate, float32 [], above 0.
+    A rule is a function `rule(params, grads, lr, t, <slots>, *, <settings>)` that returns what to subtract
+    from each parameter. Each argument after `t` is a slot of that name, which begins with zeros and is the
+    rule's to change in place; each keyword is a setting.
 
-    Returns:
-        What to subtract from each parameter, of its shape.
+    Attributes:
+        rule: the function.
+        settings: names and values of its keywords.
     """
-    return {name: lr * grad for name, grad in grads.items()}
+
+    rule: Rule
+    settings: tuple[tuple[str, float], ...] = ()
+
+    @property
+    def slots(self) -> list[str]:
+        """Their names."""
+        kinds = inspect.signature(self.rule).parameters.values()
+        return [each.name for each in kinds if each.kind is each.POSITIONAL_OR_KEYWORD][4:]
+
+    def __call__(
+        self,
+        params: Mapping[str, tf.Variable],
+        grads: Grads,
+        lr: tf.Tensor,
+        t: tf.Tensor,
+        slots: Mapping[str, Slot],
+    ) -> Updates:
+        """Calls the rule.
+
+        Args:
+            params: as they are before the update.
+            grads: d loss / d param, by the parameter's name.
+            lr: the learning rate of this step, float32 [], above 0.
+            t: the step's number, float32 [], from 1 on.
+            slots: by their names, as from `empty_slots`; changed in place.
+
+        Returns:
+            What to subtract from each parameter, of its shape.
+        """
+        return self.rule(params, grads, lr, t, *(slots[name] for name in self.slots), **dict(self.settings))
 
 
-OPTIMIZERS: dict[str, Optimizer] = {"sgd": sgd}
+def empty_slots(optimizer: Optimizer, params: Mapping[str, tf.Variable]) -> dict[str, Slot]:
+    """Slots before the first step: zeros of each parameter's shape."""
+    return {
+        slot: {
+            name: tf.Variable(tf.zeros_like(param), name=f"{slot}/{name}") for name, param in params.items()
+        }
+        for slot in optimizer.slots
+    }
+
+
+def sgd(params: Slot, grads: Grads, lr: tf.Tensor, t: tf.Tensor) -> Updates:
+    """Goes down the gradient: w <- w - lr * g (Robbins and Monro 1951)."""
+    return {name: lr * g for name, g in grads.items()}
+
+
+def momentum(
+    params: Slot, grads: Grads, lr: tf.Tensor, t: tf.Tensor, velocity: Slot, *, momentum: float
+) -> Updates:
+    """Keeps a velocity: v <- m * v + lr * g; w <- w - v (Polyak 1964, as in Sutskever et al. 2013)."""
+    for name, g in grads.items():
+        velocity[name].assign(momentum * velocity[name] + lr * g)
+    return {name: tf.identity(velocity[name]) for name in grads}
+
+
+def nesterov(
+    params: Slot, grads: Grads, lr: tf.Tensor, t: tf.Tensor, velocity: Slot, *, momentum: float
+) -> Updates:
+    """Looks ahead: v <- m * v + lr * g; w <- w - (m * v + lr * g) (Nesterov 1983, as in Sutskever 2013)."""
+    for name, g in grads.items():
+        velocity[name].assign(momentum * velocity[name] + lr * g)
+    return {name: momentum * velocity[name] + lr * g for name, g in grads.items()}
+
+
+def rmsprop(
+    params: Slot,
+    grads: Grads,
+    lr: tf.Tensor,
+    t: tf.Tensor,
+    mean_square: Slot,
+    *,
+    rho: float,
+    epsilon: float,
+) -> Updates:
+    """Divides by a running mean: s <- r * s + (1 - r) * g^2; w <- w - lr * g / sqrt(s + e) (Hinton 2012)."""
+    for name, g in grads.items():
+        mean_square[name].assign(rho * mean_square[name] + (1 - rho) * tf.square(g))
+    return {name: lr * g / tf.sqrt(mean_square[name] + epsilon) for name, g in grads.items()}
+
+
+def adam(
+    params: Slot,
+    grads: Grads,
+    lr: tf.Tensor,
+    t: tf.Tensor,
+    m: Slot,
+    v: Slot,
+    *,
+    beta_1: float,
+    beta_2: float,
+    epsilon: float,
+) -> Updates:
+    """Divides a running mean of gradients by the root of one of their squares (Kingma and Ba 2015).
+
+    m <- b1 * m + (1 - b1) * g;  v <- b2 * v + (1 - b2) * g^2;  w <- w - a * m / (sqrt(v) + e), where
+    a = lr * sqrt(1 - b2^t) / (1 - b1^t) makes up for the zeros with which m and v begin: the form at the
+    end of the paper's section 2.
+    """
+    for name, g in grads.items():
+        m[name].assign(beta_1 * m[name] + (1 - beta_1) * g)
+        v[name].assign(beta_2 * v[name] + (1 - beta_2) * tf.square(g))
+    a = lr * tf.sqrt(1 - tf.pow(beta_2, t)) / (1 - tf.pow(beta_1, t))
+    return {name: a * m[name] / (tf.sqrt(v[name]) + epsilon) for name in grads}
+
+
+def adamw(
+    params: Slot,
+    grads: Grads,
+    lr: tf.Tensor,
+    t: tf.Tensor,
+    m: Slot,
+    v: Slot,
+    *,
+    beta_1: float,
+    beta_2: float,
+    epsilon: float,
+    weight_decay: float,
+) -> Updates:
+    """As `adam`, and w <- w - lr * d * w of the weight before the step (Loshchilov and Hutter 2019)."""
+    updates = adam(params, grads, lr, t, m, v, beta_1=beta_1, beta_2=beta_2, epsilon=epsilon)
+    return {name: updates[name] + lr * weight_decay * params[name] for name in grads}
+
+
+def clipped(grads: Grads, most: float) -> Grads:
+    """Makes all gradients smaller by one factor where their norm, taken together, is above `most`.
+
+    g <- g * most / max(norm, most) (Pascanu et al. 2013).
+    """
+    norm = tf.sqrt(tf.add_n([tf.reduce_sum(tf.square(g)) for g in grads.values()]))
+    return {name: g * (most / tf.maximum(norm, most)) for name, g in grads.items()}
+
+
+RULES: dict[str, Rule] = {each.__name__: each for each in (sgd, momentum, nesterov, rmsprop, adam, adamw)}

@@ -40,7 +40,8 @@ def _description(record: Record) -> str:
     sizes = record.params["layer_sizes"].strip("[]").replace(", ", " → ")
     lines = [
         f"A multilayer perceptron {sizes} on **{settings['dataset']['name']}**: {settings['epochs']} epochs "
-        f"in batches of {settings['batch_size']}, learning rate {settings['lr']:g}.",
+        f"in batches of {settings['batch_size']}, {settings['loss']} by {settings['optimizer']['name']}, "
+        f"learning rate {settings['lr']:g}.",
         "",
     ]
     if record.status == "FINISHED":

@@ -5,7 +5,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from mlp_tape import batches, evaluate, histograms, model, step, train, xla_cache
+from mlp_tape import (
+    batches,
+    config,
+    evaluate,
+    histograms,
+    model,
+    schedules,
+    state,
+    step,
+    train,
+    xla_cache,
+)
 from mlp_tape.batches import Prepared
 from mlp_tape.checkpoint import Checkpoint
 from mlp_tape.config import Settings
@@ -13,8 +24,9 @@ from mlp_tape.data import Dataset
 from mlp_tape.evaluate import Evaluation
 from mlp_tape.model import Params
 from mlp_tape.sources import Array
+from mlp_tape.state import State
 from mlp_tape.step import Recipe
-from mlp_tape.train import Block
+from mlp_tape.train import Block, Share
 
 
 @dataclass(frozen=True)
@@ -39,12 +51,32 @@ class Plan:
     @property
     def ingredients(self) -> dict[str, Any]:
         """The recipe, by the names that a file can hold."""
+        settings = self.settings
+        rule = config.given(settings.optimizer)
         return {
-            "activation": self.settings.model.activation,
-            "loss": self.settings.loss,
-            "optimizer": self.settings.optimizer.name,
+            "activation": settings.model.activation,
+            "loss": settings.loss,
+            "rule": rule.pop("name"),
+            "rule_settings": rule,
             "scale": self.dataset.scale,
+            "label_smoothing": settings.label_smoothing,
+            "l2": settings.l2,
+            "clip_norm": settings.clip_norm,
+            "dropout": settings.model.dropout,
+            "shift": settings.augment.shift,
+            "rotate": settings.augment.rotate,
+            "precision": settings.precision,
         }
+
+    @functools.cached_property
+    def schedule(self) -> Share | None:
+        """From the numbers of steps to shares of the learning rate; None where that stays."""
+        rates, steps_per_epoch = config.given(self.settings.schedule), self.steps // self.settings.epochs
+        name, warmup = rates.pop("name"), rates.pop("warmup_epochs") * steps_per_epoch
+        if name == "constant" and not warmup:
+            return None
+        share = schedules.warmed_up(schedules.SCHEDULES[name], warmup)
+        return functools.partial(share, total=self.steps, steps_per_epoch=steps_per_epoch, **rates)
 
     @property
     def steps(self) -> int:
@@ -56,27 +88,37 @@ class Plan:
         """What decides the order of the images; None for that of the file."""
         return self.settings.seed if self.settings.shuffle else None
 
-    def params_at(self, start: Checkpoint | None) -> Params:
-        """The parameters of a checkpoint, or the first ones."""
-        stddev, seed = self.settings.model.init_stddev, self.settings.seed
-        return model.as_params(
-            start.arrays if start else _first_arrays(tuple(self.layer_sizes), stddev, seed)
-        )
+    def lr(self, global_step: int) -> float:
+        """The learning rate of a step."""
+        return float(train.rates(self.settings.lr, self.schedule, global_step, 1)[0])
+
+    def state_at(self, start: Checkpoint | None) -> State:
+        """Parameters and slots of a checkpoint, or the first ones."""
+        network, seed = self.settings.model, self.settings.seed
+        sizes = tuple(self.layer_sizes)
+        if start is None:
+            arrays = _first_arrays(sizes, network.init_stddev, seed, network.init)
+        else:
+            arrays = start.arrays
+        return state.of(arrays, sizes, self.recipe.optimizer)
 
     def train(
-        self, params: Params, first: int, until: int | None = None, with_histograms: bool = False
+        self, now: State, first: int, until: int | None = None, with_histograms: bool = False
     ) -> Iterator[Block]:
         """Trains from one global step to before another, or to the end."""
         settings, steps_per_epoch = self.settings, self.steps // self.settings.epochs
         every = histograms.every(self.steps, steps_per_epoch, settings.log_every)
         return train.train(
-            params,
+            now.params,
             self.dataset.x_train,
             self.dataset.y_train,
             self.recipe,
             lr=settings.lr,
             batch_size=settings.batch_size,
             epochs=settings.epochs,
+            slots=now.slots,
+            schedule=self.schedule,
+            seed=settings.seed,
             log_every=settings.log_every,
             histogram_every=every if with_histograms else None,
             engine=settings.engine,
@@ -89,7 +131,7 @@ class Plan:
 
     def compile(self) -> None:
         """Compiles what `train` and `evaluate` will call, where this process has not done that before."""
-        shapes = [(array.shape, array.dtype) for array in (self.dataset.x_train, self.dataset.x_test)]
+        shapes = [(array.shape, array.dtype) for array in self.dataset.images]
         settings = self.settings
         what = (*shapes, *self.layer_sizes, self.recipe, settings.batch_size, settings.log_every)
         if settings.engine != "compiled" or what in _compiled:
@@ -105,14 +147,27 @@ class Plan:
             self._compile()
 
     def _compile(self) -> None:
-        params, prepared = self.params_at(None), _prepared(self.dataset, self.settings.batch_size)
-        train.compile_ahead(params, prepared, self.recipe, self.settings.log_every)
-        self.evaluate(params)
+        now, prepared = self.state_at(None), _prepared(self.dataset, self.settings.batch_size)
+        train.compile_ahead(now.params, prepared, self.recipe, self.settings.log_every, now.slots)
+        self.evaluate(now.params)
+        if self.validates:
+            self.validate(now.params)
+
+    @property
+    def validates(self) -> bool:
+        """Whether some images are kept from training, to choose by."""
+        return len(self.dataset.y_validation) > 0
 
     def evaluate(self, params: Params) -> Evaluation:
         """Evaluates on the test images."""
-        data = self.dataset
-        return evaluate.evaluate(params, data.x_test, data.y_test, self.recipe, self.settings.engine)
+        return self._evaluation(params, self.dataset.x_test, self.dataset.y_test)
+
+    def validate(self, params: Params) -> Evaluation:
+        """Evaluates on the images that were kept from training."""
+        return self._evaluation(params, self.dataset.x_validation, self.dataset.y_validation)
+
+    def _evaluation(self, params: Params, x: Array, y: Array) -> Evaluation:
+        return evaluate.evaluate(params, x, y, self.recipe, self.settings.engine)
 
     def batch(self, global_step: int) -> tuple[Array, Array]:
         """The images and labels of a step."""
@@ -124,8 +179,8 @@ _compiled: set[tuple[Any, ...]] = set()
 
 
 @functools.lru_cache(maxsize=1)  # the jobs of most sweeps have them in common
-def _first_arrays(layer_sizes: tuple[int, ...], stddev: float, seed: int) -> dict[str, Array]:
-    params = model.init_params(layer_sizes, stddev, seed)
+def _first_arrays(layer_sizes: tuple[int, ...], stddev: float, seed: int, init: str) -> dict[str, Array]:
+    params = model.init_params(layer_sizes, stddev, seed, init)
     return {name: param.numpy() for name, param in params.items()}
 
 

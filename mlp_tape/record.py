@@ -44,7 +44,7 @@ class Record:
         made_by: versions and machine of the process that began it, by name.
         full: whether it leaves pictures and a model, too.
         steps: how many there are to train.
-        results: the last value of each of test/loss and test/accuracy.
+        results: the last value of each of test/loss, test/accuracy and, if there is one, validation/accuracy.
         tags: what MLflow is told of it at its end.
         sent: whether MLflow holds all of it, the status included.
         began: seconds since 1970, of the last process that was at work on it.
@@ -77,6 +77,11 @@ class Record:
     seconds: float = 0.0
     host: str = ""
     pid: int = 0
+
+    @property
+    def chosen_by(self) -> float:
+        """The accuracy by which a run that has finished is to be preferred to others, 0 to 1."""
+        return self.results.get("validation/accuracy", self.results["test/accuracy"])
 
     @property
     def command(self) -> str:

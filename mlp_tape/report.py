@@ -3,6 +3,7 @@
 import collections
 import io
 import json
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from mlp_tape.result import Result
 from mlp_tape.sources import Array
 
 FOR_PICTURES = "report.npz"
+
+_is_ready, _getting_ready = False, threading.Lock()
 
 
 def at_the_start(directory: Path, settings: Settings) -> None:
@@ -56,8 +59,14 @@ def at_the_end(directory: Path, settings: Settings, dataset: Dataset, result: Re
 
 
 def get_ready() -> None:
-    """Imports what draws, which takes a while; while there is training nobody waits for it."""
-    from mlp_tape import answer_plots, curve_plots, weight_plots  # noqa: F401
+    """Imports what draws, and draws once; while there is training, nobody waits for it."""
+    global _is_ready
+    with _getting_ready:
+        if not _is_ready:
+            from mlp_tape import answer_plots, curve_plots, drawing, weight_plots  # noqa: F401
+
+            drawing.warm_up()
+            _is_ready = True
 
 
 def in_pictures(directory: Path, dataset: Dataset, steps: int, journal: Journal) -> None:

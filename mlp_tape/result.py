@@ -17,6 +17,8 @@ class Result:
         accuracy: on the test images, 0 to 1.
         scores: of the test images, float32 [n, classes].
         first_weights: w1 before the first step.
+        chosen_by: the accuracy by which one run is to be preferred to others, 0 to 1: of the validation
+            images where there are some, else of the test images.
     """
 
     steps: int
@@ -25,3 +27,4 @@ class Result:
     accuracy: float
     scores: NDArray[np.float32]
     first_weights: NDArray[np.float32]
+    chosen_by: float

@@ -124,6 +124,11 @@ def settings(directory: Path, asked: Settings, typed: Container[str]) -> Setting
             f"the run in {directory} has finished its {old.epochs} epochs",
             f"to train it further, type epochs=... above {old.epochs}",
         )
+    if epochs != old.epochs and old.schedule.name in config.TO_THE_END:
+        raise ConfigError(
+            f"epochs={epochs}, but the run's schedule={old.schedule.name} ends with its {old.epochs} epochs",
+            f"leave it out, or start a new run without resume={asked.resume}",
+        )
     path = asked.dataset.path if "dataset.path" in typed else old.dataset.path
     return dataclasses.replace(
         old,

@@ -34,7 +34,7 @@ def run(settings: Settings, directory: Path, overrides: list[str], job: Job | No
             run again if it had finished; the screen is left to the sweep.
 
     Returns:
-        The last test accuracy, 0 to 1.
+        The accuracy to choose by, 0 to 1: of the validation images where there are some, else of the test.
 
     Raises:
         ConfigError: the directory is another run's, or another process is at work on it.
@@ -50,9 +50,11 @@ def run(settings: Settings, directory: Path, overrides: list[str], job: Job | No
     with record.at_work(directory, wait=-1 if job else 2), Console(on_screen=job is None) as console:
         past = _past(settings, directory, job)
         if job and past and past.status == "FINISHED":  # the sweep sends what MLflow has not got of it
-            return past.results["test/accuracy"]
+            return past.chosen_by
         dataset = job.dataset if job else _data(settings, past, console)
+        dataset = data.with_validation(dataset, settings.validation_fraction)
         settings = _as_run(settings, dataset, past if job else None)
+        _refuse_to_move(settings, dataset)
         layer_sizes = dataset.layer_sizes(settings.model.hidden_sizes)
         with Journal(directory) as journal:
             start = _start(settings, dataset, directory, journal, console) if past else None
@@ -63,14 +65,13 @@ def run(settings: Settings, directory: Path, overrides: list[str], job: Job | No
             result, link = _recorded(settings, dataset, layer_sizes, note, journal, console, start)
 
         seconds = time.perf_counter() - began
-        console.line(
-            f"test accuracy {result.accuracy:.4f} after {settings.epochs} epochs, {seconds:.1f} s in all"
-        )
+        epochs = result.steps / -(-len(dataset.x_train) // settings.batch_size)
+        console.line(f"test accuracy {result.accuracy:.4f} after {epochs:g} epochs, {seconds:.1f} s in all")
         console.line(f"directory     {directory}")
         if link:
             console.line(f"run           {link}")
             console.line(f"to see it     {address.how_to_open(address.of(settings.tracking))}")
-    return result.accuracy
+    return result.chosen_by
 
 
 def _recorded(
@@ -103,6 +104,9 @@ def _recorded(
         with _timed(note):
             result = fit(plan, note.directory, console, journal, start, note.full)
         note.results = {"test/loss": result.loss, "test/accuracy": result.accuracy}
+        if plan.validates:
+            note.results["validation/accuracy"] = result.chosen_by
+        note.steps = result.steps
         if settings.report != "none":
             report.at_the_end(note.directory, settings, dataset, result)
         if note.full:
@@ -110,6 +114,16 @@ def _recorded(
             where.give_model()
             report.in_pictures(note.directory, dataset, note.steps, journal)
     return result, where.link
+
+
+def _refuse_to_move(settings: Settings, dataset: Dataset) -> None:
+    """Only images of one colour have a height and a width to be moved and turned in."""
+    if (settings.augment.shift or settings.augment.rotate) and dataset.x_train.ndim != 3:
+        shape = dataset.x_train.shape[1:]
+        raise ConfigError(
+            f"augment moves images of [height, width], and those of {dataset.name} are {list(shape)}",
+            "leave augment.shift and augment.rotate at 0",
+        )
 
 
 def _past(settings: Settings, directory: Path, job: Job | None) -> Record | None:
@@ -194,7 +208,10 @@ def _introduce(console: Console, settings: Settings, dataset: Dataset, layer_siz
     """Prints what the seed program prints of its data, and the network."""
     x, y, b = dataset.x_train, dataset.y_train, min(settings.batch_size, len(dataset.x_train))
     low, high = dataset.span
-    console.line(f"data   {dataset.name}, {len(x):,} images to train on, {len(dataset.x_test):,} to test")
+    kept = f", {len(dataset.y_validation):,} to validate" if len(dataset.y_validation) else ""
+    console.line(
+        f"data   {dataset.name}, {len(x):,} images to train on{kept}, {len(dataset.x_test):,} to test"
+    )
     console.line(f"x      {x.shape} float32, min {low:.1f}, max {high:.1f}")
     console.line(f"y      {y.shape} {y.dtype}, min {y.min()}, max {y.max()}")
     console.line(f"batch  {(b, *x.shape[1:])} {(b,)}")

@@ -7,7 +7,8 @@ import numpy as np
 import tensorflow as tf
 
 from mlp_tape import model
-from mlp_tape.model import ACTIVATIONS, Params
+from mlp_tape.activations import ACTIVATIONS
+from mlp_tape.model import Params
 
 FOLDER = "saved_model"
 

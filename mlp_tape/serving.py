@@ -12,7 +12,30 @@ import numpy as np
 from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel
 
-ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {"relu": lambda h: np.maximum(h, 0)}
+
+def sigmoid(z: np.ndarray) -> np.ndarray:
+    """1 / (1 + exp(-z))."""
+    small = np.exp(-np.abs(z))
+    values: np.ndarray = np.where(z < 0, small, 1) / (1 + small)
+    return values
+
+
+def gelu(z: np.ndarray) -> np.ndarray:
+    """Weighs z by the normal distribution function."""
+    from scipy.special import erf  # SciPy comes with MLflow
+
+    values: np.ndarray = 0.5 * z * (1 + erf(z / np.float32(np.sqrt(2))))
+    return values
+
+
+ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "relu": lambda z: np.maximum(z, 0),
+    "leaky_relu": lambda z: np.where(z > 0, z, np.float32(0.2) * z),
+    "gelu": gelu,
+    "silu": lambda z: z * sigmoid(z),
+    "tanh": np.tanh,
+    "sigmoid": sigmoid,
+}
 
 
 class TapeModel(PythonModel):

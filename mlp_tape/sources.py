@@ -1,6 +1,8 @@
 """Where the arrays come from: a file, the cache, a download, or an installed package."""
 
 import gzip
+import math
+import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -86,8 +88,39 @@ def _split(x: Array, y: Array, n_train: int) -> Arrays:
     return dict(zip(KEYS, (x[:n_train], y[:n_train], x[n_train:], y[n_train:]), strict=True))
 
 
+def _refuse_swollen(path: Path, archive: zipfile.ZipFile) -> None:
+    """Looks at what the archive says of its members, before any is unpacked."""
+    members = [info for info in archive.infolist() if info.filename.removesuffix(".npy") in KEYS]
+    size, memory = sum(info.file_size for info in members), _memory()
+    for info in members:
+        with archive.open(info) as member:
+            version = np.lib.format.read_magic(member)
+            known = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+            if version in known:
+                shape, _, dtype = known[version](member)
+                claimed = member.tell() + math.prod(shape) * dtype.itemsize
+                if claimed > info.file_size and not dtype.hasobject:
+                    raise ValueError(f"{info.filename} is cut off: {info.file_size:,} of {claimed:,} bytes")
+    if size > memory:
+        raise DataError(
+            f"{path} would take {size / 2**30:,.1f} GiB of memory, and there are {memory / 2**30:,.1f}",
+            "give a smaller file",
+        )
+
+
+def _memory() -> int:
+    """Bytes of this machine's memory; where the system does not tell, as many as it may be."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return 2**40
+
+
 def read_npz(path: Path) -> Arrays:
-    """The four arrays of an `.npz` file, unchecked; a DataError where there are none."""
+    """The four arrays of an `.npz` file, unchecked; a DataError where there are none.
+
+    Nothing is unpacked that would not fit into memory, and no pickle is read.
+    """
     try:
         with np.load(path, allow_pickle=False) as archive:
             missing = [key for key in KEYS if key not in archive]
@@ -96,10 +129,13 @@ def read_npz(path: Path) -> Arrays:
                     f"{path} has no {', '.join(missing)}; it has {', '.join(archive) or 'nothing'}",
                     "save it with numpy.savez(path, x_train=..., y_train=..., x_test=..., y_test=...)",
                 )
+            _refuse_swollen(path, archive.zip)
             return {key: archive[key] for key in KEYS}
     except FileNotFoundError as error:
         raise DataError(f"{path} is not there", "give dataset.path=FILE.npz") from error
-    except (OSError, ValueError, AttributeError, TypeError, EOFError, zipfile.BadZipFile) as error:
+    except DataError:
+        raise
+    except Exception as error:  # of what damaged bytes can raise in zipfile, zlib and NumPy, there is no list
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(
             f"{path} cannot be read as an .npz of plain arrays: {first}",

@@ -82,14 +82,14 @@ class Summary:
 
     @property
     def best(self) -> Record | None:
-        """The finished job with the highest test accuracy; of several, the first."""
-        return max(self.finished, key=lambda job: job.results[ACCURACY], default=None)
+        """The finished job with the highest accuracy to choose by; of several, the first."""
+        return max(self.finished, key=lambda job: job.chosen_by, default=None)
 
     def table(self, most: int | None = None) -> Table:
         """The jobs; where there are more than `most`, those of the highest accuracy."""
         jobs = self.jobs
         if most is not None and len(jobs) > most:
-            jobs = sorted(self.finished, key=lambda job: -job.results[ACCURACY])[:most]
+            jobs = sorted(self.finished, key=lambda job: -job.chosen_by)[:most]
         headings = ["job", *self.swept, "status", "accuracy", "loss", "seconds"]
         return Table(headings, [self._row(job) for job in jobs])
 

@@ -14,6 +14,7 @@ import tensorflow as tf
 from conftest import ROOT
 from mlp_tape import checkpoint, config, data, divergence, model, runner, step, train, walk
 from mlp_tape.errors import ConfigError, DivergenceError
+from mlp_tape.state import State
 
 ASTRAY = config.Settings(
     lr=3.0,
@@ -109,7 +110,7 @@ def test_the_walk_computes_what_the_step_computes() -> None:
     y = tf.constant(rng.integers(0, 3, 8).astype(np.int32))
     params = model.init_params([16, 5, 4, 3], 0.5, 0)
     recipe, lr = step.recipe("relu", "mse", "sgd", 255.0), tf.constant(0.1)
-    walked = dict(walk.walk(params, x, y, lr, recipe))
+    walked = dict(walk.walk(State(params, {}), x, y, lr, recipe))
     before = {name: param.numpy() for name, param in params.items()}
     loss, grads, _ = step.train_step(params, x, y, lr, recipe)
     assert list(walked)[6:13] == ["x", "z1", "h1", "z2", "h2", "logits", "loss"]

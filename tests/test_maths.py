@@ -4,9 +4,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mlp_tape import model, optimizer, step, train
+from mlp_tape import losses, model, step, train
 
-RECIPE = step.Recipe(tf.nn.relu, model.mse, optimizer.sgd, scale=255.0)
+RECIPE = step.recipe("relu", "mse", "sgd", 255.0)
+
+
+def squared_error(y: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    return losses.mse(losses.targets(y, logits), logits)
 
 
 def random_batch(rng: np.random.Generator, size: int, shape: tuple[int, ...] = (28, 28)):
@@ -22,7 +26,7 @@ def test_gradients_are_those_of_a_central_difference(hidden_sizes: list[int]) ->
     x, y = tf.constant(rng.normal(size=(16, 12))), tf.constant(rng.integers(0, 10, 16))
 
     def loss() -> tf.Tensor:
-        return model.mse(y, model.forward(params, x, tf.nn.relu))
+        return squared_error(y, model.forward(params, x, tf.nn.relu))
 
     with tf.GradientTape() as tape:
         value = loss()
@@ -71,7 +75,7 @@ def test_a_step_is_that_of_its_numpy_twin() -> None:
 
 def test_the_loss_is_the_mean_over_batch_and_classes() -> None:
     logits = tf.constant([[1.0, 0.0, 0.0], [0.0, 0.0, 3.0]])
-    assert float(model.mse(tf.constant([0, 1]), logits)) == pytest.approx((0 + 1 + 9) / 6)
+    assert float(squared_error(tf.constant([0, 1]), logits)) == pytest.approx((0 + 1 + 9) / 6)
 
 
 def test_statistics_are_the_norms_of_the_first_step(mnist_5k) -> None:

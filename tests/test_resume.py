@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from conftest import ROOT, Run, started
-from mlp_tape import batches, checkpoint, config, model, optimizer, record, resume, runner, step, store, train
+from mlp_tape import batches, checkpoint, config, model, record, resume, runner, step, store, train
 from mlp_tape.errors import BrokenFileError, ConfigError, DataError
 from mlp_tape.journal import Journal, Row
 
@@ -77,7 +77,7 @@ def test_blocks_may_be_cut_anywhere_and_have_the_same_bits() -> None:
     rng = np.random.default_rng(0)
     x = rng.integers(0, 256, (100, 6), np.uint8)
     y = rng.integers(0, 3, 100).astype(np.int32)
-    recipe = step.Recipe(model.ACTIVATIONS["relu"], model.mse, optimizer.sgd, 255.0)
+    recipe = step.recipe("relu", "mse", "sgd", 255.0)
     settings = {"lr": 0.1, "batch_size": 7, "epochs": 3, "log_every": 4, "shuffle_seed": 5}
 
     def go(params: model.Params, **where: int | None) -> list[float]:
@@ -309,7 +309,10 @@ REFUSED = [
         "seed=3, but the run has 0; model.hidden_sizes=[3]",
     ),
     (["resume=last", "dataset=mnist_5k"], "dataset.name=mnist_5k, but the run has digits"),
-    (["resume=last", "+experiment=tuned"], "lr=1.0, but the run has 0.1; batch_size=32, but the run has 128"),
+    (
+        ["resume=last", "+experiment=tuned"],
+        "lr=0.003, but the run has 0.1; shuffle=true, but the run has false",
+    ),
     (["resume=last"], "the run in "),
     (["resume=last", "epochs=1"], "the run in "),
     (["resume=nope"], "resume=nope: no such run"),

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mlp_tape import evaluate, model, optimizer, step, train
+from mlp_tape import evaluate, losses, model, step, train
 from mlp_tape.config import Settings
 from mlp_tape.data import Dataset
+from mlp_tape.optimizer import Grads, Optimizer, Slot, Updates
 from mlp_tape.plan import Plan
 
-RECIPE = step.Recipe(tf.nn.relu, model.mse, optimizer.sgd, scale=255.0)
+RECIPE = step.recipe("relu", "mse", "sgd", 255.0)
 SEED = {"lr": 0.001, "batch_size": 128, "epochs": 1}
 
 
@@ -63,10 +64,11 @@ def test_each_run_of_a_process_begins_with_the_first_weights(mnist_5k: Dataset, 
     plan = Plan(Settings(lr=0.1, epochs=1, engine=engine), mnist_5k, [784, 16, 10])
     first = model.init_params([784, 16, 10], 0.1, seed=0)
     for _ in range(2):
-        params = plan.params_at(None)
+        now = plan.state_at(None)
+        params = now.params
         for name, param in params.items():
             np.testing.assert_array_equal(param.numpy(), first[name].numpy())
-        assert list(plan.train(params, 0))
+        assert list(plan.train(now, 0))
         assert not np.array_equal(params["w1"].numpy(), first["w1"].numpy())
 
 
@@ -120,7 +122,10 @@ def test_each_step_sees_the_next_images_in_file_order() -> None:
     def loss(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
         return tf.reduce_sum(logits[:, 0])  # with w1 = 1 and lr = 0: the sum of the images' numbers
 
-    recipe = step.Recipe(tf.identity, loss, lambda grads, lr: {k: 0 * g for k, g in grads.items()}, 1.0)
+    def still(params: Slot, grads: Grads, lr: tf.Tensor, t: tf.Tensor) -> Updates:
+        return {name: 0 * grad for name, grad in grads.items()}
+
+    recipe = step.Recipe(tf.identity, loss, Optimizer(still), 1.0)
     for engine in ("eager", "compiled"):
         params = {"w1": tf.Variable(tf.ones([1, 2])), "b1": tf.Variable(tf.zeros([2]))}
         blocks = train.train(
@@ -131,16 +136,16 @@ def test_each_step_sees_the_next_images_in_file_order() -> None:
 
 
 def test_shuffling_is_a_function_of_seed_and_epoch(mnist_5k: Dataset) -> None:
-    def losses(seed: int | None) -> np.ndarray:
+    def shuffled(seed: int | None) -> np.ndarray:
         return losses_of(mnist_5k, [784, 10], lr=0.1, batch_size=500, epochs=2, shuffle_seed=seed)
 
-    np.testing.assert_array_equal(losses(1), losses(1))
-    assert not np.array_equal(losses(1), losses(2))
-    assert not np.array_equal(losses(1), losses(None))
+    np.testing.assert_array_equal(shuffled(1), shuffled(1))
+    assert not np.array_equal(shuffled(1), shuffled(2))
+    assert not np.array_equal(shuffled(1), shuffled(None))
 
 
 def test_a_network_is_compiled_once_for_all_runs_of_its_shape(mnist_5k: Dataset) -> None:
-    recipe = step.Recipe(tf.nn.relu, model.mse, optimizer.sgd, scale=254.0)  # no other test's
+    recipe = step.recipe("relu", "mse", "sgd", 254.0)  # no other test's
     x, y = mnist_5k.x_train[:1000], mnist_5k.y_train[:1000]
     for lr in (0.1, 0.01, 0.001):
         params = model.init_params([784, 32, 10], 0.1, seed=0)
@@ -162,19 +167,19 @@ def test_the_evaluation_is_that_of_all_rows_at_once(mnist_5k: Dataset) -> None:
     params = model.init_params([784, 16, 10], 0.1, seed=0)
     x, y = mnist_5k.x_train[:3001], mnist_5k.y_train[:3001]  # more than one go
     logits = model.forward(params, model.to_float(tf.constant(x), 255.0), tf.nn.relu)
+    expected = float(losses.mse(losses.targets(tf.constant(y), logits), logits))
     result = evaluate.evaluate(params, x, y, RECIPE)
-    assert result.loss == pytest.approx(float(model.mse(tf.constant(y), logits)), rel=1e-5)
+    assert result.loss == pytest.approx(expected, rel=1e-5)
     np.testing.assert_array_equal(result.predictions, np.argmax(logits.numpy(), axis=1))
     assert result.accuracy == pytest.approx(float(np.mean(np.argmax(logits.numpy(), axis=1) == y)))
 
 
 WEIGHTS_HASH = """
 import hashlib, sys
-from mlp_tape import data, model, optimizer, step, train
-import tensorflow as tf
+from mlp_tape import data, model, step, train
 d = data.load("mnist_5k")
 params = model.init_params([784, 256, 128, 10], 0.1, 0)
-recipe = step.Recipe(tf.nn.relu, model.mse, optimizer.sgd, 255.0)
+recipe = step.recipe("relu", "mse", "sgd", 255.0)
 for _ in train.train(params, d.x_train, d.y_train, recipe, lr=0.1, batch_size=128, epochs=1): pass
 print(hashlib.sha256(b"".join(p.numpy().tobytes() for p in params.values())).hexdigest())
 """

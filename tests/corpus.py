@@ -1,0 +1,294 @@
+"""Wrong inputs, and what has to come back: each is refused at once, in two lines, with exit code 2."""
+
+import io
+import struct
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Case:
+    """One wrong input.
+
+    Attributes:
+        arguments: of run.py.
+        told: what the first line holds.
+        file: makes `data.npz` there, or something else.
+        environment: in addition.
+    """
+
+    arguments: list[str]
+    told: str
+    file: Callable[[Path], object] | None = None
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+def _settings() -> list[Case]:
+    """Every key with what it cannot be: type, range, not finite, huge, empty, words."""
+    positive, share = "expected a finite number above 0", "expected a number from 0 to below 1"
+    whole, words = "expected a whole number from", "expected one of: "
+    wrong: dict[str, tuple[str, list[str]]] = {
+        "lr": (
+            positive,
+            ["-1", "0", "nan", "inf", "-inf", "abc", "true", "null", "[1]", "{a:1}", "1e400", "''"],
+        ),
+        "batch_size": (whole, ["0", "-5", "1.5", "abc", "1e3", "null", "true", "99999999999999999999", "''"]),
+        "epochs": (whole, ["0", "-3", "2.5", "nan", "many", "[1]", "1000001"]),
+        "seed": (whole, ["-1", "4294967296", "0.5", "null", "ü"]),
+        "log_every": (whole, ["0", "-1", "0.1", "never"]),
+        "shuffle": ("expected true or false", ["1", "maybe", "null", "[]"]),
+        "loss": (words, ["mes", "null", "3", "''", "mse.", "a..b"]),
+        "label_smoothing": (share, ["1", "-0.1", "nan", "much"]),
+        "l2": ("not below 0", ["-1", "inf", "nan"]),
+        "clip_norm": (positive, ["0", "-1", "nan", "yes"]),
+        "precision": (words, ["float16", "32", "null"]),
+        "validation_fraction": (share, ["1", "-0.1", "1.5", "half"]),
+        "engine": (words, ["compile", "null", "1"]),
+        "report": (words, ["all", "1", "[]"]),
+        "model.hidden_sizes": (
+            "layer sizes from 1",
+            ["[0]", "[-1]", "[9,x]", "256", "[1.5]", "[[1]]", "[65537]", "null"],
+        ),
+        "model.init_stddev": (positive, ["0", "-1", "nan", "''"]),
+        "model.init": (words, ["zeros", "null"]),
+        "model.activation": (words, ["mish", "RELU", "1"]),
+        "model.dropout": (share, ["1", "-1", "inf"]),
+        "augment.shift": ("not below 0", ["-1", "nan", "left"]),
+        "augment.rotate": ("up to 180", ["181", "-1"]),
+        "stopping.patience": (whole, ["0", "1.5", "soon"]),
+        "stopping.monitor": (words, ["acc", "null"]),
+        "checkpoint.every_steps": ("a whole number from 1", ["0", "-1", "often"]),
+        "dataset.name": (words, ["mnits", "MNIST", "null", "../mnist"]),
+        "dataset.offline": (words, ["maybe", "1"]),
+        "optimizer.name": (words, ["sdg", "null", "[]"]),
+        "schedule.name": (words, ["linear", "null"]),
+        "schedule.warmup_epochs": ("not below 0", ["-1", "nan"]),
+        "tracking.enabled": ("expected true or false", ["perhaps", "0", "null"]),
+        "tracking.experiment": ("a name that is not empty", ["''", "' '", "null"]),
+        "tracking.patience": (positive, ["0", "-1", "nan"]),
+        "tracking.register_as": ("a name without / and :", ["a/b", "a:b", "''"]),
+        "tracking.system_metrics": ("expected true or false", ["1", "gpu"]),
+        "sweep.fail_fast": ("expected true or false", ["1", "no way"]),
+    }
+    return [Case([f"{key}={value}"], told) for key, (told, values) in wrong.items() for value in values]
+
+
+def _commands() -> list[Case]:
+    """What cannot be composed: unknown, nested, missing, conflicting, malformed."""
+    unknown = "error: unknown setting: "
+    return [
+        Case(["lrr=0.1"], unknown + "lrr"),
+        Case(["LR=0.1"], unknown + "LR"),
+        Case(["+lrr=0.1"], unknown + "lrr"),
+        Case(["++lrr=0.1"], unknown + "lrr"),
+        Case(["+lr=0.1"], "lr"),
+        Case(["~lr"], "lr has no value"),
+        Case(["~model"], "model has no value"),
+        Case(["~nothing"], "nothing"),
+        Case(["model.hidden_size=[3]"], unknown + "model.hidden_size"),
+        Case(["hidden_sizes=[3]"], unknown + "hidden_sizes"),
+        Case(["model.hidden_sizes.0=3"], "model.hidden_sizes"),
+        Case(["lr.x=3"], "lr"),
+        Case(["+a.b.c=1"], unknown + "a"),
+        Case(["model=conv"], "model=conv: expected one of: mlp"),
+        Case(["dataset=cifar"], "dataset=cifar: expected one of: "),
+        Case(["optimizer=adagrad"], "optimizer=adagrad: expected one of: "),
+        Case(["schedule=linear"], "schedule=linear: expected one of: "),
+        Case(["+experiment=best"], "experiment=best: expected one of: "),
+        Case(["experiment=smoke"], "experiment"),
+        Case(["tracking=wandb"], "tracking=wandb: expected one of: mlflow"),
+        Case(["+optimizer.momentum=0.9"], "optimizer.momentum: sgd has no such setting"),
+        Case(["optimizer.name=adam"], "optimizer.beta_1 has no value, which adam needs"),
+        Case(["optimizer=adam", "optimizer.beta_1=1"], "expected a number from 0 to below 1"),
+        Case(["optimizer=adam", "optimizer.epsilon=0"], "expected a finite number above 0"),
+        Case(["+schedule.final=0.1"], "schedule.final: constant has no such setting"),
+        Case(["schedule=one_cycle", "schedule.rising=1"], "above 0 and below 1"),
+        Case(["stopping.patience=3"], "needs images that are not trained on"),
+        Case(["lr="], "lr="),
+        Case(["=0.1"], "cannot read"),
+        Case(["lr"], "cannot read"),
+        Case(["lr=0.1,0.2"], "lr=0.1,0.2"),
+        Case(["lr=[1"], "cannot read"),
+        Case(["lr=${nothing}"], "nothing"),
+        Case(["lr=${oc.env:NOT_THERE_AT_ALL}"], "NOT_THERE_AT_ALL"),
+        Case(["lr=${lr}"], "lr"),
+        Case(["--nonsense"], "--nonsense"),
+        Case(["--config-name=other"], "other"),
+        Case(["--config-dir=/nowhere/at/all"], "/nowhere/at/all"),
+        Case(["model={}"], "has no value"),
+        Case(["model=[1]"], "model"),
+        Case(["dataset=null"], "dataset"),
+        Case(["lr=0.1\nseed=3"], "lr"),
+        Case(["lr=\u0661"], "expected a finite number above 0"),
+        Case(["学习率=0.1"], "学习率"),
+        Case(["resume=nothing"], "resume=nothing: no such run"),
+        Case(["resume=last"], "resume=last: no run below"),
+        Case(["resume=''"], "resume="),
+        Case(["resume=.."], "resume=.."),
+        Case(["sweep.resume=last"], "sweep.resume=... picks up a sweep"),
+        Case(["-m", "sweep.resume=last"], "sweep.resume=last: no sweep below"),
+        Case(["-m", "lr=0.1,-1"], "lr=-1: expected a finite number above 0"),
+        Case(["-m", "lr=0.1,0.2", "resume=last"], "resume=... goes on with one run"),
+        Case(["-m", "model=mlp,conv"], "model=conv: expected one of: mlp"),
+        Case(["-m", "lr=choice("], "cannot read"),
+        Case(["-m", "hydra/launcher=cloud"], "hydra/launcher=cloud: expected one of: "),
+    ]
+
+
+def save(**changes: object) -> Callable[[Path], object]:
+    """Makes a file of arrays that are right but for the changes; None leaves one out."""
+
+    def make(path: Path) -> None:
+        arrays: dict[str, object] = {
+            "x_train": np.zeros((20, 4, 4), np.uint8),
+            "y_train": np.arange(20) % 3,
+            "x_test": np.zeros((10, 4, 4), np.uint8),
+            "y_test": np.arange(10) % 3,
+        }
+        np.savez(path, **{key: value for key, value in (arrays | changes).items() if value is not None})
+
+    return make
+
+
+def bomb(path: Path) -> None:
+    """An archive that says of its first member that it is 8 TiB."""
+    header = io.BytesIO()
+    shape = {"descr": "|u1", "fortran_order": False, "shape": (2**23, 1024, 1024)}
+    np.lib.format.write_array_header_1_0(header, shape)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x_train.npy", header.getvalue() + bytes(10_000_000))
+        for name in ("y_train", "x_test", "y_test"):
+            archive.writestr(f"{name}.npy", header.getvalue())
+
+
+def lying(path: Path) -> None:
+    """An archive whose directory says that a member is 4 GiB long."""
+    save()(path)
+    content = bytearray(path.read_bytes())
+    entry = content.find(b"PK\x01\x02")
+    content[entry + 24 : entry + 28] = struct.pack("<I", 0xFFFFFFF0)
+    path.write_bytes(content)
+
+
+def truncated(path: Path) -> None:
+    save()(path)
+    path.write_bytes(path.read_bytes()[:-200])
+
+
+def escaping(path: Path) -> None:
+    """An archive with a member outside of any directory."""
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("../../outside.npy", b"x")
+
+
+def _files() -> list[Case]:
+    def rows(*shape: int, dtype: type = np.uint8) -> np.ndarray:
+        return np.zeros(shape, dtype)
+
+    file = ["dataset=arrays", "dataset.path=data.npz"]
+    cannot = "cannot be read as an .npz of plain arrays"
+    nan = np.full((20, 4, 4), np.nan, np.float32)
+    made: list[tuple[Callable[[Path], object], str]] = [
+        (lambda path: path.write_bytes(b""), cannot),
+        (lambda path: path.mkdir(), cannot),
+        (lambda path: path.write_text("x,y\n1,2\n"), cannot),
+        (lambda path: path.write_bytes(b"PK\x03\x04" + bytes(100)), cannot),
+        (lambda path: path.write_bytes(bytes(1000)), cannot),
+        (lambda path: np.save(path.open("wb"), rows(3, 3)), cannot),
+        (lambda path: path.symlink_to(path), "data.npz"),
+        (truncated, cannot),
+        (bomb, "data.npz"),
+        (lying, "data.npz"),
+        (escaping, "has no x_train"),
+        (save(x_train=None), "has no x_train"),
+        (save(x_train=None, y_test=None, images=rows(3)), "has no x_train, y_test; it has"),
+        (save(x_train=np.array([{"a": 1}] * 20, object)), cannot),
+        (save(y_train=np.array(["0"] * 20)), "y_train is <U1"),
+        (save(x_train=np.array([["a"] * 4] * 20)), "x_train is of dtype <U1"),
+        (save(x_train=rows(20, 4, 4, dtype=np.complex64)), "x_train is of dtype complex64"),
+        (save(x_train=rows(20, 4, 4, dtype=bool)), "x_train is of dtype bool"),
+        (save(x_train=rows(20, 4, 4, dtype=np.int64) - 1), "x_train holds integers from -1"),
+        (save(x_train=rows(20, 4, 4, dtype=np.int64) + 256), "x_train holds integers from 256 to 256"),
+        (save(x_train=nan, x_test=nan[:10]), "x_train holds NaN"),
+        (save(x_train=np.full((20, 4), np.inf), x_test=rows(10, 4, dtype=float)), "x_train holds NaN"),
+        (save(x_train=np.full((20, 4), 1e300), x_test=rows(10, 4, dtype=float)), "more than float32 can"),
+        (save(x_train=rows(20)), "x_train has the shape (20,)"),
+        (save(x_train=np.uint8(3)), "x_train has the shape ()"),
+        (save(x_train=rows(20, 0)), "x_train has the shape (20, 0)"),
+        (save(x_train=rows(19, 4, 4)), "x_train has 19 rows and y_train 20"),
+        (save(x_train=rows(0, 4, 4), y_train=np.zeros(0, int)), "x_train has 0 rows"),
+        (save(x_test=rows(0, 4, 4), y_test=np.zeros(0, int)), "x_test has 0 rows"),
+        (save(x_test=rows(10, 4, 5)), "x_train and x_test differ in shape"),
+        (save(x_test=rows(10, 4, 4, dtype=np.float32)), "x_train and x_test differ in dtype"),
+        (save(x_test=rows(10, 16)), "x_train and x_test differ in shape"),
+        (save(y_train=np.arange(20) % 3 - 1), "y_train goes from -1 to 1"),
+        (save(y_train=np.arange(20) * 1000), "y_train goes from 0 to 19000"),
+        (save(y_train=np.arange(20) / 2), "y_train is float64"),
+        (save(y_train=np.eye(20, 3, dtype=int)), "y_train is int64 of shape (20, 3)"),
+        (save(y_train=np.full(20, 2**63, np.uint64)), "y_train goes from"),
+        (save(y_train=np.zeros(20, int), y_test=np.zeros(10, int)), "the labels go up to 0"),
+        (save(y_test=None), "has no y_test"),
+    ]
+    cases = [Case(file, told, maker) for maker, told in made]
+    for path in ("nothing.npz", "", "no/such/directory/x.npz", "x" * 300 + ".npz", "~/nothing.npz"):
+        cases.append(Case(["dataset=arrays", f"dataset.path='{path}'"], "error: "))
+    cases.append(Case(["dataset=arrays"], "dataset=arrays needs a file"))
+    cases.append(Case(["dataset=mnist", "dataset.offline=error"], "its download failed"))
+    cases.append(Case(["dataset=fashion_mnist"], "its download failed"))
+    cases.append(
+        Case(
+            [*file, "augment.shift=1"],
+            "augment moves images",
+            save(x_train=rows(20, 16), x_test=rows(10, 16)),
+        )
+    )
+    cases.append(
+        Case(
+            [*file, "augment.shift=1"],
+            "augment moves images",
+            save(x_train=rows(20, 4, 4, 3), x_test=rows(10, 4, 4, 3)),
+        )
+    )
+    one = save(x_train=rows(1, 4, 4), y_train=np.array([1]))
+    cases.append(Case([*file, "validation_fraction=0.5"], "leaves none to train on", one))
+    return cases
+
+
+def _stores() -> list[Case]:
+    def at(uri: str, told: str, file: Callable[[Path], object] | None = None, **environment: str) -> Case:
+        return Case(["dataset=digits", "epochs=1", f"tracking.uri='{uri}'"], told, file, environment)
+
+    def newer(path: Path) -> None:
+        import sqlite3
+
+        with sqlite3.connect(path) as database:
+            database.execute("create table alembic_version (version_num varchar(32) not null)")
+            database.execute("insert into alembic_version values ('ffffffffffff')")
+            database.execute("create table experiments (experiment_id integer)")
+
+    return [
+        at("http://127.0.0.1:9", "cannot be opened: no answer"),
+        at("http://127.0.0.1:9/", "cannot be opened: no answer"),
+        at("https://127.0.0.1:9", "cannot be opened: no answer"),
+        at("http://me:secret@127.0.0.1:9", "http://***@127.0.0.1:9"),
+        at("postgresql://me:secret@127.0.0.1:9/mlflow", "cannot be opened: no answer"),
+        at("gopher://x", "gopher://x"),
+        at("http://", "http://"),
+        at("http://[::1", "http://[::1"),
+        at("sqlite:///no/such/directory/x.db", "no/such/directory"),
+        at("sqlite:///data.npz", "data.npz", lambda path: path.mkdir()),
+        at(
+            "sqlite:///data.npz",
+            "data.npz",
+            lambda path: path.write_text("this is no database, and long enough"),
+        ),
+        at("sqlite:///data.npz", "data.npz", newer),
+        Case(["dataset=digits"], "no answer", environment={"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}),
+    ]
+
+
+CASES = [*_settings(), *_commands(), *_files(), *_stores()]

@@ -1,0 +1,218 @@
+"""Every choice of the toolbox does the same in both engines, goes on with the same bits, and costs no row."""
+
+import dataclasses
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from conftest import ROOT, Run, started
+from mlp_tape import cli, config, data, journal, record
+from mlp_tape.checkpoint import Checkpoint
+from mlp_tape.data import Dataset
+from mlp_tape.errors import ConfigError, DataError
+from mlp_tape.plan import Plan
+
+CHOICES = [
+    "loss=cross_entropy",
+    "label_smoothing=0.1",
+    "l2=0.001",
+    "clip_norm=0.05",
+    "optimizer=momentum",
+    "optimizer=nesterov",
+    "optimizer=rmsprop lr=0.001",
+    "optimizer=adam lr=0.001",
+    "optimizer=adamw lr=0.001",
+    "schedule=step schedule.every_epochs=1",
+    "schedule=exponential",
+    "schedule=cosine",
+    "schedule=warmup",
+    "schedule=one_cycle",
+    "schedule=cosine schedule.warmup_epochs=0.5",
+    "model.init=he",
+    "model.init=glorot",
+    "model.init=lecun",
+    "model.init=orthogonal",
+    "model.activation=leaky_relu",
+    "model.activation=gelu",
+    "model.activation=silu",
+    "model.activation=tanh",
+    "model.activation=sigmoid",
+    "model.dropout=0.3",
+    "augment.shift=2 augment.rotate=10",
+    "shuffle=true",
+    "precision=float64",
+    "precision=bfloat16",
+]
+EVERYTHING = (
+    "optimizer=adamw schedule=one_cycle lr=0.002 loss=cross_entropy label_smoothing=0.1 l2=0.0001 "
+    "clip_norm=1.0 model.dropout=0.2 model.init=he model.activation=gelu shuffle=true augment.shift=1 "
+    "augment.rotate=10"
+)
+SMALL = ["dataset=digits", "model.hidden_sizes=[24,16]", "lr=0.1", "batch_size=96", "epochs=2", "log_every=4"]
+
+
+@pytest.fixture(scope="module")
+def digits() -> Dataset:
+    return data.load("digits")
+
+
+def plan_of(digits: Dataset, *overrides: str) -> Plan:
+    settings = cli.settings_of(ROOT / "conf", [*SMALL, *overrides])
+    return Plan(settings, digits, digits.layer_sizes(settings.model.hidden_sizes))
+
+
+def losses_of(plan: Plan) -> np.ndarray:
+    return np.concatenate([block.losses for block in plan.train(plan.state_at(None), 0)])
+
+
+@pytest.mark.parametrize("choice", [*CHOICES, EVERYTHING])
+def test_both_engines_do_the_same_with_each_choice(digits: Dataset, choice: str) -> None:
+    default = losses_of(plan_of(digits))
+    eager, compiled = (
+        losses_of(plan_of(digits, *choice.split(), f"engine={engine}")) for engine in ("eager", "compiled")
+    )
+    tolerance = 0.02 if "bfloat16" in choice else 2e-4
+    np.testing.assert_allclose(compiled, eager, rtol=tolerance, atol=tolerance / 10)
+    assert not np.array_equal(compiled, default), "a choice that changes nothing"
+    assert compiled[-8:].mean() < compiled[:4].mean() or "bfloat16" in choice
+
+
+@pytest.mark.parametrize("choice", [*CHOICES, EVERYTHING])
+def test_a_run_goes_on_with_the_same_bits_with_each_choice(digits: Dataset, choice: str) -> None:
+    plan = plan_of(digits, *choice.split())
+    whole = plan.state_at(None)
+    losses = np.concatenate([block.losses for block in plan.train(whole, 0)])
+    for cut in (1, 17):
+        before = plan.state_at(None)
+        parts = [block.losses for block in plan.train(before, 0, until=cut)]
+        after = plan.state_at(Checkpoint(cut, before.arrays(), {}))
+        parts += [block.losses for block in plan.train(after, cut)]
+        np.testing.assert_array_equal(np.concatenate(parts), losses)
+        for name, array in whole.arrays().items():
+            np.testing.assert_array_equal(after.arrays()[name], array, err_msg=name)
+
+
+def test_the_rate_of_each_logged_step_is_recorded(digits: Dataset) -> None:
+    plan = plan_of(digits, "schedule=cosine", "log_every=1")
+    rates = [block.statistics["train/lr"] for block in plan.train(plan.state_at(None), 0)]
+    expected = 0.05 * (1 + np.cos(np.pi * np.arange(30) / 30))
+    np.testing.assert_allclose(rates, expected, rtol=1e-6)
+    assert plan.lr(7) == pytest.approx(expected[7], rel=1e-6)
+    constant = plan_of(digits, "log_every=1")
+    logged = [block.statistics["train/lr"] for block in constant.train(constant.state_at(None), 0)]
+    assert logged == [pytest.approx(0.1)] * 30
+
+
+def test_a_run_of_everything_that_was_stopped_ends_as_one_that_was_not(
+    run_py: Run, offline: dict[str, str], tmp_path: Path
+) -> None:
+    arguments = [*SMALL, *EVERYTHING.split(), "epochs=200", "validation_fraction=0.2"]
+    arguments += ["tracking.enabled=false"]
+    done = run_py(tmp_path, *arguments, "hydra.run.dir=whole")
+    assert done.returncode == 0, done.stdout + done.stderr
+    program = started(tmp_path, offline, "epoch 9 ", *arguments, "hydra.run.dir=stopped")
+    program.send_signal(signal.SIGINT)
+    assert program.wait(60) == 130
+    before = len(list(journal.rows(tmp_path / "stopped", "train/loss")))
+    assert 0 < before < 12 * 200
+    done = run_py(tmp_path, "resume=stopped")
+    assert done.returncode == 0, done.stdout + done.stderr
+    for key in ("train/", "validation/", "test/", "params/"):
+        rows = [
+            sorted((row.key, row.step, row.value) for row in journal.rows(tmp_path / name, key))
+            for name in ("whole", "stopped")
+        ]
+        assert rows[0] == rows[1]
+        assert rows[0]
+    weights = [np.load(tmp_path / name / "weights.npz") for name in ("whole", "stopped")]
+    for name in weights[0]:
+        np.testing.assert_array_equal(weights[0][name], weights[1][name])
+
+
+def test_training_ends_with_the_best_weights_once_nothing_better_comes(run_py: Run, tmp_path: Path) -> None:
+    arguments = [*SMALL, "optimizer=adam", "lr=0.02", "validation_fraction=0.2", "tracking.enabled=false"]
+    stopping = ["epochs=100", "stopping.patience=3", "stopping.monitor=accuracy"]
+    done = run_py(tmp_path, *arguments, *stopping, "hydra.run.dir=stopped")
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = [row.value for row in journal.rows(tmp_path / "stopped", "validation/accuracy")]
+    best = int(np.argmax(found))
+    assert len(found) == best + 1 + 3 < 100
+    tested = list(journal.rows(tmp_path / "stopped", "test/accuracy"))
+    assert [row.step for row in tested] == [len(found) * 12 - 1]  # once, when all is chosen
+    note = record.read(tmp_path / "stopped")
+    assert note.results["validation/accuracy"] == found[best]
+    assert note.chosen_by == found[best]
+
+    done = run_py(tmp_path, *arguments, f"epochs={best + 1}", "hydra.run.dir=until_then")
+    assert done.returncode == 0, done.stdout + done.stderr
+    weights = [np.load(tmp_path / name / "weights.npz") for name in ("stopped", "until_then")]
+    for name in weights[0]:
+        np.testing.assert_array_equal(weights[0][name], weights[1][name])
+    assert record.read(tmp_path / "until_then").results["test/accuracy"] == tested[0].value
+
+
+def test_validation_images_are_no_training_images(digits: Dataset) -> None:
+    split = data.with_validation(digits, 0.1)
+    assert len(split.x_validation) == 144
+    assert len(split.x_train) + len(split.x_validation) == len(digits.x_train)
+    rows = np.concatenate([split.x_train, split.x_validation]).reshape(len(digits.x_train), -1)
+    assert sorted(map(bytes, rows)) == sorted(map(bytes, digits.x_train.reshape(len(rows), -1)))
+    assert data.with_validation(digits, 0.1) is split
+    assert data.with_validation(digits, 0.0) is digits
+    assert len(set(split.y_validation.tolist())) == 10
+    one = dataclasses.replace(digits, x_train=digits.x_train[:1], y_train=digits.y_train[:1])
+    with pytest.raises(DataError, match="leaves none to train on"):
+        data.with_validation(one, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "what"),
+    [
+        (["+optimizer.momentum=0.9"], "optimizer.momentum: sgd has no such setting"),
+        (["optimizer.name=adam"], "optimizer.beta_1 has no value, which adam needs"),
+        (["+schedule.final=0.1"], "schedule.final: constant has no such setting"),
+        (["optimizer=adam", "optimizer.beta_1=1"], "expected a number from 0 to below 1"),
+        (["schedule=one_cycle", "schedule.rising=1"], "expected a number above 0 and below 1"),
+        (["stopping.patience=3"], "needs images that are not trained on"),
+        (["validation_fraction=1"], "expected a number from 0 to below 1"),
+        (["augment.rotate=200"], "expected a number up to 180"),
+        (["model.activation=mish"], "expected one of: relu"),
+        (["loss=mine"], "or a function of your own, such as module.name"),
+        (["precision=float16"], "expected one of: float32, bfloat16, float64"),
+        (["clip_norm=0"], "expected a finite number above 0, or null"),
+    ],
+)
+def test_a_choice_that_is_not_there_is_refused(overrides: list[str], what: str) -> None:
+    with pytest.raises(ConfigError) as told:
+        cli.settings_of(ROOT / "conf", overrides)
+    assert what in told.value.what
+    assert told.value.hint
+
+
+def test_a_schedule_to_the_end_has_no_other_end(run_py: Run, tmp_path: Path) -> None:
+    done = run_py(tmp_path, *SMALL, "schedule=cosine", "tracking.enabled=false", "hydra.run.dir=run")
+    assert done.returncode == 0, done.stderr
+    done = run_py(tmp_path, "resume=run", "epochs=3")
+    assert done.returncode == 2
+    assert "epochs=3, but the run's schedule=cosine ends with its 2 epochs" in done.stderr
+
+
+def test_images_alone_are_moved(run_py: Run, tmp_path: Path) -> None:
+    flat = {
+        f"{kind}_{split}": np.zeros((20, 4), np.uint8) if kind == "x" else np.arange(20) % 2
+        for kind in "xy"
+        for split in ("train", "test")
+    }
+    np.savez(tmp_path / "flat.npz", **flat)
+    done = run_py(tmp_path, "dataset=arrays", "dataset.path=flat.npz", "augment.shift=1")
+    assert done.returncode == 2
+    assert "augment moves images of [height, width]" in done.stderr
+
+
+def test_given_settings_are_those_that_are_not_null() -> None:
+    assert config.given(config.OptimizerSettings(name="momentum", momentum=0.5)) == {
+        "name": "momentum",
+        "momentum": 0.5,
+    }

@@ -1,0 +1,46 @@
+"""Every wrong thing gets one clear line, at once, and harms nothing."""
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+from corpus import CASES, Case
+
+from conftest import Run
+
+TABLE = os.environ.get("MLP_TAPE_CORPUS")  # a file that is given a line for each input
+NO_DATA = 2.0  # seconds, where nothing has to be read; on a machine that does nothing else
+
+
+def name(case: Case) -> str:
+    return " ".join(case.arguments)[:60]
+
+
+@pytest.mark.parametrize("case", CASES, ids=name)
+def test_a_wrong_input_is_refused_and_harms_nothing(run_py: Run, tmp_path: Path, case: Case) -> None:
+    there = set()
+    if case.file is not None:
+        case.file(tmp_path / "data.npz")
+        there = {"data.npz"}
+    began = time.monotonic()
+    done = run_py(tmp_path, *case.arguments, **case.environment)
+    seconds = time.monotonic() - began
+    if TABLE:
+        first = (done.stderr.splitlines() or [""])[0]
+        with Path(TABLE).open("a") as table:
+            table.write(f"| `{' '.join(case.arguments)!r}` | {first} | {done.returncode} | {seconds:.2f} |\n")
+    assert done.returncode == 2, done.stdout + done.stderr
+    first, second = done.stderr.splitlines()
+    assert first.startswith("error: ")
+    assert case.told in first
+    assert second.strip()
+    assert "secret" not in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    assert {path.name for path in tmp_path.iterdir()} - {"outputs"} == there
+    assert not [path for path in tmp_path.rglob("outputs/**/*") if path.is_file()]
+
+
+def test_the_corpus_is_large() -> None:
+    assert len({(tuple(case.arguments), case.told) for case in CASES}) >= 150
+    print(len(CASES))

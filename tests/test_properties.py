@@ -1,0 +1,240 @@
+"""Generated inputs: what reads settings, arrays, journals and checkpoints takes what is right, and no more.
+
+`MLP_TAPE_CASES=100000` tries so many of each, in place of some hundreds.
+"""
+
+import copy
+import io
+import json
+import math
+import os
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+
+from mlp_tape import checking, checkpoint, config, data, journal, record
+from mlp_tape.config import Settings
+from mlp_tape.errors import BrokenFileError, ConfigError, DataError
+from mlp_tape.journal import Journal, Row
+
+CASES = int(os.environ.get("MLP_TAPE_CASES", "300"))
+many = settings(
+    max_examples=CASES, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True, database=None
+)
+KEYS = [key for key, _ in config.flat(Settings())]
+DEFAULTS = config.nested(Settings())
+
+plain = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(max_size=20),
+    st.sampled_from(
+        ["mnist", "adam", "sgd", "cosine", "1e400", "nan", "a.b", "${lr}", "${oc.env:X}", "???", "~", "-0"]
+    ),
+)
+anything = st.recursive(
+    plain,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+def rule_of(key: str) -> Any:
+    kind: Any = Settings
+    *groups, name = key.split(".")
+    for group in groups:
+        kind = type(getattr(kind(), group))
+    return kind.__dataclass_fields__[name]
+
+
+@many
+@given(changes=st.dictionaries(st.sampled_from(KEYS), anything, min_size=1, max_size=3))
+def test_settings_are_right_or_refused(changes: dict[str, Any]) -> None:
+    given_settings = copy.deepcopy(DEFAULTS)
+    for key, value in changes.items():
+        *groups, name = key.split(".")
+        place = given_settings
+        for group in groups:
+            place = place[group]
+        place[name] = value
+    try:
+        found = checking.parse(OmegaConf.create(given_settings))
+    except ConfigError as error:
+        assert error.what and error.hint
+        assert "\n" not in error.what and "\n" not in error.hint
+        return
+    for key, value in config.flat(found):
+        rule = rule_of(key)
+        assert rule.metadata["check"](value), key
+        assert not isinstance(value, float) or math.isfinite(value)
+
+
+def archive(changes: dict[str, np.ndarray] | None = None) -> bytes:
+    arrays: dict[str, np.ndarray] = {
+        "x_train": np.arange(96, dtype=np.uint8).reshape(6, 4, 4),
+        "y_train": np.arange(6) % 3,
+        "x_test": np.arange(48, dtype=np.uint8).reshape(3, 4, 4),
+        "y_test": np.arange(3),
+    }
+    buffer = io.BytesIO()
+    np.savez(buffer, **(arrays | (changes or {})))
+    return buffer.getvalue()
+
+
+def damaged(content: bytes) -> st.SearchStrategy[bytes]:
+    """The content with some bytes changed, cut out, put in, or its end missing."""
+
+    def apply(edits: list[tuple[str, int, bytes]]) -> bytes:
+        made = bytearray(content)
+        for kind, at, piece in edits:
+            at %= len(made) + 1
+            if kind == "change":
+                made[at : at + len(piece)] = piece
+            elif kind == "insert":
+                made[at:at] = piece
+            elif kind == "cut":
+                del made[at : at + 1 + len(piece)]
+            elif kind == "zeros":
+                made[at : at + 64] = bytes(64)
+            else:
+                del made[at:]
+        return bytes(made)
+
+    kinds = st.sampled_from(["change", "insert", "cut", "zeros", "end"])
+    edit = st.tuples(kinds, st.integers(0, len(content)), st.binary(min_size=1, max_size=8))
+    return st.lists(edit, min_size=1, max_size=4).map(apply)
+
+
+def check_dataset(path: Path) -> None:
+    try:
+        found = data.load("arrays", str(path))
+    except DataError as error:
+        assert error.what and error.hint
+        return
+    for x, y in ((found.x_train, found.y_train), (found.x_test, found.y_test)):
+        assert x.dtype in (np.uint8, np.float32)
+        assert len(x) == len(y) > 0
+        assert np.isfinite(x).all()
+        assert y.dtype == np.int32
+        assert 0 <= y.min() <= y.max() < found.n_classes
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("generated")
+
+
+@many
+@given(content=damaged(archive()) | st.binary(max_size=300))
+def test_an_archive_is_read_whole_or_refused(here: Path, content: bytes) -> None:
+    path = here / "damaged.npz"
+    path.write_bytes(content)
+    check_dataset(path)
+
+
+dtypes = st.sampled_from(["u1", "i1", "i8", "u8", "f2", "f4", "f8", "c8", "?", "U3", "S2", "M8[s]", "V4"])
+shapes = st.lists(st.integers(0, 5), max_size=4).map(tuple)
+
+
+@many
+@given(
+    changes=st.dictionaries(
+        st.sampled_from(["x_train", "y_train", "x_test", "y_test", "other"]),
+        st.tuples(dtypes, shapes, st.binary(min_size=64, max_size=64)),
+        min_size=1,
+    )
+)
+def test_arrays_of_any_kind_are_right_or_refused(
+    here: Path, changes: dict[str, tuple[str, tuple[int, ...], bytes]]
+) -> None:
+    arrays = {}
+    for key, (dtype, shape, content) in changes.items():
+        size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+        arrays[key] = np.frombuffer((content * (size // 64 + 1))[:size], dtype).reshape(shape)
+    path = here / "arrays.npz"
+    path.write_bytes(archive(arrays))
+    check_dataset(path)
+
+
+ROWS = [Row("train/loss", step, 0.5 / (step + 1), 1_700_000_000_000 + step) for step in range(20)]
+JOURNAL = b"".join(json.dumps(row).encode() + b"\n" for row in ROWS)
+
+
+@many
+@given(content=damaged(JOURNAL) | st.binary(max_size=200), sent=st.integers(-5, 2000) | st.text(max_size=5))
+def test_a_journal_is_read_as_far_as_it_is_whole(
+    tmp_path_factory: pytest.TempPathFactory, here: Path, content: bytes, sent: int | str
+) -> None:
+    (here / journal.FILE).write_bytes(content)
+    (here / "journal.sent").write_text(str(sent))
+    with Journal(here) as found:
+        for row in [*found.unsent(1000)[0], *journal.rows(here, "train/loss")]:
+            assert type(row.step) is int
+            assert math.isfinite(row.value)
+        assert found.count_unsent() >= 0
+        journal.last_step(here, "train/loss")
+        try:
+            found.recover()
+        except BrokenFileError:
+            return
+        whole = (here / journal.FILE).read_bytes()
+        assert content.startswith(whole)
+        assert whole.endswith(b"\n") or not whole
+        found.append([Row("test/loss", 10**9, 1.0, 1)])
+        assert [row.key for row in journal.rows(here, "test/loss")][-1:] == ["test/loss"]
+
+
+ARRAYS = {"w1": np.arange(12, dtype=np.float32).reshape(3, 4), "b1": np.zeros(4, np.float32)}
+
+
+@many
+@given(edit=st.data())
+def test_a_checkpoint_is_what_was_written_or_refused(here: Path, edit: st.DataObject) -> None:
+    folder = here / "checkpoints"
+    for path in folder.glob("*"):
+        path.unlink()
+    checkpoint.save(folder, 7, ARRAYS, {"epochs": 1.5, "journal": 100})
+    path = folder / edit.draw(st.sampled_from(["step-000000007.npz", "step-000000007.json"]))
+    path.write_bytes(edit.draw(damaged(path.read_bytes())))
+    try:
+        found = checkpoint.load(folder / "step-000000007.json")
+    except BrokenFileError:
+        return
+    assert found.step == 7
+    assert found.about["journal"] == 100
+    for name, array in ARRAYS.items():
+        np.testing.assert_array_equal(found.arrays[name], array)
+
+
+@many
+@given(edit=st.data())
+def test_a_record_is_read_or_refused(here: Path, edit: st.DataObject) -> None:
+    note = record.Record(here, name="lr=0.1", settings=DEFAULTS)
+    note.save()
+    path = here / record.FILE
+    path.write_bytes(edit.draw(damaged(path.read_bytes())))
+    try:
+        found = record.read(here)
+    except BrokenFileError:
+        return
+    assert isinstance(found.name, str) and isinstance(found.settings, dict) and isinstance(found.pid, int)
+
+
+def test_an_archive_that_swells_is_refused_before_it_is_unpacked(here: Path) -> None:
+    path = here / "swollen.npz"
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": (2**40,)})
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as made:
+        for key in data.KEYS:
+            made.writestr(f"{key}.npy", header.getvalue() + bytes(1_000_000))
+    with pytest.raises(DataError) as told:
+        data.load("arrays", str(path))
+    assert "swollen.npz" in told.value.what
