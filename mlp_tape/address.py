@@ -5,6 +5,7 @@ import os
 import re
 import shlex
 import socket
+from importlib import metadata
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -55,7 +56,15 @@ def refuse_silence(uri: str) -> None:
         why_not = _wrong_with(Path(uri.removeprefix("sqlite:///").partition("?")[0]))
         if why_not:
             raise cannot_be_opened(uri, why_not)
-    parts = urlsplit(uri)
+    try:
+        parts = urlsplit(uri)
+        _ = parts.port  # raises where it is no number
+    except ValueError as error:
+        raise cannot_be_opened(uri, f"it is no address ({error})") from error
+    if parts.scheme.partition("+")[0] not in _schemes():
+        raise cannot_be_opened(uri, f"{parts.scheme} is none of {', '.join(sorted(_schemes()))}")
+    if parts.scheme in ("http", "https") and not parts.hostname:
+        raise cannot_be_opened(uri, "it names no host")
     try:
         if parts.scheme in ("http", "https"):
             _ask(uri)
@@ -63,8 +72,14 @@ def refuse_silence(uri: str) -> None:
             port = parts.port or PORTS.get(parts.scheme.partition("+")[0])
             if port:
                 socket.create_connection((parts.hostname, port), timeout=ANSWER).close()
-    except (OSError, ValueError) as error:  # requests' errors are OSErrors
+    except OSError as error:  # requests' errors are such
         raise cannot_be_opened(uri, f"no answer ({type(error).__name__})") from error
+
+
+def _schemes() -> set[str]:
+    """What MLflow, or a plugin of its, can open."""
+    plugins = {point.name for point in metadata.entry_points(group="mlflow.tracking_store")}
+    return {"", "http", "https", "file", "sqlite", "databricks", "databricks-uc", *PORTS, *plugins}
 
 
 def _wrong_with(file: Path) -> str:
@@ -98,6 +113,8 @@ def cannot_be_opened(uri: str, why: str) -> TrackingError:
     """The error for a store that cannot be had."""
     local = re.fullmatch(r"http://(?:localhost|127\.0\.0\.1):(\d+)/?", uri)
     start = f"start it with: mlflow server --port {local[1]}, or type" if local else "type"
+    if "locate revision" in why:
+        start = "another version of MLflow has made it: install that, or type"
     return TrackingError(
         without_password(f"MLflow at {uri} cannot be opened: {why}"),
         f"{start} another tracking.uri=..., or tracking.enabled=false",

@@ -6,9 +6,10 @@ import secrets
 import string
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import hydra
+from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
@@ -16,7 +17,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from mlp_tape import address, checking, courier, multirun, quiet, resume, stop
+from mlp_tape import address, checking, courier, multirun, quiet, record, resume, stop
 from mlp_tape.config import Settings
 from mlp_tape.errors import ConfigError, MlpTapeError
 from mlp_tape.telling import before_the_start, tell
@@ -36,6 +37,7 @@ def main(conf: Path) -> None:
         conf: the directory of the YAML files.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise, where it would print and exit
+    _refuse_unknown_options(sys.argv[1:])
     entry = hydra.main(version_base="1.3", config_path=str(conf), config_name="config")(_run)
     try:
         if {"--help", "-h"} & set(sys.argv[1:]):
@@ -56,6 +58,18 @@ def main(conf: Path) -> None:
         _leave_at_once(code)
     signal = stop.asked()  # by which a sweep's jobs in other processes ended
     _leave_at_once(128 + signal if signal else 0)
+
+
+def _refuse_unknown_options(arguments: list[str]) -> None:
+    """Answers what Hydra's command line cannot read in two lines, where argparse would list all there is."""
+
+    def refuse(message: str) -> NoReturn:
+        first = message.replace("unrecognized arguments", "unknown option")
+        _leave_at_once(tell(ConfigError(first, "python run.py --help, or --hydra-help, lists what there is")))
+
+    parser = get_args_parser()
+    parser.error = refuse  # type: ignore[method-assign]
+    parser.parse_args(arguments)
 
 
 def settings_of(conf: Path, overrides: list[str]) -> Settings:
@@ -92,7 +106,7 @@ def _help(conf: Path, overrides: list[str]) -> str:
     )
 
 
-def _leave_at_once(code: int) -> None:
+def _leave_at_once(code: int) -> NoReturn:
     """Exits without the second that the interpreter takes to unload TensorFlow and MLflow.
 
     All files are closed by then, and MLflow has what it could be given; only a launcher of other packages'
@@ -123,6 +137,7 @@ def _run(composed: DictConfig) -> float | None:
     try:
         return runner.run(settings, output, overrides)
     except Exception as error:
+        record.forget(output)
         if WITH_TRACEBACK or stop.asked():
             raise
         sys.exit(tell(error))

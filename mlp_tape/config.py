@@ -261,8 +261,8 @@ def typed(value: Any) -> str:
         return str(value).lower().replace("none", "null")
     if isinstance(value, list):
         return f"[{','.join(typed(each) for each in value)}]"
-    if isinstance(value, str) and re.fullmatch(r"[-+.\d].*", value):
-        return repr(value)  # a string that looks like a number
+    if isinstance(value, str) and (re.fullmatch(r"[-+.\d].*", value) or not value.isprintable()):
+        return repr(value)  # a string that looks like a number, or would move the cursor
     return str(value)
 
 

@@ -19,7 +19,7 @@ import filelock
 from mlp_tape import files
 from mlp_tape.errors import BrokenFileError, ConfigError
 
-FILE = "run.json"
+FILE, LOCK = "run.json", "run.lock"
 _saving = threading.Lock()
 GONE = "its process was gone"
 
@@ -183,6 +183,19 @@ def at_work(directory: Path, wait: float = 2.0) -> Iterator[None]:
         lock.release()
 
 
+def forget(directory: Path) -> None:
+    """Removes what is there of a run that was refused before it began, and then empty directories."""
+    if (directory / FILE).exists():
+        return
+    with contextlib.suppress(OSError):  # something else lies there
+        for path in directory.iterdir():
+            if not path.stat().st_size:  # the lock, and a journal of no rows
+                path.unlink()
+        directory.rmdir()
+        directory.parent.rmdir()
+        directory.parent.parent.rmdir()
+
+
 def is_at_work(directory: Path, pid: int) -> bool:
     """Whether a process of this machine is at work on a run.
 
@@ -202,7 +215,7 @@ def is_at_work(directory: Path, pid: int) -> bool:
 
 
 def _lock(directory: Path) -> filelock.BaseFileLock:
-    return filelock.FileLock(directory / "run.lock")
+    return filelock.FileLock(directory / LOCK)
 
 
 def _exists(pid: int) -> bool:

@@ -99,8 +99,8 @@ def _refuse_swollen(path: Path, archive: zipfile.ZipFile) -> None:
             if version in known:
                 shape, _, dtype = known[version](member)
                 claimed = member.tell() + math.prod(shape) * dtype.itemsize
-                if claimed > info.file_size and not dtype.hasobject:
-                    raise ValueError(f"{info.filename} is cut off: {info.file_size:,} of {claimed:,} bytes")
+                if claimed != info.file_size and not dtype.hasobject:
+                    raise ValueError(f"{info.filename} is damaged: {info.file_size:,} of {claimed:,} bytes")
     if size > memory:
         raise DataError(
             f"{path} would take {size / 2**30:,.1f} GiB of memory, and there are {memory / 2**30:,.1f}",

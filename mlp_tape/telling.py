@@ -42,6 +42,10 @@ def before_the_start(error: Exception) -> ConfigError:
     unknown = re.match(r"Could not override '([^']+)'", first)
     if unknown:
         return checking.unknown_key(unknown[1])
+    if first.startswith("Config group override must be"):
+        return ConfigError(
+            first, "name a file of the group, such as dataset=digits; python run.py --help lists them"
+        )
     if first.startswith("Ambiguous value for argument"):
         return ConfigError(first, "to sweep over the values, type python run.py -m ...")
     if isinstance(error, OSError):

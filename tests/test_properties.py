@@ -17,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from mlp_tape import checking, checkpoint, config, data, journal, record
 from mlp_tape.config import Settings
@@ -66,7 +67,11 @@ def test_settings_are_right_or_refused(changes: dict[str, Any]) -> None:
             place = place[group]
         place[name] = value
     try:
-        found = checking.parse(OmegaConf.create(given_settings))
+        composed = OmegaConf.create(given_settings)
+    except OmegaConfBaseException:  # as Hydra refuses it, while it composes
+        return
+    try:
+        found = checking.parse(composed)
     except ConfigError as error:
         assert error.what and error.hint
         assert "\n" not in error.what and "\n" not in error.hint
