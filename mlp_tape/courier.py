@@ -10,6 +10,7 @@ import functools
 import itertools
 import json
 import math
+import os
 import subprocess
 import sys
 import tempfile
@@ -155,6 +156,8 @@ class _Keeper:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
+            # what MLflow's dependencies are warned of is not to become an error
+            env={key: value for key, value in os.environ.items() if key != "PYTHONWARNINGS"},
             text=True,
             encoding="utf-8",
         )

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 from corpus import CASES, Case
 
-from conftest import Run
+from conftest import ROOT, Run
+from mlp_tape import cli
+from mlp_tape.errors import ConfigError
 
 TABLE = os.environ.get("MLP_TAPE_CORPUS")  # a file that is given a line for each input
-NO_DATA = 2.0  # seconds, where nothing has to be read; on a machine that does nothing else
 
 
 def name(case: Case) -> str:
@@ -19,6 +20,13 @@ def name(case: Case) -> str:
 
 @pytest.mark.parametrize("case", CASES, ids=name)
 def test_a_wrong_input_is_refused_and_harms_nothing(run_py: Run, tmp_path: Path, case: Case) -> None:
+    if case.is_quick and not TABLE:
+        with pytest.raises(ConfigError) as refused:
+            cli.settings_of(ROOT / "conf", case.arguments)
+        assert case.told in f"error: {refused.value.what}"
+        assert refused.value.hint.strip()
+        assert refused.value.exit_code == 2
+        return
     there = set()
     if case.file is not None:
         case.file(tmp_path / "data.npz")
@@ -43,4 +51,3 @@ def test_a_wrong_input_is_refused_and_harms_nothing(run_py: Run, tmp_path: Path,
 
 def test_the_corpus_is_large() -> None:
     assert len({(tuple(case.arguments), case.told) for case in CASES}) >= 150
-    print(len(CASES))

@@ -1,0 +1,123 @@
+"""Strange surroundings: the run is as good as elsewhere, and nothing lies where it should not."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+
+from conftest import ROOT, Run
+from mlp_tape import record
+
+ARGUMENTS = ["dataset=digits", "epochs=1", "model.hidden_sizes=[8]"]
+
+
+def check(directory: Path, done: "subprocess.CompletedProcess[str]", runs: int = 1) -> None:
+    """All is recorded, and nothing but the run's own and MLflow's is left."""
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    client = mlflow.MlflowClient(f"sqlite:///{directory / 'mlflow.db'}")
+    found = client.search_runs([client.get_experiment_by_name("mlp_tape").experiment_id])
+    assert [run.info.status for run in found] == ["FINISHED"] * runs
+    for run in found:
+        assert len(client.get_metric_history(run.info.run_id, "train/loss")) == 12
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"TERM": "dumb", "NO_COLOR": "1", "COLUMNS": "10"},
+        {"LANG": "C", "LC_ALL": "C"},
+        {"PYTHONWARNINGS": "error"},
+        {"PYTHONDEVMODE": "1", "PYTHONHASHSEED": "1", "TF_CPP_MIN_LOG_LEVEL": "0"},
+        {"HOME": "/nowhere/at/all", "PATH": "/nowhere"},
+        {"HOME": "", "TZ": "Pacific/Kiritimati"},
+    ],
+    ids=lambda given: ",".join(f"{key}={value}" for key, value in given.items()),
+)
+def test_the_environment_changes_nothing(run_py: Run, tmp_path: Path, environment: dict[str, str]) -> None:
+    place = tmp_path / "a place with spaces, 中文 and $dollar's"
+    place.mkdir()
+    check(place, run_py(place, *ARGUMENTS, **environment))
+    assert sorted(path.name for path in place.iterdir()) == [
+        "mlflow.db",
+        "mlflow.db.lock",
+        "mlruns",
+        "outputs",
+    ]
+    assert list(tmp_path.iterdir()) == [place]
+
+
+def test_without_a_home_in_the_environment(offline: dict[str, str], tmp_path: Path) -> None:
+    environment = {key: value for key, value in offline.items() if key != "HOME"}
+    command = [sys.executable, str(ROOT / "run.py"), *ARGUMENTS]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    check(tmp_path, done)
+
+
+def test_a_file_with_spaces_and_chinese_characters_in_its_path(run_py: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "我的 数据" / "it's = 50% {new}, [old]"
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    arrays = {f"x_{split}": rng.integers(0, 256, (60, 5, 5), np.uint8) for split in ("train", "test")}
+    arrays |= {f"y_{split}": rng.integers(0, 3, 60) for split in ("train", "test")}
+    np.savez(folder / "图像 1.npz", **arrays)
+    quoted = str(folder / "图像 1.npz").replace("'", "\\'")
+    done = run_py(tmp_path, "dataset=arrays", f"dataset.path='{quoted}'", "epochs=2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (directory,) = tmp_path.glob("outputs/*/*")
+    assert record.read(directory).settings["dataset"]["path"] == str(folder / "图像 1.npz")
+    done = run_py(tmp_path, "resume=last", "epochs=3")
+    assert done.returncode == 0, done.stdout + done.stderr
+    done = run_py(tmp_path, "-m", "dataset=arrays", f"dataset.path='{quoted}'", "epochs=1", "lr=0.1,0.2")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture
+def read_only(tmp_path: Path) -> Iterator[Path]:
+    """The checkout, where nobody may write to it."""
+    place = tmp_path / "checkout"
+    place.mkdir()
+    mount = ["mount", "--bind", str(ROOT), str(place)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode != 0:
+        pytest.skip("only root may mount the checkout so that it cannot be written to")
+    subprocess.run(["mount", "-o", "remount,ro,bind", str(place)], check=True)
+    yield place
+    subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+def test_a_checkout_that_cannot_be_written_to(
+    offline: dict[str, str], read_only: Path, tmp_path: Path
+) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    command = [sys.executable, str(read_only / "run.py"), *ARGUMENTS]
+    environment = offline | {"PYTHONPATH": str(read_only)}
+    done = subprocess.run(command, cwd=here, env=environment, capture_output=True, text=True)
+    check(here, done)
+    done = subprocess.run(command, cwd=read_only, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 2
+    assert "Read-only file system" in done.stderr
+
+
+def test_a_cache_that_cannot_be_written_to(run_py: Run, tmp_path: Path) -> None:
+    cache = tmp_path / "home" / ".cache" / "mlp_tape"
+    cache.parent.mkdir(parents=True)
+    cache.write_text("a file in place of the directory")
+    (tmp_path / "here").mkdir()
+    check(tmp_path / "here", run_py(tmp_path / "here", *ARGUMENTS, HOME=str(tmp_path / "home")))
+
+
+def test_no_password_of_a_tracking_uri_is_kept_anywhere(run_py: Run, tmp_path: Path) -> None:
+    for arguments in (["tracking.uri='http://me:hunter2@127.0.0.1:9'"], []):
+        done = run_py(tmp_path, *ARGUMENTS, *arguments, MLFLOW_TRACKING_URI="http://me:hunter2@127.0.0.1:9")
+        assert done.returncode == 2
+        assert "hunter2" not in done.stdout + done.stderr
+    assert (
+        not shutil.which("grep") or subprocess.run(["grep", "-r", "hunter2", str(tmp_path)]).returncode == 1
+    )
