@@ -13,8 +13,9 @@ from mlp_tape.record import Record
 Cell = str | float | int | list[Any] | None
 
 ACCURACY, LOSS = "test/accuracy", "test/loss"
-DECIMALS = {"accuracy": 4, "loss": 6, "seconds": 1, "mean accuracy": 4, "std": 4}
+DECIMALS = {"accuracy": 4, "loss": 6, "seconds": 1, "mean accuracy": 4, "std": 4, "mean seconds": 1}
 SHOWN = 40  # rows on a screen or a page; the CSV has all
+WIDE = 6  # settings that have a column each on a screen; where more differ, jobs go by their names
 
 
 @dataclass(frozen=True)
@@ -85,23 +86,33 @@ class Summary:
         """The finished job with the highest accuracy to choose by; of several, the first."""
         return max(self.finished, key=lambda job: job.chosen_by, default=None)
 
-    def table(self, most: int | None = None) -> Table:
-        """The jobs; where there are more than `most`, those of the highest accuracy."""
-        jobs = self.jobs
+    @property
+    def columns(self) -> list[str]:
+        """What tells the jobs apart on a screen: the settings in which they differ, or their names."""
+        return self.swept if len(self.swept) <= WIDE else ["name"]
+
+    def table(self, most: int | None = None, columns: list[str] | None = None) -> Table:
+        """The jobs.
+
+        Args:
+            most: where there are more, those of the highest accuracy.
+            columns: what tells them apart; None for `columns`.
+        """
+        jobs, columns = self.jobs, self.columns if columns is None else columns
         if most is not None and len(jobs) > most:
             jobs = sorted(self.finished, key=lambda job: -job.chosen_by)[:most]
-        headings = ["job", *self.swept, "status", "accuracy", "loss", "seconds"]
-        return Table(headings, [self._row(job) for job in jobs])
+        headings = ["job", *columns, "status", "accuracy", "loss", "seconds"]
+        return Table(headings, [self._row(job, columns) for job in jobs])
 
-    def _row(self, job: Record) -> list[Cell]:
-        settings, name = flat(job.settings), job.directory.name
+    def _row(self, job: Record, columns: list[str]) -> list[Cell]:
+        known, number = {"name": job.name} | flat(job.settings), job.directory.name
         results = [job.results.get(ACCURACY), job.results.get(LOSS)] if job.results else [None, None]
-        number = int(name) if name.isdigit() else name
-        return [number, *map(settings.get, self.swept), job.status, *results, round(job.seconds, 2)]
+        first = int(number) if number.isdigit() else number
+        return [first, *map(known.get, columns), job.status, *results, round(job.seconds, 2)]
 
     def everything(self) -> Table:
         """The jobs with all that a program may want to know of them."""
-        table = self.table()
+        table = self.table(columns=self.swept)
         more = ["run_id", "reason", "command"]
         rows = [
             [*row, job.run_id, first_line(job.reason), job.command]
@@ -116,22 +127,25 @@ class Summary:
         """
         if "seed" not in self.swept:
             return None
-        others = [key for key in self.swept if key != "seed"]
-        groups: dict[str, tuple[list[Cell], list[float]]] = {}
+        others = [key for key in self.columns if key != "seed"]
+        groups: dict[str, tuple[list[Cell], list[Record]]] = {}
         for job in self.finished:
-            cells = [flat(job.settings).get(key) for key in others]
-            groups.setdefault(repr(cells), (cells, []))[1].append(job.results[ACCURACY])
-        if all(len(values) < 2 for _, values in groups.values()):
+            named = " ".join(word for word in job.name.split() if not word.startswith("seed="))
+            known = {"name": named} | flat(job.settings)
+            cells = [known.get(key) for key in others]
+            groups.setdefault(repr(cells), (cells, []))[1].append(job)
+        if all(len(same) < 2 for _, same in groups.values()):
             return None
-        rows: list[list[Cell]] = [
-            [*cells, len(values), statistics.mean(values), statistics.stdev(values) if values[1:] else None]
-            for cells, values in groups.values()
-        ]
-        return Table([*others, "seeds", "mean accuracy", "std"], rows)
+        rows: list[list[Cell]] = []
+        for cells, same in groups.values():
+            values, seconds = [job.results[ACCURACY] for job in same], [job.seconds for job in same]
+            spread = statistics.stdev(values) if values[1:] else None
+            rows.append([*cells, len(same), statistics.mean(values), spread, statistics.mean(seconds)])
+        return Table([*others, "seeds", "mean accuracy", "std", "mean seconds"], rows)
 
 
 def summarize(jobs: Sequence[Record]) -> Summary:
-    """Finds out in what the jobs of a sweep differ, and sorts them by it."""
+    """Finds out in what the jobs of a sweep differ, and sorts them by it, where that is not too much."""
     found = [flat(job.settings) for job in jobs]
     keys = list(dict.fromkeys(key for settings in found for key in settings))
     swept = [
@@ -140,6 +154,8 @@ def summarize(jobs: Sequence[Record]) -> Summary:
         if (key == "epochs" or not key.startswith(FREE))
         and len({repr(settings.get(key)) for settings in found}) > 1
     ]
+    if len(swept) > WIDE:
+        return Summary(list(jobs), swept)
     order = sorted(jobs, key=lambda job: [_sortable(flat(job.settings).get(key)) for key in swept])
     return Summary(order, swept)
 

@@ -94,8 +94,8 @@ def _draw(found: Summary, folder: Path) -> None:
     from mlp_tape import curve_plots, sweep_plots  # import matplotlib
 
     folder.mkdir(exist_ok=True)
-    settings = [summary.flat(job.settings) for job in found.finished]
-    swept = {key: [each.get(key) for each in settings] for key in found.swept}
+    settings = [{"name": job.name} | summary.flat(job.settings) for job in found.finished]
+    swept = {key: [each.get(key) for each in settings] for key in found.columns}
     accuracies = [job.results[ACCURACY] for job in found.finished]
     sweep_plots.accuracies(folder / "sweep_accuracy.png", swept, accuracies)
     best = set(sorted(range(len(accuracies)), key=lambda i: -accuracies[i])[: curve_plots.MOST])

@@ -23,7 +23,7 @@ def test_the_yaml_files_and_the_dataclasses_give_the_same_defaults() -> None:
     assert dict(config.flat(settings)) == expected
 
 
-@pytest.mark.parametrize("experiment", ["seed", "smoke", "tuned"])
+@pytest.mark.parametrize("experiment", sorted(path.stem for path in ROOT.glob("conf/experiment/*.yaml")))
 def test_the_experiments_are_valid(experiment: str) -> None:
     checking.parse(composed(f"+experiment={experiment}"))
 

@@ -59,11 +59,11 @@ def test_the_seeds_run_on_all_of_mnist(run_py: Run, mnist_npz: str, tmp_path: Pa
     assert sum(row.value for row in rows[-469:]) / 469 < 0.11
 
 
-def test_the_tuned_experiment_is_above_97_percent(run_py: Run, mnist_npz: str, tmp_path: Path) -> None:
+def test_the_tuned_experiment_is_above_98_7_percent(run_py: Run, mnist_npz: str, tmp_path: Path) -> None:
     done = run_py(tmp_path, "+experiment=tuned", f"dataset.path={mnist_npz}", "tracking.enabled=false")
     accuracy = re.search(r"^test accuracy (0\.\d{4})", done.stdout, re.M)
     assert accuracy
-    assert float(accuracy[1]) >= 0.97
+    assert float(accuracy[1]) >= 0.987
     assert not (tmp_path / "mlflow.db").exists()
 
 

@@ -11,7 +11,9 @@ from mlp_tape.record import Record
 def job(number: int, **settings: object) -> Record:
     """A job that has finished, with an accuracy of 0.9 and more."""
     results = {"test/accuracy": 0.9 + number / 100, "test/loss": 0.1}
-    return Record(Path(f"/sweep/{number}"), status="FINISHED", settings=settings, results=results)
+    return Record(
+        Path(f"/sweep/{number}"), status="FINISHED", settings=settings, results=results, seconds=2.0
+    )
 
 
 def test_what_was_swept_is_sorted_as_what_it_is() -> None:
@@ -44,6 +46,21 @@ def test_a_table_says_nothing_of_seeds_where_there_is_one_each() -> None:
         [job(0, seed=0, lr=1.0), job(2, seed=1, lr=1.0), job(1, seed=0, lr=2.0)]
     ).over_seeds()
     assert table is not None
-    assert table.headings == ["lr", "seeds", "mean accuracy", "std"]
-    assert table.rows[0] == [1.0, 2, pytest.approx(0.91), pytest.approx(0.0141421356)]
-    assert table.rows[1] == [2.0, 1, pytest.approx(0.91), None]
+    assert table.headings == ["lr", "seeds", "mean accuracy", "std", "mean seconds"]
+    assert table.rows[0] == [1.0, 2, pytest.approx(0.91), pytest.approx(0.0141421356), 2.0]
+    assert table.rows[1] == [2.0, 1, pytest.approx(0.91), None, 2.0]
+
+
+def test_jobs_that_differ_in_much_go_by_their_names() -> None:
+    jobs = [
+        job(i, **dict.fromkeys("abcdefg", i // 2), seed=i % 2) for i in range(4)
+    ]  # of two experiments, say
+    for i, each in enumerate(jobs):
+        each.name = f"experiment={'xy'[i // 2]} seed={i % 2}"
+    found = summary.summarize(jobs)
+    assert found.table().headings == ["job", "name", "status", "accuracy", "loss", "seconds"]
+    assert [row[1] for row in found.table().rows] == [each.name for each in jobs]
+    assert found.everything().headings[1:9] == [*"abcdefg", "seed"]
+    table = found.over_seeds()
+    assert table is not None
+    assert [row[0] for row in table.rows] == ["experiment=x", "experiment=y"]
