@@ -98,7 +98,7 @@ def test_the_link_opens_the_run_among_the_training_runs_with_its_loss_curve(
     page.goto(link)
     page.get_by_role("tab", name="Model metrics", selected=True).wait_for(timeout=60_000)
     assert page.get_by_text("Model registry").is_visible()  # the half of the UI for training
-    page.get_by_placeholder("Search metric charts").fill("^(train|test)/")
+    page.get_by_placeholder("Search metric charts").fill("^(train/loss|test/)")
     charts = page.locator(".js-plotly-plot")
     expect(charts).to_have_count(3, timeout=60_000)
     points = [chart.evaluate("chart => chart.data[0].x.length") for chart in charts.all()]
