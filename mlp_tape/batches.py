@@ -52,6 +52,12 @@ def order(n: int, shuffle_seed: int, epoch: int) -> NDArray[np.int64]:
     return np.random.default_rng([shuffle_seed, epoch]).permutation(n)
 
 
+def shuffled(x: NDArray[Any], y: NDArray[Any], batch_size: int, shuffle_seed: int, epoch: int) -> Prepared:
+    """The batches of a shuffled epoch; the arguments are as of `prepare` and `order`."""
+    rows = order(len(x), shuffle_seed, epoch)
+    return prepare(memory.taken(x, rows), y[rows], batch_size)
+
+
 def batch(
     x: NDArray[Any], y: NDArray[Any], batch_size: int, global_step: int, shuffle_seed: int | None
 ) -> tuple[NDArray[Any], NDArray[Any]]:

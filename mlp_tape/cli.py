@@ -17,7 +17,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from mlp_tape import address, checking, courier, multirun, quiet, record, resume, stop
+from mlp_tape import address, checking, keeper_process, multirun, quiet, record, resume, stop
 from mlp_tape.config import Settings
 from mlp_tape.errors import ConfigError, MlpTapeError
 from mlp_tape.telling import before_the_start, tell
@@ -112,7 +112,7 @@ def _leave_at_once(code: int) -> NoReturn:
     All files are closed by then, and MLflow has what it could be given; only a launcher of other packages'
     may have to see its processes off.
     """
-    courier.see_off()
+    keeper_process.see_off()
     if not CheckSettings.may_leave_at_once:
         sys.exit(code)
     for stream in (sys.stdout, sys.stderr):

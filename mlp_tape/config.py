@@ -3,66 +3,13 @@
 import dataclasses
 import hashlib
 import json
-import math
 import re
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
+from mlp_tape import ranges
 from mlp_tape.redact import without_password
-
-Check = Callable[[Any], bool]
-
-
-def _setting(default: Any, expected: str, check: Check) -> Any:
-    """A dataclass field with its range in words and as a test."""
-    rule: dict[str, Any] = {"expected": expected, "check": check}
-    if isinstance(default, list):
-        return field(default_factory=lambda: list(default), metadata=rule)
-    return field(default=default, metadata=rule)
-
-
-def _one_of(*names: str) -> Any:
-    return _setting(names[0], f"one of: {', '.join(names)}", names.__contains__)
-
-
-OWN = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+"  # a person's own function
-
-
-def _function(*names: str) -> Any:
-    return _setting(
-        names[0],
-        f"one of: {', '.join(names)}; or a function of your own, such as module.name",
-        lambda name: name in names or re.fullmatch(OWN, name) is not None,
-    )
-
-
-def _share(default: float) -> Any:
-    return _setting(default, "a number from 0 to below 1", lambda v: 0 <= v < 1)
-
-
-def _not_negative(default: float, high: float = math.inf) -> Any:
-    until = "a finite number" if high == math.inf else f"a number up to {high:g}"
-    return _setting(default, f"{until}, not below 0", lambda v: 0 <= v <= high and math.isfinite(v))
-
-
-def _optional(rule: Any) -> Any:
-    """A setting that may be null, which is what it is by default."""
-    check, expected = rule.metadata["check"], rule.metadata["expected"]
-    return _setting(None, f"{expected}, or null", lambda v: v is None or check(v))
-
-
-def _positive(default: float) -> Any:
-    return _setting(default, "a finite number above 0", lambda v: v > 0 and math.isfinite(v))
-
-
-def _whole(default: int, low: int, high: int) -> Any:
-    return _setting(default, f"a whole number from {low:,} to {high:,}", lambda v: low <= v <= high)
-
-
-def _free(default: Any, expected: str) -> Any:
-    return _setting(default, expected, lambda value: True)
-
 
 # Which settings each rule and each schedule has, beside those that all have.
 RULES: dict[str, tuple[str, ...]] = {
@@ -87,24 +34,24 @@ TO_THE_END = ("cosine", "one_cycle")  # schedules whose rate at a step depends o
 class ModelSettings:
     """The network between the data's two ends."""
 
-    hidden_sizes: list[int] = _setting(
+    hidden_sizes: list[int] = ranges.setting(
         [256, 128],
         "a list of layer sizes from 1 to 65,536, such as [256,128]",
         lambda sizes: all(1 <= size <= 65_536 for size in sizes),
     )
-    init_stddev: float = _positive(0.1)
-    init: str = _one_of("truncated_normal", "he", "glorot", "lecun", "orthogonal")
-    activation: str = _one_of("relu", "leaky_relu", "gelu", "silu", "tanh", "sigmoid")
-    dropout: float = _share(0.0)
+    init_stddev: float = ranges.positive(0.1)
+    init: str = ranges.one_of("truncated_normal", "he", "glorot", "lecun", "orthogonal")
+    activation: str = ranges.one_of("relu", "leaky_relu", "gelu", "silu", "tanh", "sigmoid")
+    dropout: float = ranges.share(0.0)
 
 
 @dataclass(frozen=True)
 class DatasetSettings:
     """Which images to learn, and where they lie."""
 
-    name: str = _function("mnist", "mnist_5k", "digits", "fashion_mnist", "arrays")
-    path: str | None = _free(None, "the path of an .npz file")
-    offline: str | None = _setting(
+    name: str = ranges.function("mnist", "mnist_5k", "digits", "fashion_mnist", "arrays")
+    path: str | None = ranges.free(None, "the path of an .npz file")
+    offline: str | None = ranges.setting(
         None, "one of: subset, error", lambda what: what in (None, "subset", "error")
     )  # only mnist has it
 
@@ -113,49 +60,49 @@ class DatasetSettings:
 class OptimizerSettings:
     """The update rule; its learning rate is the top-level `lr`. Null is what a rule has not."""
 
-    name: str = _function(*RULES)
-    momentum: float | None = _optional(_share(0.9))
-    rho: float | None = _optional(_share(0.9))
-    beta_1: float | None = _optional(_share(0.9))
-    beta_2: float | None = _optional(_share(0.999))
-    epsilon: float | None = _optional(_positive(1e-7))
-    weight_decay: float | None = _optional(_not_negative(0.004))
+    name: str = ranges.function(*RULES)
+    momentum: float | None = ranges.share(None)
+    rho: float | None = ranges.share(None)
+    beta_1: float | None = ranges.share(None)
+    beta_2: float | None = ranges.share(None)
+    epsilon: float | None = ranges.positive(None)
+    weight_decay: float | None = ranges.not_negative(None)
 
 
 @dataclass(frozen=True)
 class ScheduleSettings:
     """What share of `lr` each step is taken with. Null is what a schedule has not."""
 
-    name: str = _one_of(*SCHEDULES)
-    warmup_epochs: float = _not_negative(0.0)
-    every_epochs: float | None = _optional(_positive(1.0))
-    factor: float | None = _optional(_positive(0.5))
-    final: float | None = _optional(_not_negative(0.0))
-    rising: float | None = _optional(_setting(0.3, "a number above 0 and below 1", lambda v: 0 < v < 1))
-    start: float | None = _optional(_not_negative(0.04))
+    name: str = ranges.one_of(*SCHEDULES)
+    warmup_epochs: float = ranges.not_negative(0.0)
+    every_epochs: float | None = ranges.positive(None)
+    factor: float | None = ranges.positive(None)
+    final: float | None = ranges.not_negative(None)
+    rising: float | None = ranges.positive(None, 1.0)
+    start: float | None = ranges.not_negative(None)
 
 
 @dataclass(frozen=True)
 class AugmentSettings:
     """How images are changed in each step, at the most."""
 
-    shift: float = _not_negative(0.0)
-    rotate: float = _not_negative(0.0, 180.0)
+    shift: float = ranges.not_negative(0.0)
+    rotate: float = ranges.not_negative(0.0, 180.0)
 
 
 @dataclass(frozen=True)
 class StoppingSettings:
     """When a run with validation images ends, and by what its weights are chosen."""
 
-    patience: int | None = _optional(_whole(1, 1, 1_000_000))
-    monitor: str = _one_of("loss", "accuracy")
+    patience: int | None = ranges.whole(None, 1, 1_000_000)
+    monitor: str = ranges.one_of("loss", "accuracy")
 
 
 @dataclass(frozen=True)
 class CheckpointSettings:
     """When the state of a run is kept, other than after each epoch and when it is stopped."""
 
-    every_steps: int | None = _setting(
+    every_steps: int | None = ranges.setting(
         None, "a whole number from 1, or null", lambda steps: steps is None or steps >= 1
     )
 
@@ -164,12 +111,12 @@ class CheckpointSettings:
 class TrackingSettings:
     """Where MLflow keeps the run."""
 
-    enabled: bool = _free(True, "true or false")
-    uri: str | None = _free(None, "an MLflow tracking URI")
-    experiment: str = _setting("mlp_tape", "a name that is not empty", lambda name: bool(name.strip()))
-    patience: float = _positive(30.0)
-    system_metrics: bool = _free(False, "true or false")
-    register_as: str | None = _setting(
+    enabled: bool = ranges.free(True, "true or false")
+    uri: str | None = ranges.free(None, "an MLflow tracking URI")
+    experiment: str = ranges.setting("mlp_tape", "a name that is not empty", lambda name: bool(name.strip()))
+    patience: float = ranges.positive(30.0)
+    system_metrics: bool = ranges.free(False, "true or false")
+    register_as: str | None = ranges.setting(
         None,
         "a name without / and :",
         lambda name: name is None or (bool(name.strip()) and not set(name) & set("/:'\"")),
@@ -180,33 +127,33 @@ class TrackingSettings:
 class SweepSettings:
     """What the jobs of `python run.py -m ...` have in common."""
 
-    resume: str | None = _setting(
+    resume: str | None = ranges.setting(
         None, "the id of a sweep, its directory, or last", lambda which: which is None or bool(which.strip())
     )
-    fail_fast: bool = _free(False, "true or false")
+    fail_fast: bool = ranges.free(False, "true or false")
 
 
 @dataclass(frozen=True)
 class Settings:
     """Everything a run depends on, checked."""
 
-    lr: float = _positive(0.001)
-    batch_size: int = _whole(128, 1, 10_000_000)
-    epochs: int = _whole(10, 1, 1_000_000)
-    seed: int = _whole(0, 0, 2**32 - 1)
-    shuffle: bool = _free(False, "true or false")
-    loss: str = _function("mse", "cross_entropy")
-    label_smoothing: float = _share(0.0)
-    l2: float = _not_negative(0.0)
-    clip_norm: float | None = _optional(_positive(1.0))
-    precision: str = _one_of("float32", "bfloat16", "float64")
-    validation_fraction: float = _share(0.0)
-    engine: str = _one_of("compiled", "eager")
-    log_every: int = _whole(100, 1, 1_000_000)
-    resume: str | None = _setting(
+    lr: float = ranges.positive(0.001)
+    batch_size: int = ranges.whole(128, 1, 10_000_000)
+    epochs: int = ranges.whole(10, 1, 1_000_000)
+    seed: int = ranges.whole(0, 0, 2**32 - 1)
+    shuffle: bool = ranges.free(False, "true or false")
+    loss: str = ranges.function("mse", "cross_entropy")
+    label_smoothing: float = ranges.share(0.0)
+    l2: float = ranges.not_negative(0.0)
+    clip_norm: float | None = ranges.positive(None)
+    precision: str = ranges.one_of("float32", "bfloat16", "float64")
+    validation_fraction: float = ranges.share(0.0)
+    engine: str = ranges.one_of("compiled", "eager")
+    log_every: int = ranges.whole(100, 1, 1_000_000)
+    resume: str | None = ranges.setting(
         None, "the id of a run, its directory, or last", lambda which: which is None or bool(which.strip())
     )
-    report: str | None = _setting(
+    report: str | None = ranges.setting(
         None, "one of: full, light, none", lambda how: how in (None, "full", "light", "none")
     )  # null: full for a run, light for a sweep's jobs
     checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)

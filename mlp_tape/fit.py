@@ -3,7 +3,7 @@
 import datetime
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from mlp_tape.journal import Journal, Row
 from mlp_tape.plan import Plan
 from mlp_tape.result import Result
 from mlp_tape.selection import Selection
+from mlp_tape.sources import Array
 from mlp_tape.state import State
 from mlp_tape.train import Block
 
@@ -42,57 +43,111 @@ def fit(
         DivergenceError: the loss is no longer finite.
         Stopped: a signal came; all that was done is in the last checkpoint.
     """
-    now, tested = plan.state_at(start), None
-    first_weights = (plan.state_at(None) if start else now).params["w1"].numpy()
-    done, every = start.step if start else 0, plan.settings.checkpoint.every_steps
-    stopping = plan.settings.stopping
-    best = Selection(stopping.monitor, stopping.patience)
-    best.go_on(start)
-    with stop.held(), console.progress(done, plan.steps) as show:
-        for block in () if best.is_over else plan.train(now, done, with_histograms=with_histograms):
-            journal.append(_rows(block, time.time()))
-            if not np.isfinite(block.losses).all():
-                raise divergence.explained(plan, start, block, directory)
-            if block.histograms:
-                snapshots.save(directory, block.global_step, block.histograms)
-            done += len(block.losses)
-            loss = f"loss {block.losses[0]:.6f}"
-            show(done, f"epoch {block.epoch + 1}/{plan.settings.epochs}  {loss}")
-            if block.statistics:
-                console.line(f"epoch {block.epoch}  step {block.step}  {loss}")
-            if block.ends_epoch and plan.validates:
-                found = plan.validate(now.params)
-                _tell(f"epoch {block.epoch}  validation", "validation", found, done, console, journal)
-                best.consider(found, done, State(now.params, {}).arrays())
-            elif block.ends_epoch:
-                tested = plan.evaluate(now.params)
-                _tell(f"epoch {block.epoch}  test", "test", tested, done, console, journal)
-            if block.ends_epoch or stop.reason() or (every and done % every == 0):
-                start = _keep(directory, plan, now, best, done, journal) or start
-            stop.raise_if_asked()
-            if best.is_over:
-                break
-        if best.arrays:
-            now.set(best.arrays)
-            steps = (
-                f"of {best.steps:,} steps, {done - best.steps:,} before the last" if best.steps < done else ""
-            )
-            console.line(
-                f"the best weights by validation {stopping.monitor} are those {steps or 'of the end'}"
-            )
-            tested = plan.evaluate(now.params)
-            _tell("test of these", "test", tested, done, console, journal)
-        tested = tested or plan.evaluate(now.params)  # all was trained before; the report is missing
+    fitting = _Fitting(plan, directory, console, journal, start)
+    with stop.held(), console.progress(fitting.done, plan.steps) as show:
+        fitting.train(with_histograms, show)
+        tested = fitting.test()
         stop.raise_if_asked()
-    weights = State(now.params, {}).arrays()
-    chosen_by = best.accuracy if best.arrays else tested.accuracy
-    return Result(done, weights, tested.loss, tested.accuracy, tested.scores, first_weights, chosen_by)
+    best = fitting.best
+    return Result(
+        steps=fitting.done,
+        weights=fitting.weights,
+        loss=tested.loss,
+        accuracy=tested.accuracy,
+        scores=tested.scores,
+        first_weights=fitting.first_weights,
+        chosen_by=best.accuracy if best.arrays else tested.accuracy,
+    )
 
 
-def _tell(what: str, split: str, found: Evaluation, done: int, console: Console, journal: Journal) -> None:
-    """Journals and prints an evaluation, made after so many steps."""
-    journal.append(_results(split, found, done - 1))
-    console.line(f"{what} loss {found.loss:.6f}  accuracy {found.accuracy:.4f}")
+class _Fitting:
+    """Training while it lasts: how far it is, what it has come to, and what is kept of it."""
+
+    def __init__(
+        self, plan: Plan, directory: Path, console: Console, journal: Journal, start: Checkpoint | None
+    ) -> None:
+        self._plan, self._directory, self._console, self._journal = plan, directory, console, journal
+        self._kept, self._now = start, plan.state_at(start)
+        self._tested: Evaluation | None = None
+        self.done = start.step if start else 0
+        self.first_weights = (plan.state_at(None) if start else self._now).params["w1"].numpy()
+        self.best = Selection(plan.settings.stopping.monitor, plan.settings.stopping.patience)
+        self.best.go_on(start)
+
+    @property
+    def weights(self) -> dict[str, Array]:
+        """The parameters as they are now."""
+        return State(self._now.params, {}).arrays()
+
+    def train(self, with_histograms: bool, show: Callable[[int, str], None]) -> None:
+        """Trains to the last step, or until no better weights are waited for."""
+        plan, every = self._plan, self._plan.settings.checkpoint.every_steps
+        for block in () if self.best.is_over else plan.train(self._now, self.done, None, with_histograms):
+            self._note(block)
+            show(self.done, f"epoch {block.epoch + 1}/{plan.settings.epochs}  loss {block.losses[0]:.6f}")
+            if block.ends_epoch:
+                self._end_epoch(block.epoch)
+            if block.ends_epoch or stop.reason() or (every and self.done % every == 0):
+                self._keep()
+            stop.raise_if_asked()
+            if self.best.is_over:
+                break
+
+    def test(self) -> Evaluation:
+        """Evaluates on the test images: with the best weights, where there are images to choose by."""
+        best = self.best
+        if best.arrays:
+            self._now.set(best.arrays)
+            self._console.line(f"the best weights are those of {best.steps:,} steps of {self.done:,}")
+            self._tested = self._plan.evaluate(self._now.params)
+            self._tell("test of these", "test", self._tested)
+        return self._tested or self._plan.evaluate(self._now.params)  # all was trained before
+
+    def _note(self, block: Block) -> None:
+        """Journals, checks and prints a block."""
+        self._journal.append(_rows(block, time.time()))
+        if not np.isfinite(block.losses).all():
+            raise divergence.explained(self._plan, self._kept, block, self._directory)
+        if block.histograms:
+            snapshots.save(self._directory, block.global_step, block.histograms)
+        if block.statistics:
+            self._console.line(f"epoch {block.epoch}  step {block.step}  loss {block.losses[0]:.6f}")
+        self.done += len(block.losses)
+
+    def _end_epoch(self, epoch: int) -> None:
+        """Evaluates: on the images to choose by, else on the test images, by which nothing is chosen."""
+        if self._plan.validates:
+            found = self._plan.validate(self._now.params)
+            self._tell(f"epoch {epoch}  validation", "validation", found)
+            self.best.consider(found, self.done, self.weights)
+        else:
+            self._tested = self._plan.evaluate(self._now.params)
+            self._tell(f"epoch {epoch}  test", "test", self._tested)
+
+    def _tell(self, what: str, split: str, found: Evaluation) -> None:
+        """Journals and prints an evaluation, made after all steps so far."""
+        self._journal.append(_results(split, found, self.done - 1))
+        self._console.line(f"{what} loss {found.loss:.6f}  accuracy {found.accuracy:.4f}")
+
+    def _keep(self) -> None:
+        """Writes a checkpoint; not one from which nothing but divergence comes."""
+        if not all(np.isfinite(array).all() for array in self.weights.values()):
+            return
+        plan, (chosen, selection) = self._plan, self.best.kept()
+        arrays, rows = self._now.arrays() | chosen, self._journal.size
+        self._journal.bring_to_disk()  # first: a checkpoint counts on the rows before it
+        about = {
+            "epochs": self.done / (plan.steps / plan.settings.epochs),
+            "journal": rows,
+            "written": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+            "data_sha256": plan.dataset.sha256,
+            "selection": selection,
+            "settings": {
+                key: value for key, value in config.flat(plan.settings) if not key.startswith(config.FREE)
+            },
+        }
+        checkpoint.save(self._directory / checkpoint.FOLDER, self.done, arrays, about)
+        self._kept = Checkpoint(self.done, arrays, about)
 
 
 def _rows(block: Block, ended: float) -> Iterator[Row]:
@@ -115,27 +170,3 @@ def _results(split: str, found: Evaluation, global_step: int) -> Iterator[Row]:
     for key, value in values.items():
         if math.isfinite(value):
             yield Row(key, global_step, value, now)
-
-
-def _keep(
-    directory: Path, plan: Plan, now: State, best: Selection, done: int, journal: Journal
-) -> Checkpoint | None:
-    """Writes a checkpoint after so many steps; not one from which nothing but divergence comes."""
-    if not all(np.isfinite(param.numpy()).all() for param in now.params.values()):
-        return None
-    chosen, selection = best.kept()
-    arrays = now.arrays() | chosen
-    rows = journal.size
-    journal.bring_to_disk()  # first: a checkpoint counts on the rows before it
-    about = {
-        "epochs": done / (plan.steps / plan.settings.epochs),
-        "journal": rows,
-        "written": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
-        "data_sha256": plan.dataset.sha256,
-        "selection": selection,
-        "settings": {
-            key: value for key, value in config.flat(plan.settings) if not key.startswith(config.FREE)
-        },
-    }
-    checkpoint.save(directory / checkpoint.FOLDER, done, arrays, about)
-    return Checkpoint(done, arrays, about)

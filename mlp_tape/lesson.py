@@ -82,16 +82,18 @@ def _operation(name: str, before: str, plan: Plan, depth: int) -> str:
     """What makes a tensor of `walk`, of the one before it where that is not said."""
     settings, kind = plan.settings, name[0]
     if name == "x":
-        return f"reshape(cast(images) / {plan.recipe.scale:g})"
+        moved = "moved(images)" if plan.recipe.shift or plan.recipe.rotate else "images"
+        return f"reshape(cast({moved}) / {plan.recipe.scale:g})"
     if name == "loss":
-        return f"{settings.loss}(y, logits)"
+        return f"{settings.loss}(y, logits)" + (" + l2 * squares" if plan.recipe.l2 else "")
     if " " in name:  # a gradient, or a parameter after the update
         return ""
     if kind == "w":
         stddev = f", stddev {settings.model.init_stddev:g}"
         return settings.model.init.replace("_", " ") + stddev * (settings.model.init == "truncated_normal")
     if kind == "h":
-        return f"{settings.model.activation}({before})"
+        activated = f"{settings.model.activation}({before})"
+        return f"dropout({activated})" if plan.recipe.dropout else activated
     if kind == "b":
         return "zeros"
     layer = name[1:] if kind == "z" else depth

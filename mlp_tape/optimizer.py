@@ -139,13 +139,11 @@ def adamw(
     m: Slot,
     v: Slot,
     *,
-    beta_1: float,
-    beta_2: float,
-    epsilon: float,
     weight_decay: float,
+    **of_adam: float,
 ) -> Updates:
     """As `adam`, and w <- w - lr * d * w of the weight before the step (Loshchilov and Hutter 2019)."""
-    updates = adam(params, grads, lr, t, m, v, beta_1=beta_1, beta_2=beta_2, epsilon=epsilon)
+    updates = adam(params, grads, lr, t, m, v, **of_adam)
     return {name: updates[name] + lr * weight_decay * params[name] for name in grads}
 
 

@@ -14,6 +14,7 @@ from mlp_tape import (
     schedules,
     state,
     step,
+    steps,
     train,
     xla_cache,
 )
@@ -23,10 +24,11 @@ from mlp_tape.config import Settings
 from mlp_tape.data import Dataset
 from mlp_tape.evaluate import Evaluation
 from mlp_tape.model import Params
+from mlp_tape.schedules import Share
 from mlp_tape.sources import Array
 from mlp_tape.state import State
 from mlp_tape.step import Recipe
-from mlp_tape.train import Block, Share
+from mlp_tape.train import Block
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ class Plan:
 
     def lr(self, global_step: int) -> float:
         """The learning rate of a step."""
-        return float(train.rates(self.settings.lr, self.schedule, global_step, 1)[0])
+        return float(schedules.rates(self.settings.lr, self.schedule, global_step, 1)[0])
 
     def state_at(self, start: Checkpoint | None) -> State:
         """Parameters and slots of a checkpoint, or the first ones."""
@@ -142,13 +144,13 @@ class Plan:
         except Exception:  # what an earlier process kept may be damaged
             if not xla_cache.empty():
                 raise
-            train.compiled_steps.cache_clear()
+            steps.compiled_steps.cache_clear()
             evaluate.compiled_score.cache_clear()
             self._compile()
 
     def _compile(self) -> None:
         now, prepared = self.state_at(None), _prepared(self.dataset, self.settings.batch_size)
-        train.compile_ahead(now.params, prepared, self.recipe, self.settings.log_every, now.slots)
+        steps.compile_ahead(now.params, prepared, self.recipe, self.settings.log_every, now.slots)
         self.evaluate(now.params)
         if self.validates:
             self.validate(now.params)

@@ -1,8 +1,7 @@
-"""What a run's directory says of the run: what it is, who is at work on it, and how it ended."""
+"""What a run's directory says of the run: what it is, and how it ended."""
 
 import contextlib
 import dataclasses
-import errno
 import json
 import os
 import platform
@@ -14,12 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import filelock
-
-from mlp_tape import files
+from mlp_tape import files, journal, presence
 from mlp_tape.errors import BrokenFileError, ConfigError
 
-FILE, LOCK = "run.json", "run.lock"
+FILE = "run.json"
 _saving = threading.Lock()
 GONE = "its process was gone"
 
@@ -142,9 +139,9 @@ def left(directory: Path) -> Record:
     except (ConfigError, BrokenFileError):
         found = Record(directory)
     if found.status == "RUNNING":
-        journal = directory / "journal.jsonl"
+        rows = directory / journal.FILE
         found.status, found.reason = "KILLED", GONE
-        found.ended = journal.stat().st_mtime if journal.exists() else time.time()
+        found.ended = rows.stat().st_mtime if rows.exists() else time.time()
     return found
 
 
@@ -154,75 +151,18 @@ def directories(parent: Path) -> Iterator[Path]:
         yield path.parent
 
 
-@contextlib.contextmanager
-def at_work(directory: Path, wait: float = 2.0) -> Iterator[None]:
-    """Keeps other processes away from a run; the system ends this with the process, however that ends.
-
-    Args:
-        directory: of the run.
-        wait: seconds for another to end, for others look for a moment whether somebody is at work; below 0
-            for ever.
-
-    Raises:
-        ConfigError: another process is at work on it.
-    """
-    lock = _lock(directory)
-    try:
-        lock.acquire(timeout=wait)
-    except filelock.Timeout as error:
-        raise ConfigError(
-            f"another process is at work on {directory}", "wait for its end, or stop it"
-        ) from error
-    except OSError as error:
-        raise ConfigError(
-            f"{directory} cannot be written to: {error.strerror}", "make it writable"
-        ) from error
-    try:
-        yield
-    finally:
-        lock.release()
-
-
 def forget(directory: Path) -> None:
-    """Removes what is there of a run that was refused before it began, and then empty directories."""
+    """Removes what a run that was refused before it began has left: a lock, and a journal of no rows.
+
+    Its directory goes too, and the day's, where they are empty and in the place that the program gives them.
+    """
     if (directory / FILE).exists():
         return
     with contextlib.suppress(OSError):  # something else lies there
-        for path in directory.iterdir():
-            if not path.stat().st_size:  # the lock, and a journal of no rows
-                path.unlink()
-        directory.rmdir()
-        directory.parent.rmdir()
-        directory.parent.parent.rmdir()
-
-
-def is_at_work(directory: Path, pid: int) -> bool:
-    """Whether a process of this machine is at work on a run.
-
-    Args:
-        directory: of the run; where it was deleted, the number of the process has to do.
-        pid: of the process that began it.
-    """
-    if not directory.is_dir():
-        return _exists(pid)
-    try:
-        with _lock(directory).acquire(timeout=0):
-            return False
-    except filelock.Timeout:
-        return True
-    except OSError as error:  # what is another person's is not ours to close
-        return error.errno != errno.EROFS  # and on a read-only disk nobody can be at work
-
-
-def _lock(directory: Path) -> filelock.BaseFileLock:
-    return filelock.FileLock(directory / LOCK)
-
-
-def _exists(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # it is another person's
-        return True
-    return True
+        for name in (presence.LOCK, journal.FILE):
+            if (directory / name).exists() and not (directory / name).stat().st_size:
+                (directory / name).unlink()
+        day, outputs = directory.parents[:2]
+        if outputs.name == "outputs":
+            for each in (directory, day, outputs):
+                each.rmdir()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from mlp_tape import address, checking, config, record
+from mlp_tape import address, checking, config, presence, record
 from mlp_tape.config import Settings, TrackingSettings
 from mlp_tape.errors import BrokenFileError, ConfigError
 from mlp_tape.record import Record
@@ -60,7 +60,7 @@ def here(which: str, kind: str | None = None) -> Record | None:
         if run.run_id == which:
             return run
         meant = which == "last" and kind in (None, run.kind)
-        if meant and not record.is_at_work(run.directory, run.pid):
+        if meant and not presence.is_at_work(run.directory, run.pid):
             return run
     return None
 

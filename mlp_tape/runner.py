@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from mlp_tape import address, checkpoint, data, provenance, quiet, record, report, stop
+from mlp_tape import address, checkpoint, data, presence, provenance, quiet, record, report, stop
 from mlp_tape.checkpoint import Checkpoint
 from mlp_tape.config import Settings
 from mlp_tape.console import Console
@@ -47,7 +47,7 @@ def run(settings: Settings, directory: Path, overrides: list[str], job: Job | No
     began = time.perf_counter()
     if settings.tracking.enabled and job is None:
         address.refuse_silence(address.of(settings.tracking))
-    with record.at_work(directory, wait=-1 if job else 2), Console(on_screen=job is None) as console:
+    with presence.at_work(directory, wait=-1 if job else 2), Console(on_screen=job is None) as console:
         past = _past(settings, directory, job)
         if job and past and past.status == "FINISHED":  # the sweep sends what MLflow has not got of it
             return past.chosen_by

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import tensorflow as tf
 
 Schedule = Callable[..., tf.Tensor]  # (step, total, steps_per_epoch, *, <settings>) -> the share of each step
+Share = Callable[[tf.Tensor], tf.Tensor]  # a schedule of which all but the step is settled
 
 
 def constant(step: tf.Tensor, total: float, steps_per_epoch: int) -> tf.Tensor:
@@ -66,6 +67,13 @@ def warmed_up(share: Schedule, steps: float) -> Schedule:
         return tf.where(step < steps, (step + 1) / steps, rest)
 
     return warming if steps else share
+
+
+def rates(lr: float, share: Share | None, first: int, n: int) -> tf.Tensor:
+    """The learning rate of each of n steps, float32 [n], from the first one's number in the run on."""
+    if share is None:
+        return tf.fill([n], tf.constant(lr, tf.float32))
+    return tf.cast(lr * share(tf.range(first, first + n, dtype=tf.float64)), tf.float32)
 
 
 SCHEDULES: dict[str, Schedule] = {

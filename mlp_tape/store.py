@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlp_tape import address, delivery, page, record
+from mlp_tape import address, delivery, page, presence, record
 from mlp_tape.record import Record
 from mlp_tape.redact import without_password
 
@@ -54,7 +54,7 @@ def close_dead(uri: str, experiment: str) -> Iterator[str]:
         running = client.search_runs([experiment_id(client, experiment)], mine)
     for run in running:
         directory = Path(run.data.tags.get("directory", "/nowhere"))
-        if record.is_at_work(directory, int(run.data.tags.get("pid", 0))):
+        if presence.is_at_work(directory, int(run.data.tags.get("pid", 0))):
             continue
         left = record.left(directory)
         end(client, run.info.run_id, left)

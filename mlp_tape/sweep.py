@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from mlp_tape import address, config, provenance, record, report, summary, sweep_report, watch
+from mlp_tape import address, config, presence, provenance, record, report, summary, sweep_report, watch
 from mlp_tape.config import DatasetSettings, Settings, TrackingSettings
 from mlp_tape.console import Console
 from mlp_tape.errors import ConfigError, SweepError
@@ -49,7 +49,7 @@ def opened(
     if settings.tracking.enabled:
         address.refuse_silence(address.of(settings.tracking))
     directory.mkdir(parents=True, exist_ok=True)
-    with record.at_work(directory), Console() as console, Journal(directory) as journal:
+    with presence.at_work(directory), Console() as console, Journal(directory) as journal:
         jobs = Ledger(directory)
         note = _noted(settings, directory, overrides)
         jobs.stop_file.unlink(missing_ok=True)

@@ -4,7 +4,7 @@ import math
 import time
 from pathlib import Path
 
-from mlp_tape import courier, files, journal, quiet, record, report, stop, summary, watch
+from mlp_tape import courier, files, journal, presence, quiet, report, stop, summary, watch
 from mlp_tape.config import DatasetSettings, Settings
 from mlp_tape.console import Console
 from mlp_tape.errors import MlpTapeError
@@ -76,7 +76,7 @@ def _show_best(found: Summary, jobs: Ledger) -> None:
     best = found.best
     if best is None or best.full:
         return
-    with record.at_work(best.directory), Journal(best.directory) as rows:
+    with presence.at_work(best.directory), Journal(best.directory) as rows:
         dataset = jobs.dataset(DatasetSettings(**best.settings["dataset"]))
         quiet.import_tensorflow()
         from mlp_tape import saved_model

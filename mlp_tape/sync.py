@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
-from mlp_tape import address, record, tracking
+from mlp_tape import address, presence, record, tracking
 from mlp_tape.errors import MlpTapeError, TrackingError
 from mlp_tape.journal import Journal
 
@@ -57,7 +57,7 @@ def send(directory: Path, uri: str | None, at_most: float = math.inf) -> str:
         ConfigError: another process is at work on it.
         TrackingError: the store cannot be opened, or took not all of it.
     """
-    with record.at_work(directory), Journal(directory) as journal:
+    with presence.at_work(directory), Journal(directory) as journal:
         run = record.left(directory)
         rows = journal.count_unsent()
         experiment = run.settings["tracking"]["experiment"]

@@ -1,9 +1,9 @@
-"""The training loop: the step, run one by one or in compiled blocks."""
+"""The training loop: which steps are run together, and what is known of them."""
 
 import functools
 import itertools
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,15 +11,14 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from mlp_tape import batches, measures, memory, optimizer
+from mlp_tape import batches, measures, optimizer, schedules, steps
 from mlp_tape.batches import Prepared
 from mlp_tape.histograms import Histogram
 from mlp_tape.model import Params
-from mlp_tape.optimizer import Grads, Slot, Updates
-from mlp_tape.step import Recipe, check_variables, train_step
-
-Run = Callable[..., tuple[tf.Tensor, Grads, Updates]]
-Share = Callable[[tf.Tensor], tf.Tensor]
+from mlp_tape.optimizer import Slot
+from mlp_tape.schedules import Share
+from mlp_tape.step import Recipe, check_variables
+from mlp_tape.steps import Run
 
 LONGEST = 0.25  # seconds of a block, about: how long Ctrl-C has to wait
 
@@ -49,100 +48,6 @@ class Block:
     histograms: dict[str, Histogram]
     seconds: float
     ends_epoch: bool
-
-
-def run_steps(
-    params: Params,
-    slots: Mapping[str, Slot],
-    xs: tf.Tensor,
-    ys: tf.Tensor,
-    rates: tf.Tensor,
-    first: tf.Tensor,
-    n: tf.Tensor,
-    done: tf.Tensor,
-    step: tf.Tensor,
-    seed: tf.Tensor,
-    recipe: Recipe,
-    most: int,
-) -> tuple[tf.Tensor, Grads, Updates]:
-    """Runs some steps of a block, with the batches `first` to `first + n - 1`.
-
-    Args:
-        params: `tf.Variable`s, which are changed.
-        slots: what the optimizer remembers; changed likewise.
-        xs: images in batches, [k, b, ...].
-        ys: labels in batches, int32 [k, b].
-        rates: the learning rate of each step of the block, float32 [most + 1].
-        first: int32 [], the first batch's number.
-        n: int32 [], how many steps, from 1 to `most`.
-        done: int32 [], how many steps of the block were run before.
-        step: int64 [], the number of the block's first step in the run, from 0.
-        seed: int64 [], of the run.
-        recipe: what a step is made of.
-        most: the length of the returned losses.
-
-    Returns:
-        The losses, float32 [most], of which the first n count; gradients and updates of the last step.
-    """
-
-    def body(i: tf.Tensor, losses: tf.TensorArray, *_: Any) -> tuple[Any, ...]:
-        x, y = tf.gather(xs, first + i), tf.gather(ys, first + i)  # [k,b,...] -> [b,...]
-        lr, now = tf.gather(rates, done + i), step + tf.cast(done + i, tf.int64)
-        loss, grads, updates = train_step(params, x, y, lr, recipe, slots, now, seed)
-        return i + 1, losses.write(i, loss), grads, updates
-
-    none_yet = {name: tf.zeros_like(param) for name, param in params.items()}
-    start = (0, tf.TensorArray(tf.float32, most), none_yet, none_yet)
-    _, losses, grads, updates = tf.while_loop(lambda i, *_: i < n, body, start)
-    return losses.stack(), grads, updates
-
-
-@functools.cache
-def compiled_steps(recipe: Recipe, most: int) -> Run:
-    """`run_steps` as one XLA call; compiled once for all runs of the same shapes and recipe.
-
-    `first` and `n` stay tensors, and the batches are picked by tf.gather: with tf.slice, XLA takes the
-    start for a constant and compiles anew for each.
-    """
-    return tf.function(  # type: ignore[no-any-return]
-        functools.partial(run_steps, recipe=recipe, most=most), jit_compile=True, autograph=False
-    )
-
-
-def compile_ahead(
-    params: Params,
-    prepared: Prepared,
-    recipe: Recipe,
-    log_every: int,
-    slots: Mapping[str, Slot] | None = None,
-) -> None:
-    """Compiles what `train` will call, by running no step of it; params and slots keep their values.
-
-    Args:
-        params: of the shapes that will be trained.
-        prepared: what will be trained on.
-        recipe: as in `train`.
-        log_every: as in `train`.
-        slots: as in `train`.
-    """
-    most, none, zero = _most(prepared, log_every), tf.constant(0), tf.constant(0, tf.int64)
-    run, rates = compiled_steps(recipe, most), tf.zeros([most + 1])
-    slots = optimizer.empty_slots(recipe.optimizer, params) if slots is None else slots
-    for images, labels in (prepared.full, prepared.rest):
-        if images.shape.num_elements():
-            run(params, slots, images, labels, rates, none, none, none, zero, zero)
-
-
-def rates(lr: float, schedule: Share | None, first: int, n: int) -> tf.Tensor:
-    """The learning rate of each of n steps, float32 [n], from the first one's number in the run on."""
-    if schedule is None:
-        return tf.fill([n], tf.constant(lr, tf.float32))
-    return tf.cast(lr * schedule(tf.range(first, first + n, dtype=tf.float64)), tf.float32)
-
-
-def _most(prepared: Prepared, log_every: int) -> int:
-    """The largest number of steps in a block."""
-    return min(log_every, max(len(prepared.full[0]), 1))
 
 
 def train(
@@ -197,30 +102,27 @@ def train(
     steps_per_epoch = -(-len(x) // batch_size)
     data = prepared or batches.prepare(x, y, batch_size)
     slots = optimizer.empty_slots(recipe.optimizer, params) if slots is None else slots
-    most, drawn = _most(data, log_every), tf.constant(seed, tf.int64)
-    lrs = rates(lr, None, first, most + 1)
-    eager = functools.partial(run_steps, recipe=recipe, most=most)
-    run = compiled_steps(recipe, most) if engine == "compiled" else eager
+    most = steps.most_in_a_block(data, log_every)
+    eager = functools.partial(steps.run_steps, recipe=recipe, most=most)
+    many = steps.compiled_steps(recipe, most) if engine == "compiled" else eager
+    run = functools.partial(many, params, slots, seed=tf.constant(seed, tf.int64))
+    lrs = schedules.rates(lr, None, first, most + 1)
 
     shuffled, allowed, step = -1, 1, first
     end = epochs * steps_per_epoch if until is None else until
     while step < end:
         (epoch, start), began = divmod(step, steps_per_epoch), time.perf_counter()
         if shuffle_seed is not None and shuffled != epoch:
-            order = batches.order(len(x), shuffle_seed, epoch)
-            data = batches.prepare(memory.taken(x, order), y[order], batch_size)
-            shuffled = epoch
-        n = min(allowed, log_every - start % log_every, steps_per_epoch - start, end - step)
-        if pause_every is not None:
-            n = min(n, pause_every - step % pause_every)
+            data, shuffled = batches.shuffled(x, y, batch_size, shuffle_seed, epoch), epoch
+        pause = end if pause_every is None else pause_every - step % pause_every
+        n = min(allowed, log_every - start % log_every, steps_per_epoch - start, end - step, pause)
         logged = start % log_every == 0
         nth = epoch * -(-steps_per_epoch // log_every) + start // log_every
         counted = logged and histogram_every is not None and nth % histogram_every == 0
         if schedule is not None:
-            lrs = rates(lr, schedule, step, most + 1)
-        call = functools.partial(run, params, slots, seed=drawn)
+            lrs = schedules.rates(lr, schedule, step, most + 1)
         losses, statistics, found = _run_block(
-            call, params, data, lrs, step, start, start + n, logged, counted
+            run, params, data, lrs, step, start, start + n, logged, counted
         )
         seconds = time.perf_counter() - began
         yield Block(

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from mlp_tape import journal, record, stop
+from mlp_tape import journal, presence, record, stop
 from mlp_tape.console import Console
 from mlp_tape.errors import MlpTapeError
 from mlp_tape.ledger import Ledger
@@ -92,7 +92,7 @@ def label(job: Record) -> str:
 
 def as_it_is(job: Record) -> Record:
     """What is known of a job; KILLED where it says RUNNING and its process is gone from this machine."""
-    if job.status != "RUNNING" or job.host != platform.node() or record.is_at_work(job.directory, job.pid):
+    if job.status != "RUNNING" or job.host != platform.node() or presence.is_at_work(job.directory, job.pid):
         return job
     return record.left(job.directory)  # read again: it may have ended since
 

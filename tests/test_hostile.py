@@ -49,5 +49,17 @@ def test_a_wrong_input_is_refused_and_harms_nothing(run_py: Run, tmp_path: Path,
     assert left == there
 
 
+def test_a_refused_run_takes_nothing_that_is_not_its_own(run_py: Run, tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    (mine / "empty").mkdir(parents=True)
+    (mine / "__init__.py").touch()
+    for place in ("mine", "mine/empty", "mine/outputs/new"):
+        done = run_py(tmp_path, "dataset=arrays", "dataset.path=nothing.npz", f"hydra.run.dir={place}")
+        assert done.returncode == 2
+    assert (mine / "__init__.py").exists()
+    assert (mine / "empty").is_dir()
+    assert not [path for path in tmp_path.rglob("*") if path.name in ("run.lock", "journal.jsonl")]
+
+
 def test_the_corpus_is_large() -> None:
     assert len({(tuple(case.arguments), case.told) for case in CASES}) >= 150

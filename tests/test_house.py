@@ -12,6 +12,7 @@ from conftest import ROOT
 ORDER = [
     "errors",
     "redact",
+    "ranges",
     "config",
     "checking",
     "files",
@@ -20,6 +21,7 @@ ORDER = [
     "stop",
     "journal",
     "checkpoint",
+    "presence",
     "record",
     "page",
     "address",
@@ -57,6 +59,7 @@ ORDER = [
     "state",
     "walk",
     "batches",
+    "steps",
     "measures",
     "train",
     "evaluate",
@@ -71,6 +74,7 @@ ORDER = [
     "machine",
     "fit",
     "report",
+    "keeper_process",
     "courier",
     "recording",
     "resume",
@@ -87,26 +91,8 @@ ORDER = [
     "cli",
     "__main__",
 ]
-TENSORS = {
-    "draws",
-    "activations",
-    "initializers",
-    "losses",
-    "augmentation",
-    "schedules",
-    "model",
-    "optimizer",
-    "step",
-    "walk",
-    "batches",
-    "train",
-    "evaluate",
-    "divergence",
-    "quiet",
-    "saved_model",
-    "measures",
-    "lesson",
-}
+TENSORS = {*ORDER[ORDER.index("draws") : ORDER.index("evaluate") + 1]} - {"state"}
+TENSORS |= {"divergence", "lesson", "quiet", "saved_model"}
 NEVER = {
     "tensorflow": set(ORDER) - TENSORS,
     "mlflow": set(ORDER) - {"store", "tracking", "machine", "logged_model", "serving"},
@@ -119,6 +105,7 @@ NEVER = {
         "walk",
         "batches",
         "histograms",
+        "steps",
         "measures",
         "train",
         "evaluate",

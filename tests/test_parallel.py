@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from conftest import ROOT, Program, Run, started
-from mlp_tape import ledger, record
+from mlp_tape import ledger, presence, record
 from mlp_tape.record import Record
 from sweeps import STEPS, at_work, losses, runs_in, the_sweep, wait_for
 
@@ -94,7 +94,7 @@ def test_workers_end_when_the_sweeps_process_is_killed(offline: dict[str, str], 
     program.kill()
     for job in jobs:
         assert isinstance(job, Record)
-        gone = (not record.is_at_work(job.directory, job.pid) for _ in iter(int, 1))
+        gone = (not presence.is_at_work(job.directory, job.pid) for _ in iter(int, 1))
         wait_for("end of a worker", gone)
         assert record.read(job.directory).status == "KILLED"
         wait_for("end of its process", (not lives(job.pid) for _ in iter(int, 1)))

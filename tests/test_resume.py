@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from conftest import ROOT, Run, started
-from mlp_tape import batches, checkpoint, config, model, record, resume, runner, step, store, train
+from mlp_tape import batches, checkpoint, config, model, presence, record, resume, runner, step, store, train
 from mlp_tape.errors import BrokenFileError, ConfigError, DataError
 from mlp_tape.journal import Journal, Row
 
@@ -277,19 +277,19 @@ def test_a_directory_belongs_to_one_run_and_one_process(half: Path) -> None:
     with pytest.raises(ConfigError, match="is the directory of another run"):
         train_in(half, SMALL)
     holds = (
-        "import sys; from pathlib import Path; from mlp_tape import record\n"
-        f"with record.at_work(Path({str(half)!r})): print('held', flush=True); sys.stdin.read()"
+        "import sys; from pathlib import Path; from mlp_tape import presence\n"
+        f"with presence.at_work(Path({str(half)!r})): print('held', flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(
         [sys.executable, "-c", holds], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as other:
         assert other.stdout is not None
         other.stdout.readline()
-        assert record.is_at_work(half, other.pid)
+        assert presence.is_at_work(half, other.pid)
         with pytest.raises(ConfigError, match="another process is at work"):
             train_in(half, SMALL, resume="here")
         other.kill()
-    assert not record.is_at_work(half, os.getpid())
+    assert not presence.is_at_work(half, os.getpid())
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mlp_tape import evaluate, losses, model, step, train
+from mlp_tape import evaluate, losses, model, step, steps, train
 from mlp_tape.config import Settings
 from mlp_tape.data import Dataset
 from mlp_tape.optimizer import Grads, Optimizer, Slot, Updates
@@ -151,8 +151,8 @@ def test_a_network_is_compiled_once_for_all_runs_of_its_shape(mnist_5k: Dataset)
         params = model.init_params([784, 32, 10], 0.1, seed=0)
         for _ in train.train(params, x, y, recipe, lr=lr, batch_size=64, epochs=2, log_every=4):
             pass
-    steps = train.compiled_steps(recipe, 4)
-    assert steps.experimental_get_tracing_count() == 2  # full batches, and the smaller last one
+    compiled = steps.compiled_steps(recipe, 4)
+    assert compiled.experimental_get_tracing_count() == 2  # full batches, and the smaller last one
 
 
 def test_256_images_are_learnt_by_heart(mnist_5k: Dataset) -> None:

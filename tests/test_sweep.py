@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from conftest import ROOT, Run, started
-from mlp_tape import record
+from mlp_tape import presence, record
 from mlp_tape.record import Record
 from sweeps import STEPS, at_work, losses, runs_in, table_of, the_sweep, wait_for
 
@@ -140,7 +140,7 @@ def test_a_job_that_another_process_is_at_work_on_is_waited_for(
     run_py(tmp_path, "-m", "lr=1e20,0.1", "dataset=digits", "epochs=1")
     job = the_sweep(tmp_path) / "0"
     before = record.read(job)
-    with record.at_work(job):
+    with presence.at_work(job):
         program = started(tmp_path, offline, "sweep ", "-m", "sweep.resume=last")
         time.sleep(6)
         assert program.poll() is None
