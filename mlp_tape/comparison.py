@@ -23,7 +23,7 @@ class Entry:
 
     Attributes:
         label: its name in the UI; else the name of its directory.
-        run_id: MLflow's; empty for a run that was not tracked.
+        identity: MLflow's id; of a run that was not tracked, its directory.
         params: what MLflow calls so.
         outcome: its status, duration and last metrics, as they are shown.
         losses: step and training loss.
@@ -31,7 +31,7 @@ class Entry:
     """
 
     label: str
-    run_id: str
+    identity: str
     params: dict[str, str]
     outcome: dict[str, str]
     losses: list[Point]
@@ -59,10 +59,10 @@ def find(names: Sequence[str], uri: str) -> list[Entry]:
         here = resume.here(name)
         entries = _of_mlflow(name, uri) if here is None else map(_of_directory, _jobs(here))
         for entry in entries:
-            found.setdefault(entry.run_id or entry.label, entry)
+            found.setdefault(entry.identity, entry)
     seen = Counter(entry.label for entry in found.values())
     return [
-        replace(each, label=f"{each.label} {each.run_id[:8]}") if seen[each.label] > 1 else each
+        replace(each, label=f"{each.label} {Path(each.identity).name[:8]}") if seen[each.label] > 1 else each
         for each in found.values()
     ]
 
@@ -107,7 +107,8 @@ def _of_directory(run: Record) -> Entry:
         [(row.step, row.value) for row in journal.rows(run.directory, key)] for key in KEYS
     )
     outcome = _outcome(run.status, run.seconds, losses, test_losses, accuracies)
-    return Entry(_label(run.name or run.directory.name), run.run_id, run.params, outcome, losses, accuracies)
+    label, identity = _label(run.name or run.directory.name), run.run_id or str(run.directory)
+    return Entry(label, identity, run.params, outcome, losses, accuracies)
 
 
 def _of_mlflow(run_id: str, uri: str) -> list[Entry]:

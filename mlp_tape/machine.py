@@ -23,12 +23,12 @@ class Machine(SystemMetricsMonitor):  # type: ignore[misc]
 
     def monitor(self) -> None:
         """Measures until `finish` is called, and then once more, so that a short run has something, too."""
-        self._sample()  # rates are measured from here on
+        self.collect_metrics()  # rates are measured from here on
         self._clear()
         samples, ended = 0, False
         while not ended:
             ended = self._shutdown_event.wait(self.sampling_interval)
-            self._sample()
+            self.collect_metrics()
             samples += 1
             if ended or samples % self.samples_before_logging == 0:
                 self.publish_metrics(self.aggregate_metrics())
@@ -38,9 +38,6 @@ class Machine(SystemMetricsMonitor):  # type: ignore[misc]
         prefix = self._metrics_prefix + (f"{self.node_id}/" if self.node_id else "")
         self._take({prefix + key: float(value) for key, value in metrics.items()})
         self._clear()
-
-    def _sample(self) -> None:
-        self.collect_metrics()
 
     def _clear(self) -> None:
         for each in self.monitors:

@@ -99,11 +99,24 @@ def train_step(
         loss = objective(params, y, logits, recipe)  # [b], [b,10] -> []
     grads = tape.gradient(loss, params)
     check_gradients(grads)
-    used = grads if recipe.clip_norm is None else optimizer.clipped(grads, recipe.clip_norm)
-    updates = recipe.optimizer(params, used, lr, tf.cast(step, tf.float32) + 1, slots or {})
+    updates = changes(params, grads, lr, recipe, slots or {}, step)
     for name, param in params.items():
         param.assign_sub(updates[name])  # in place: the name goes on standing for the same tf.Variable
     return loss, grads, updates
+
+
+def changes(
+    params: Params,
+    grads: Grads,
+    lr: tf.Tensor,
+    recipe: Recipe,
+    slots: Mapping[str, Slot],
+    step: tf.Tensor | int,
+) -> Updates:
+    """What a step subtracts from each parameter: the optimizer's answer to gradients that may be clipped."""
+    if recipe.clip_norm is not None:
+        grads = optimizer.clipped(grads, recipe.clip_norm)
+    return recipe.optimizer(params, grads, lr, tf.cast(step, tf.float32) + 1, slots)
 
 
 def inputs(x: tf.Tensor, recipe: Recipe, step: tf.Tensor | int = 0, seed: tf.Tensor | int = 0) -> tf.Tensor:

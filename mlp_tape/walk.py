@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import tensorflow as tf
 
-from mlp_tape import optimizer, step
+from mlp_tape import step
 from mlp_tape.state import State
 from mlp_tape.step import Recipe
 
@@ -39,7 +39,6 @@ def walk(
     grads = tape.gradient(loss, params)
     for name in reversed(params):
         yield f"gradient of {name}", grads[name]
-    used = grads if recipe.clip_norm is None else optimizer.clipped(grads, recipe.clip_norm)
-    updates = recipe.optimizer(params, used, lr, tf.constant(number + 1.0), now.slots)
+    updates = step.changes(params, grads, lr, recipe, now.slots, number)
     for name, param in params.items():
         yield f"{name} after the update", param - updates[name]

@@ -12,6 +12,7 @@ import pytest
 from conftest import Run
 from mlp_tape import comparison, text_plots
 from mlp_tape.comparison import Entry
+from mlp_tape.record import Record
 
 RATES = (0.3, 0.03)
 
@@ -110,3 +111,14 @@ def test_curves_in_characters_are_told_apart_and_as_wide_as_they_may_be() -> Non
     assert "none" not in plain
     assert "\x1b[" in text_plots.curves("train/loss", lines, 80, colour=True)
     assert text_plots.curves("train/loss", [("none", [])], 80, colour=True) == ""
+
+
+def test_runs_of_one_name_without_mlflow_are_each_shown(tmp_path: Path) -> None:
+    for name, path in (("a", "x.npz"), ("b", "y.npz")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "journal.jsonl").touch()
+        Record(tmp_path / name, name="lr=0.1", status="FINISHED", params={"dataset.path": path}).save()
+    entries = comparison.find([str(tmp_path / "a"), str(tmp_path / "b"), str(tmp_path / "a")], "")
+    found = comparison.table(entries)
+    assert found.headings == ["run", "lr=0.1 a", "lr=0.1 b"]
+    assert found.rows[0] == ["dataset.path", "x.npz", "y.npz"]
