@@ -1,7 +1,8 @@
 """What a sweep's jobs cost beside their training: `python benchmarks/sweeps.py FILE.npz [ROUNDS]`.
 
 In turns: a sweep of one job, of 32 jobs of one epoch each (the learning rate is swept), the same with two
-workers, and 32 epochs of bare training: `train` and nothing else, in a process that has compiled before.
+workers, and 32 epochs of bare training: `train` and nothing else, in a process that has compiled before, half
+of them before the sweep and half after it, for the machine is not equally fast at all times.
 What a job costs is the time that 31 more jobs take, so that the start-up counts for nothing.
 """
 
@@ -26,7 +27,7 @@ def epoch(lr):
     for block in train.train(params, d.x_train, d.y_train, recipe, lr=lr, batch_size=128, epochs=1): pass
 epoch(0.001)
 began = time.perf_counter()
-for i in range(1, 33): epoch(0.001 * i)
+for i in range(int(sys.argv[2])): epoch(0.001 * (i + 1))
 print(time.perf_counter() - began)
 """
 
@@ -45,10 +46,9 @@ def sweep(path: str, rates: str, *more: str) -> float:
 
 
 def bare(path: str) -> float:
-    """Seconds of 32 epochs of bare training."""
-    done = subprocess.run(
-        [sys.executable, "-c", BARE, path], cwd=ROOT, capture_output=True, text=True, check=True
-    )
+    """Seconds of half as many epochs of bare training as there are jobs."""
+    program = [sys.executable, "-c", BARE, path, str(JOBS // 2)]
+    done = subprocess.run(program, cwd=ROOT, capture_output=True, text=True, check=True)
     return float(done.stdout)
 
 
@@ -56,8 +56,9 @@ def main(path: str, rounds: int) -> None:
     one, all_, parallel, training = [], [], [], []
     for _ in range(rounds):
         one.append(sweep(path, "0.001"))
+        before = bare(path)
         all_.append(sweep(path, RATES))
-        training.append(bare(path))
+        training.append(before + bare(path))
         parallel.append(sweep(path, RATES, "hydra/launcher=joblib"))
         print(
             f"1 job {one[-1]:.1f} s, {JOBS} jobs {all_[-1]:.1f} s, with joblib {parallel[-1]:.1f} s, "

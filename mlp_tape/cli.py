@@ -199,7 +199,9 @@ def _refuse_if_wrong(composed: DictConfig) -> Settings:
 
 def _parsed(composed: DictConfig) -> Settings:
     """The settings, without Hydra's own."""
-    return checking.parse(OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"]))
+    if "hydra" in composed:
+        composed = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
+    return checking.parse(composed)
 
 
 def _settings(composed: DictConfig, overrides: list[str]) -> Settings:

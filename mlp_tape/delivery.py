@@ -38,8 +38,11 @@ class Delivery(threading.Thread):
         self._error = ""
 
     def start(self, *first: Job) -> None:
-        """Begins to send, after some jobs that are done in order; each is tried again where it raises."""
-        self._first = list(first)
+        """Begins to send, after some jobs that are done in order; each is tried again where it raises.
+
+        The rows of the first second then go together: a sweep may have many runs that are no longer.
+        """
+        self._first = [*first, lambda: self._pause(PAUSE)] if first else []
         super().start()
 
     def run(self) -> None:
