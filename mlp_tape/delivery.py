@@ -23,11 +23,13 @@ class Delivery(threading.Thread):
     Args:
         journal: whose rows are sent.
         send: takes at most 1,000 rows, and raises where they did not arrive.
+        awaited: whether somebody waits for the jobs that are done first: a thread that gives way to others
+            would take seconds to open a run.
     """
 
-    def __init__(self, journal: Journal, send: Callable[[list[Row]], None]) -> None:
+    def __init__(self, journal: Journal, send: Callable[[list[Row]], None], awaited: bool = True) -> None:
         super().__init__(name="delivery", daemon=True)
-        self._journal, self._send = journal, send
+        self._journal, self._send, self._awaited = journal, send, awaited
         self._first: list[Job] = []
         self._soon: list[Job] = []
         self._last: list[Job] = []
@@ -49,7 +51,7 @@ class Delivery(threading.Thread):
         """Sends until `finish` is called and all is sent, or it is given up."""
         pause, nice = PAUSE, False
         while not self._given_up.is_set():
-            if not (nice or self._first):  # a nice thread among busy ones would take seconds to open a run
+            if not (nice or (self._awaited and self._first)):
                 nice = _be_nice()
             over = self._over.is_set()  # asked before the look: no row comes after the last look
             try:

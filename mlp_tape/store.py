@@ -175,5 +175,6 @@ def _make(file: Path) -> None:
     new = file.with_name(f"{file.name}.new")
     for left in file.parent.glob(f"{new.name}*"):
         left.unlink()
+    new.touch()  # with what the umask leaves to others: sqlite itself would leave them no writing
     mlflow.MlflowClient(f"sqlite:///{new}").search_experiments(max_results=1)
     new.replace(file)

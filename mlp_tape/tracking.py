@@ -51,7 +51,7 @@ class MlflowRun:
         self._run: Run | None = None
         self._may_be_there, self._model_given = bool(record.uri), False
         record.uri = without_password(uri)
-        self._delivery = Delivery(journal, self._send)
+        self._delivery = Delivery(journal, self._send, awaited=not record.parent)
 
     def open(self) -> None:
         """Makes the run, or takes it up again, and notes its id in the record.

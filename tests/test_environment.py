@@ -1,8 +1,10 @@
 """Strange surroundings: the run is as good as elsewhere, and nothing lies where it should not."""
 
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -103,6 +105,56 @@ def test_a_checkout_that_cannot_be_written_to(
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 2
     assert "Read-only file system" in done.stderr
+
+
+GROUP, PEOPLE = 61_000, (61_001, 61_002)
+
+
+@pytest.fixture
+def shared(offline: dict[str, str]) -> Iterator[Path]:
+    """A directory in which all members of a group may write; pytest's are their owner's alone."""
+    place = Path(tempfile.mkdtemp())
+    if os.geteuid() != 0:
+        pytest.skip("only root may start programs as other people")
+    os.chown(place, 0, GROUP)
+    place.chmod(0o2775)
+    can_read = [sys.executable, "-c", f"open({str(ROOT / 'run.py')!r})"]
+    try:
+        reached = subprocess.run(can_read, capture_output=True, user=PEOPLE[0], group=GROUP).returncode == 0
+    except PermissionError:
+        reached = False
+    if not reached:
+        pytest.skip("Python or the checkout lies where root alone may look")
+    yield place
+    shutil.rmtree(place)
+
+
+def test_two_people_who_start_in_one_directory_in_the_same_second_are_both_recorded(
+    offline: dict[str, str], shared: Path
+) -> None:
+    programs = []
+    for person in PEOPLE:
+        home = shared / f"home of {person}"
+        home.mkdir()
+        os.chown(home, person, GROUP)
+        command = [sys.executable, str(ROOT / "run.py"), *ARGUMENTS]
+        program = subprocess.Popen(
+            command,
+            cwd=shared,
+            env=offline | {"HOME": str(home)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            user=person,
+            group=GROUP,
+            extra_groups=[],
+            umask=0o002,
+        )
+        programs.append(program)
+    for program in programs:
+        out, err = program.communicate(timeout=300)
+        check(shared, subprocess.CompletedProcess(command, program.returncode, out, err), runs=2)
+    assert {path.stat().st_uid for path in shared.glob("outputs/*/*")} == set(PEOPLE)
 
 
 def test_a_cache_that_cannot_be_written_to(run_py: Run, tmp_path: Path) -> None:
