@@ -30,7 +30,12 @@ def switch_on() -> None:
             old.unlink(missing_ok=True)
         if os.access(directory, os.W_OK | os.X_OK) and shutil.disk_usage(directory).free > ROOM:
             _directory = directory
-            os.environ["TF_XLA_FLAGS"] = f"{flags} {FLAG}={directory}".strip()
+            os.environ["TF_XLA_FLAGS"] = f"{flags} {FLAG}={_quoted(directory)}".strip()
+
+
+def _quoted(path: Path) -> str:
+    """A path as one value in a list of flags, whatever it holds; XLA takes a backslash as an escape."""
+    return '"' + str(path).replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def empty() -> bool:

@@ -22,15 +22,19 @@ def kept(home: Path) -> list[Path]:
     return sorted(home.glob("mlp_tape/xla-*/*"))
 
 
-def test_a_second_process_compiles_nothing_and_has_the_same_bits(run_py: Run, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["cache", """it's "my" \\ cache, 中"""])
+def test_a_second_process_compiles_nothing_and_has_the_same_bits(
+    run_py: Run, tmp_path: Path, name: str
+) -> None:
     results = []
     for _ in range(2):
-        done = run_py(tmp_path, *ARGUMENTS, XDG_CACHE_HOME=str(tmp_path / "cache"))
+        done = run_py(tmp_path, *ARGUMENTS, XDG_CACHE_HOME=str(tmp_path / name))
         assert done.returncode == 0, done.stderr
-        files = {file.name: file.stat().st_mtime_ns for file in kept(tmp_path / "cache")}
+        files = {file.name: file.stat().st_mtime_ns for file in kept(tmp_path / name)}
         results.append((files, weights(tmp_path)))
     assert results[0][0], "nothing was kept"
     assert results[0] == results[1]
+    assert {path.name for path in tmp_path.iterdir()} == {name, "outputs"}
 
 
 @pytest.mark.parametrize("damage", [b"", b"rubbish", None])
