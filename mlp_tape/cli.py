@@ -44,7 +44,7 @@ def main(conf: Path) -> None:
             print(_help(conf, [text for text in sys.argv[1:] if not text.startswith("-")]))
             _leave_at_once(0)
         with stop.on_signals():
-            sys.argv[1:] = multirun.as_recorded(sys.argv[1:])
+            sys.argv[1:] = multirun.without_secrets(multirun.as_recorded(sys.argv[1:]))
             with CheckSettings.around:
                 entry()
     except BaseException as error:

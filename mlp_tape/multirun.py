@@ -4,6 +4,7 @@ import contextlib
 import copy
 import logging
 import math
+import os
 import pickle
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,11 +14,13 @@ import hydra
 from hydra._internal.config_loader_impl import get_overrides_dirname
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from mlp_tape import address, record, resume, stop
 from mlp_tape.config import Settings, TrackingSettings
 from mlp_tape.errors import ConfigError
+from mlp_tape.redact import without_password
 
 Parse = Callable[[DictConfig], Settings]
 
@@ -29,6 +32,7 @@ EXTRAS = {
     "hydra/sweeper/optuna": "optuna",
 }
 IN_THIS_PROCESS = "BasicLauncher"
+URI = "MLFLOW_TRACKING_URI"
 
 
 def as_recorded(arguments: list[str]) -> list[str]:
@@ -45,6 +49,23 @@ def as_recorded(arguments: list[str]) -> list[str]:
     here = next(i for i, text in enumerate(arguments) if text.startswith("sweep.resume="))
     kept = [text for text in recorded if not text.startswith("sweep.resume=") and "***@" not in text]
     return [*arguments[:here], *kept, *arguments[here:]]  # all overrides stand together
+
+
+def without_secrets(arguments: list[str]) -> list[str]:
+    """The command line; in a sweep's, an address with a password is replaced by one of the environment.
+
+    Hydra writes a sweep's command line to `multirun.yaml` before any of its jobs begins.
+    """
+    if not {"-m", "--multirun"} & set(arguments):
+        return arguments
+    kept = list(arguments)
+    for i, text in enumerate(arguments):
+        key, _, value = text.partition("=")
+        if key.lstrip("+") == "tracking.uri" and without_password(value) != value:
+            with contextlib.suppress(HydraException):  # which says so itself
+                os.environ[URI] = str(OverridesParser.create().parse_override(text).value())
+                kept[i] = f"{key}=${{oc.env:{URI}}}"
+    return kept
 
 
 def typed(config: DictConfig) -> list[str]:

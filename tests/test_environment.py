@@ -12,7 +12,7 @@ import mlflow
 import numpy as np
 import pytest
 
-from conftest import ROOT, Run
+from conftest import ROOT, Run, Server, started
 from mlp_tape import record
 
 ARGUMENTS = ["dataset=digits", "epochs=1", "model.hidden_sizes=[8]"]
@@ -172,3 +172,23 @@ def test_no_password_of_a_tracking_uri_is_kept_anywhere(run_py: Run, tmp_path: P
         assert "hunter2" not in done.stdout + done.stderr
     kept = [path for path in tmp_path.rglob("*") if path.is_file() and b"hunter2" in path.read_bytes()]
     assert not kept
+
+
+def test_no_password_of_a_sweep_is_kept_while_it_lasts(
+    server: Server, offline: dict[str, str], run_py: Run, tmp_path: Path
+) -> None:
+    uri = server.url.replace("://", "://me:hunter2@")
+    arguments = ["-m", *ARGUMENTS, "lr=0.1,0.2", f"tracking.uri='{uri}'"]
+    program = started(tmp_path, offline, "job 0", *arguments)
+    program.kill()
+    program.wait()
+    (file,) = tmp_path.glob("multirun/*/*/multirun.yaml")
+    assert "MLFLOW_TRACKING_URI" in file.read_text()
+    done = run_py(tmp_path, "-m", "sweep.resume=last", MLFLOW_TRACKING_URI=uri)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "hunter2" not in done.stdout + done.stderr
+    kept = [path for path in tmp_path.rglob("*") if path.is_file() and b"hunter2" in path.read_bytes()]
+    assert not kept
+    client = mlflow.MlflowClient(server.url)
+    experiment = client.get_experiment_by_name("mlp_tape")
+    assert [run.info.status for run in client.search_runs([experiment.experiment_id])] == ["FINISHED"] * 3
