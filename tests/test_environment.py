@@ -151,8 +151,8 @@ def test_two_people_who_start_in_one_directory_in_the_same_second_are_both_recor
             umask=0o002,
         )
         programs.append(program)
-    for program in programs:
-        out, err = program.communicate(timeout=300)
+    told = [program.communicate(timeout=300) for program in programs]
+    for program, (out, err) in zip(programs, told, strict=True):
         check(shared, subprocess.CompletedProcess(command, program.returncode, out, err), runs=2)
     assert {path.stat().st_uid for path in shared.glob("outputs/*/*")} == set(PEOPLE)
 
