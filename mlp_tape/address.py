@@ -115,6 +115,8 @@ def cannot_be_opened(uri: str, why: str) -> TrackingError:
     start = f"start it with: mlflow server --port {local[1]}, or type" if local else "type"
     if "locate revision" in why:
         start = "another version of MLflow has made it: install that, or type"
+    if "error code 401" in why or "error code 403" in why:
+        start = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or type"
     return TrackingError(
         without_password(f"MLflow at {uri} cannot be opened: {why}"),
         f"{start} another tracking.uri=..., or tracking.enabled=false",

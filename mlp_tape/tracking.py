@@ -72,13 +72,23 @@ class MlflowRun:
         self._client, self._run, self._record.run_id = client, run, run.info.run_id
 
     def _without_record(self, client: MlflowClient) -> str:
-        """The id of a run whose process was killed before it could write that down, or nothing."""
+        """The id of a run whose process was killed before it could write that down, or nothing.
+
+        One that MLflow holds as FINISHED may be another's, which had the same directory before: by its time.
+        """
         directory = str(self._record.directory)
         if not self._may_be_there or "'" in directory:
             return ""
-        mine = f"tags.directory = '{directory}' and attributes.status != 'FINISHED'"
-        found = client.search_runs([store.experiment_id(client, self._experiment)], mine)
-        return str(found[0].info.run_id) if found else ""
+        mine = f"tags.directory = '{directory}'"
+        for run in client.search_runs([store.experiment_id(client, self._experiment)], mine):
+            if run.info.status != "FINISHED" or run.info.start_time == self._began:
+                return str(run.info.run_id)
+        return ""
+
+    @property
+    def _began(self) -> int | None:
+        """When a job began, in milliseconds since 1970: its run is made a little later. None for MLflow's own."""
+        return int(1000 * self._record.began) or None
 
     def _new(self, client: MlflowClient) -> Run:
         record = self._record
@@ -86,8 +96,7 @@ class MlflowRun:
         if record.parent:
             tags[MLFLOW_PARENT_RUN_ID] = record.parent
         experiment_id = store.experiment_id(client, self._experiment)
-        began = int(1000 * record.began) or None  # a job's is made a little later
-        return client.create_run(experiment_id, began, tags, record.name or None)
+        return client.create_run(experiment_id, self._began, tags, record.name or None)
 
     @property
     def link(self) -> str:

@@ -60,6 +60,25 @@ def test_a_run_whose_mlflow_process_is_killed_loses_nothing(offline: dict[str, s
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="Linux alone tells who is whose child")
+def test_a_job_is_found_again_whose_process_was_killed_before_it_heard_its_id(
+    run_py: Run, offline: dict[str, str], tmp_path: Path
+) -> None:
+    done = run_py(tmp_path, "-m", "dataset=digits", "epochs=1", "report=none")
+    assert done.returncode == 0, done.stderr
+    (file,) = tmp_path.glob("multirun/*/*/0/run.json")
+    note = json.loads(file.read_text())
+    file.write_text(json.dumps(note | {"run_id": "", "sent": False}))  # as it is for a moment
+    (file.parent / "journal.sent").unlink()
+    done = mlp_tape(tmp_path, offline, "sync", str(file.parent))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads(file.read_text())["run_id"] == note["run_id"]
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("mlp_tape")
+    runs = client.search_runs([experiment.experiment_id])
+    assert len(runs) == len(list(tmp_path.rglob("run.json")))
+    assert len(client.get_metric_history(note["run_id"], "train/loss")) == 12
+
+
 def test_the_mlflow_process_ends_with_a_program_that_is_killed(
     offline: dict[str, str], tmp_path: Path
 ) -> None:

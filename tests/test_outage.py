@@ -1,5 +1,6 @@
 """A tracking server that goes away costs no row, and never keeps a run from its end."""
 
+import http.server
 import json
 import os
 import re
@@ -7,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -152,6 +154,31 @@ def test_a_server_that_cannot_be_reached_at_the_start_is_an_error_at_once(
     assert f"mlflow server --port {port}" in second
     assert seconds < 10
     assert not list(tmp_path.glob("outputs/*/*/run.json"))
+
+
+class Guarded(http.server.BaseHTTPRequestHandler):
+    """Asks everybody for a password, as a proxy does in front of MLflow."""
+
+    def answer(self) -> None:
+        self.send_response(401)
+        self.end_headers()
+
+    do_GET = do_HEAD = do_POST = answer
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_server_that_wants_a_password_is_answered_by_where_to_give_it(run_py: Run, tmp_path: Path) -> None:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Guarded) as guarded:
+        threading.Thread(target=guarded.serve_forever, daemon=True).start()
+        done = run_py(tmp_path, "dataset=digits", f"tracking.uri=http://127.0.0.1:{guarded.server_port}")
+        guarded.shutdown()
+    assert done.returncode == 2
+    first, second = done.stderr.splitlines()
+    assert "error code 401" in first
+    assert "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD" in second
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_database_server_that_is_not_there_is_an_error_at_once(run_py: Run, tmp_path: Path) -> None:
