@@ -87,7 +87,7 @@ class MlflowRun:
 
     @property
     def _began(self) -> int | None:
-        """When a job began, in milliseconds since 1970: its run is made a little later. None for MLflow's own."""
+        """When a job began, in milliseconds since 1970; its run is made a little later."""
         return int(1000 * self._record.began) or None
 
     def _new(self, client: MlflowClient) -> Run:
