@@ -8,17 +8,19 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from mlp_tape import store, sync
 from mlp_tape.errors import MlpTapeError, TrackingError
 from mlp_tape.journal import Journal
-from mlp_tape.machine import Machine
 from mlp_tape.record import Record
 from mlp_tape.tracking import MlflowRun
 
+if TYPE_CHECKING:
+    from mlp_tape.machine import Machine
+
 _known: dict[str, tuple[Record, MlflowRun, Journal]] = {}
-_measured: dict[str, Machine] = {}
+_measured: "dict[str, Machine]" = {}
 _writing = threading.Lock()
 _out: TextIO
 
@@ -92,6 +94,8 @@ def _begin(directory: str, record: dict[str, Any]) -> None:
     note, run = _updated(directory, record)
     run.begin()
     if note.settings.get("tracking", {}).get("system_metrics") and note.kind == "run":
+        from mlp_tape.machine import Machine  # imports psutil, which not everybody has
+
         _measured[directory] = Machine(run.uri, lambda values: _tell(directory, "measured", values))
         _measured[directory].start()
 

@@ -165,6 +165,15 @@ def test_a_cache_that_cannot_be_written_to(run_py: Run, tmp_path: Path) -> None:
     check(tmp_path / "here", run_py(tmp_path / "here", *ARGUMENTS, HOME=str(tmp_path / "home")))
 
 
+def test_what_comes_with_an_extra_is_not_needed(run_py: Run, tmp_path: Path) -> None:
+    missing, here = tmp_path / "missing", tmp_path / "here"
+    for folder in (missing, here):
+        folder.mkdir()
+    for name in ("psutil", "psycopg2", "hypothesis", "playwright", "pytest", "jax", "torch", "ray"):
+        (missing / f"{name}.py").write_text(f"raise ModuleNotFoundError('No module named {name}')")
+    check(here, run_py(here, *ARGUMENTS, PYTHONPATH=str(missing)))
+
+
 def test_no_password_of_a_tracking_uri_is_kept_anywhere(run_py: Run, tmp_path: Path) -> None:
     for arguments in (["tracking.uri='http://me:hunter2@127.0.0.1:9'"], []):
         done = run_py(tmp_path, *ARGUMENTS, *arguments, MLFLOW_TRACKING_URI="http://me:hunter2@127.0.0.1:9")
