@@ -153,12 +153,13 @@ def test_no_keras_in_the_program() -> None:
         assert not re.search(r"tf\.keras|import keras|keras\.", path.read_text().replace('.keras"', ""))
 
 
-def test_ci_runs_the_command_that_the_readme_prints() -> None:
+def test_ci_runs_both_commands_that_the_readme_prints() -> None:
     readme, ci = (ROOT / "README.md").read_text(), (ROOT / ".ci" / "run").read_text()
-    (pattern,) = re.findall(r"grep -E '([^']+)' README\.md", ci)
-    (command,) = re.findall(pattern, readme, re.M)
-    assert command.endswith(".venv/bin/python -m pytest")
-    assert 'eval "$command"' in ci
+    patterns = re.findall(r"grep -E '([^']+)' README\.md", ci)
+    (main,), (tests,) = (re.findall(pattern, readme, re.M) for pattern in patterns)
+    assert main.endswith(".venv/bin/pip install -e . && .venv/bin/python run.py")
+    assert tests.endswith(".venv/bin/pip install -e '.[dev]' && .venv/bin/python -m pytest")
+    assert ci.count('eval "$command"') == 2
 
 
 def test_the_readme_names_every_module_and_setting() -> None:
