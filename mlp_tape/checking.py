@@ -67,7 +67,8 @@ def _refuse_strangers(group: str, settings: Any, known: dict[str, tuple[str, ...
 
 
 def _named(error: OmegaConfBaseException) -> str:
-    return f"{error.full_key}: " if error.full_key else ""
+    """The key that is meant, in one line."""
+    return f"{' '.join(error.full_key.split())}: " if error.full_key else ""
 
 
 def _build(kind: type, given: dict[Any, Any], prefix: str) -> Any:

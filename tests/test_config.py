@@ -125,3 +125,13 @@ def test_an_unresolvable_value_is_named() -> None:
 )
 def test_no_text_keeps_a_password(text: str, clean: str) -> None:
     assert without_password(text) == clean
+
+
+@pytest.mark.parametrize("value", ["${nothing}", "${oc.env:NOTHING}", "${strange:}", "???"])
+def test_a_key_with_a_line_break_is_told_of_in_one_line(value: str) -> None:
+    given = composed()
+    given.lr = {"a\nb": value}
+    with pytest.raises(ConfigError) as refused:
+        checking.parse(given)
+    assert "\n" not in refused.value.what + refused.value.hint
+    assert "lr.a b" in refused.value.what + refused.value.hint
