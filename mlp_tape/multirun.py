@@ -63,8 +63,10 @@ def without_secrets(arguments: list[str]) -> list[str]:
         key, _, value = text.partition("=")
         if key.lstrip("+") == "tracking.uri" and without_password(value) != value:
             with contextlib.suppress(HydraException):  # which says so itself
-                os.environ[URI] = str(OverridesParser.create().parse_override(text).value())
-                kept[i] = f"{key}=${{oc.env:{URI}}}"
+                override = OverridesParser.create().parse_override(text)
+                if not override.is_sweep_override():
+                    os.environ[URI] = str(override.value())
+                    kept[i] = f"{key}=${{oc.env:{URI}}}"
     return kept
 
 

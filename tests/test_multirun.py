@@ -1,5 +1,6 @@
 """What the jobs of a sweep are told, without Hydra having to compose each of them."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from mlp_tape import cli, multirun
 
 FIRST = ["lr=0.1", "model.hidden_sizes=[3]", "dataset.path=null", "dataset=digits"]
+SECRET = "http://me:pw@h"
 CONF = str(Path(__file__).parent.parent / "conf")
 
 
@@ -56,3 +58,22 @@ def test_a_job_is_given_what_hydra_would_compose(
     assert OmegaConf.to_container(made, resolve=True) == OmegaConf.to_container(expected, resolve=True)
     assert made.hydra.sweep.dir == again.hydra.sweep.dir == master.hydra.sweep.dir
     assert OmegaConf.is_struct(made)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kept", "uri"),
+    [
+        (["-m", f"tracking.uri='{SECRET}'"], ["-m", "tracking.uri=${oc.env:MLFLOW_TRACKING_URI}"], SECRET),
+        (["-m", "tracking.uri=http://h", "lr=1,2"], None, ""),
+        ([f"tracking.uri='{SECRET}'"], None, ""),
+        (["-m", "tracking.uri='http://me:pw@h','http://me:pw@g'"], None, ""),
+        (["-m", "tracking.uri=[http://me:pw@h"], None, ""),
+    ],
+    ids=["a password", "none", "no sweep", "two stores", "unreadable"],
+)
+def test_a_password_goes_to_the_environment_where_hydra_would_write_it_down(
+    monkeypatch: pytest.MonkeyPatch, arguments: list[str], kept: list[str] | None, uri: str
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    assert multirun.without_secrets(arguments) == (kept or arguments)
+    assert os.environ["MLFLOW_TRACKING_URI"] == uri
