@@ -1,6 +1,5 @@
 """Where the MLflow store is, whether it answers, and what to type to look at it."""
 
-import contextlib
 import os
 import re
 import shlex
@@ -12,9 +11,10 @@ from urllib.parse import urlsplit
 from mlp_tape.config import TrackingSettings
 from mlp_tape.errors import TrackingError
 from mlp_tape.redact import without_password
+from mlp_tape.system import sqlite_file
 
 ANSWER = 5.0  # seconds
-SQLITE = b"SQLite format 3\0"  # Source: https://www.sqlite.org/fileformat.html, 1.3.1
+CHECK = 2.0  # seconds that the pages of a SQLite database may be checked before a run begins
 PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 
@@ -43,17 +43,23 @@ def kept(uri: str) -> str:
 
 def may_exist(uri: str) -> bool:
     """Whether there can be a store: a file of sqlite that is not there would be made by MLflow."""
-    return not uri.startswith("sqlite:///") or Path(uri.removeprefix("sqlite:///")).exists()
+    database = sqlite_file.path_of(uri)
+    return database is None or database.exists()
 
 
-def refuse_silence(uri: str) -> None:
+def refuse_silence(uri: str, check: float = 0.0) -> None:
     """Looks whether a server answers, for MLflow itself would try for minutes.
 
+    Args:
+        uri: of the store.
+        check: seconds that the pages of a SQLite database may be checked at most.
+
     Raises:
-        TrackingError: nothing answers within five seconds, or the file is none of sqlite's.
+        TrackingError: nothing answers within five seconds, or the file is no SQLite database or damaged.
     """
-    if uri.startswith("sqlite:///"):
-        why_not = _wrong_with(Path(uri.removeprefix("sqlite:///").partition("?")[0]))
+    database = sqlite_file.path_of(uri)
+    if database is not None:
+        why_not = _wrong_with(database, check)
         if why_not:
             raise cannot_be_opened(uri, why_not)
     try:
@@ -82,8 +88,11 @@ def _schemes() -> set[str]:
     return {"", "http", "https", "file", "sqlite", "databricks", "databricks-uc", *PORTS, *plugins}
 
 
-def _wrong_with(file: Path) -> str:
-    """Why a file cannot be a sqlite store, which MLflow would try for two minutes to open; or nothing."""
+def _wrong_with(file: Path, check: float) -> str:
+    """Why a file cannot be a SQLite store, which MLflow would try for two minutes to open; or nothing.
+
+    It is opened through SQLite alone: this process may have connections to it (see `sqlite_file`).
+    """
     try:
         if file.is_dir():
             return "it is a directory"
@@ -91,12 +100,9 @@ def _wrong_with(file: Path) -> str:
             return f"{file.parent} is not a directory"
         if not os.access(file if file.exists() else file.parent, os.W_OK):
             return "it may not be written to"
-        with contextlib.suppress(FileNotFoundError), file.open("rb") as opened:
-            begins = opened.read(len(SQLITE))
-            return "it is no sqlite database" if begins not in (b"", SQLITE) else ""
+        return sqlite_file.wrong_with(file, check) if file.exists() else ""
     except OSError as error:
         return error.strerror or str(error)
-    return ""
 
 
 def _ask(uri: str) -> None:
@@ -110,7 +116,9 @@ def _ask(uri: str) -> None:
 
 
 def cannot_be_opened(uri: str, why: str) -> TrackingError:
-    """The error for a store that cannot be had."""
+    """The error for a store that cannot be opened, or not any more."""
+    if sqlite_file.is_damage(why):
+        return damaged(uri, why)
     local = re.fullmatch(r"http://(?:localhost|127\.0\.0\.1):(\d+)/?", uri)
     start = f"start it with: mlflow server --port {local[1]}, or type" if local else "type"
     if "locate revision" in why:
@@ -121,6 +129,43 @@ def cannot_be_opened(uri: str, why: str) -> TrackingError:
         without_password(f"MLflow at {uri} cannot be opened: {why}"),
         f"{start} another tracking.uri=..., or tracking.enabled=false",
     )
+
+
+def damaged(uri: str, why: str) -> TrackingError:
+    """The error for a SQLite database that is damaged, with the command that makes a new one."""
+    return TrackingError(
+        f"the database {sqlite_file.path_of(uri) or without_password(uri)} is damaged: {why}",
+        f"the runs' directories hold all that it held; to make a new one from them: {rebuild(uri)}",
+    )
+
+
+def rebuild(uri: str) -> str:
+    """What to type to make a damaged database anew."""
+    return "python -m mlp_tape rebuild" + (
+        f" --uri {shlex.quote(uri)}" if uri != of(TrackingSettings()) else ""
+    )
+
+
+def missing_part(uri: str, rows: int, why: str, sync: str) -> str:
+    """Says that MLflow could not be given all of a run, and which command gives it the rest.
+
+    Args:
+        uri: of the store.
+        rows: how many metric rows are unsent.
+        why: what stood in the way.
+        sync: the command that sends the rest once the store answers again.
+    """
+    first = f"MLflow is missing part of this run, {rows:,} rows are left: {why}"
+    if sqlite_file.is_damage(why):
+        error = damaged(uri, why)
+        return f"{first}\n{error.what[0].upper()}{error.what[1:]}.\n{error.hint[0].upper()}{error.hint[1:]}"
+    return f"{first}\nThe run's directory holds all of it. To send it: {sync}"
+
+
+def warnings(uri: str) -> list[str]:
+    """What endangers the store where it lies."""
+    database = sqlite_file.path_of(uri)
+    return sqlite_file.warnings(database) if database else []
 
 
 def link(uri: str, experiment_id: str, run_id: str, tab: str = "/model-metrics") -> str:
