@@ -5,6 +5,7 @@ import os
 import secrets
 import string
 import sys
+import traceback
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -20,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from mlp_tape import address, checking, keeper_process, multirun, quiet, record, resume, stop
 from mlp_tape.config import Settings
 from mlp_tape.errors import ConfigError, MlpTapeError
+from mlp_tape.system import exit
 from mlp_tape.telling import before_the_start, tell
 
 WITH_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
@@ -30,34 +32,53 @@ OmegaConf.register_new_resolver("token", lambda: secrets.token_hex(3), use_cache
 OmegaConf.register_new_resolver("run_directory", lambda new: str(CheckSettings.resumed or new), replace=True)
 
 
-def main(conf: Path) -> None:
+def main(conf: Path) -> NoReturn:
     """Runs the command line and exits: 0 done, 1 failed, 2 nothing was started, 130 and 143 stopped.
 
     Args:
         conf: the directory of the YAML files.
     """
+    exit.own_temporary_directory()
+    code = _exit_code(conf)
+    keeper_process.see_off()
+    if CheckSettings.may_leave_at_once:
+        exit.leave(code)
+    exit.leave_after_handlers(code)  # a launcher of another package may have processes to end
+
+
+def _exit_code(conf: Path) -> int:
+    """Runs the command line; every error becomes an exit code."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise, where it would print and exit
-    _refuse_unknown_options(sys.argv[1:])
-    entry = hydra.main(version_base="1.3", config_path=str(conf), config_name="config")(_run)
+    code = 0
     try:
+        _refuse_unknown_options(sys.argv[1:])
+        entry = hydra.main(version_base="1.3", config_path=str(conf), config_name="config")(_run)
         if {"--help", "-h"} & set(sys.argv[1:]):
             print(_help(conf, [text for text in sys.argv[1:] if not text.startswith("-")]))
-            _leave_at_once(0)
+            return 0
         with stop.on_signals():
             sys.argv[1:] = multirun.without_secrets(multirun.as_recorded(sys.argv[1:]))
             with CheckSettings.around:
                 entry()
     except BaseException as error:
-        signal = stop.asked()
-        if signal:
-            _leave_at_once(128 + signal)
-        if WITH_TRACEBACK or not isinstance(error, Exception):
-            raise
-        told = CheckSettings.sweeping or isinstance(error, MlpTapeError)
-        code = tell(error if told else before_the_start(error))
-        _leave_at_once(code)
-    signal = stop.asked()  # by which a sweep's jobs in other processes ended
-    _leave_at_once(128 + signal if signal else 0)
+        code = _code_of(error)
+    signal = (
+        stop.asked()
+    )  # in a sweep, its jobs in other processes may have ended by it without an error here
+    return 128 + signal if signal else code
+
+
+def _code_of(error: BaseException) -> int:
+    """Says what is wrong, if nobody has said it yet; returns the exit code."""
+    if stop.asked():
+        return 0  # the signal is the reason
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else int(error.code is not None)
+    if WITH_TRACEBACK or not isinstance(error, Exception):
+        traceback.print_exception(error)
+        return error.exit_code if isinstance(error, MlpTapeError) else 1
+    told = CheckSettings.sweeping or isinstance(error, MlpTapeError)
+    return tell(error if told else before_the_start(error))
 
 
 def _refuse_unknown_options(arguments: list[str]) -> None:
@@ -65,7 +86,7 @@ def _refuse_unknown_options(arguments: list[str]) -> None:
 
     def refuse(message: str) -> NoReturn:
         first = message.replace("unrecognized arguments", "unknown option")
-        _leave_at_once(tell(ConfigError(first, "python run.py --help, or --hydra-help, lists what there is")))
+        raise ConfigError(first, "python run.py --help, or --hydra-help, lists what there is")
 
     parser = get_args_parser()
     parser.error = refuse  # type: ignore[method-assign]
@@ -104,21 +125,6 @@ def _help(conf: Path, overrides: list[str]) -> str:
         APP_CONFIG_GROUPS="\n".join(f"{name}: {names}" for name, names in options.items()),
         CONFIG=OmegaConf.to_yaml(settings),
     )
-
-
-def _leave_at_once(code: int) -> NoReturn:
-    """Exits without the second that the interpreter takes to unload TensorFlow and MLflow.
-
-    All files are closed by then, and MLflow has what it could be given; only a launcher of other packages'
-    may have to see its processes off.
-    """
-    keeper_process.see_off()
-    if not CheckSettings.may_leave_at_once:
-        sys.exit(code)
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(BrokenPipeError):  # the reader may have gone, as in `| head`
-            stream.flush()
-    os._exit(code)
 
 
 def _run(composed: DictConfig) -> float | None:

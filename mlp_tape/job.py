@@ -16,6 +16,7 @@ from mlp_tape.ledger import Ledger
 from mlp_tape.noting import Job
 from mlp_tape.record import Record
 from mlp_tape.redact import without_password
+from mlp_tape.system import exit
 
 OF_THE_SWEEP = ("sweep.", "sweep=", "cluster=")  # overrides that say nothing of a single run
 
@@ -44,6 +45,8 @@ def run(settings: Settings, sweep: Path, number: int, overrides: list[str], fold
     swept = [_plain(without_password(text)) for text in overrides]
     name = " ".join(text.lstrip("+") for text in swept if text not in typed)[:200]
     here = parent.host == platform.node() and parent.pid == os.getpid()
+    if not here:
+        exit.leave_at_the_interpreters_end()
     directory = None
     with stop.on_file(ledger.stop_file), contextlib.nullcontext() if here else _signals():
         try:

@@ -14,6 +14,7 @@ from mlp_tape import store, sync
 from mlp_tape.errors import MlpTapeError, TrackingError
 from mlp_tape.journal import Journal
 from mlp_tape.record import Record
+from mlp_tape.system import exit
 from mlp_tape.tracking import MlflowRun
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def main() -> None:
         in_order[directory].submit(_answer, number, what, asked)
         if what in LAST:
             in_order.pop(directory).shutdown(wait=False)
-    os._exit(0)  # whoever asked is gone, or has all that it asked for
+    exit.leave(0)  # whoever asked is gone, or has all that it asked for
 
 
 def _answer(number: int, what: str, about: dict[str, Any]) -> None:
@@ -75,13 +76,13 @@ def _know(directory: str, uri: str, experiment: str, record: dict[str, Any]) -> 
 def _updated(directory: str, record: dict[str, Any]) -> tuple[Record, MlflowRun]:
     note, run, _journal = _known[directory]
     for key, value in record.items():
-        if key not in ("directory", "uri", "run_id"):  # which are known better here
+        if key not in ("directory", "uri", "run_id", "name"):  # which are known better here
             setattr(note, key, value)
     return note, run
 
 
 def _of(note: Record, run: MlflowRun) -> dict[str, str]:
-    return {"run_id": note.run_id, "link": run.link, "overview": run.overview}
+    return {"run_id": note.run_id, "name": note.name, "link": run.link, "overview": run.overview}
 
 
 def _open(directory: str, record: dict[str, Any]) -> dict[str, str]:

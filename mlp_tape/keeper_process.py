@@ -19,6 +19,7 @@ from typing import Any
 
 from mlp_tape import errors
 from mlp_tape.errors import TrackingError
+from mlp_tape.system import exit
 
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAM = """
@@ -26,7 +27,10 @@ import signal, sys
 for number in (signal.SIGINT, signal.SIGTERM):
     signal.signal(number, signal.SIG_IGN)  # they are for the process that asks, which will say what to do
 sys.path.insert(0, sys.argv[1])
+from pathlib import Path
 from mlp_tape import quiet
+from mlp_tape.system import exit
+exit.use_temporary_directory(Path(sys.argv[2]))
 with quiet.without_garbage_collection():
     from mlp_tape import keeper
 keeper.main()
@@ -43,7 +47,14 @@ class Keeper:
         self._numbers, self._writing = itertools.count(), threading.Lock()
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115, for as long as the process lives
         self._program = subprocess.Popen(
-            [sys.executable, "-P", "-c", PROGRAM, str(ROOT)],
+            [
+                sys.executable,
+                "-P",
+                "-c",
+                PROGRAM,
+                str(ROOT),
+                str(exit.own_temporary_directory() or "/nowhere"),
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -60,11 +71,14 @@ class Keeper:
         return self._program.poll() is None
 
     def end(self) -> None:
-        """Lets the process go, which has nothing left to do."""
+        """Lets the process go, which has nothing left to do; ends it where it does not go, as a hung one."""
         assert self._program.stdin
-        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-            self._program.stdin.close()
+        try:
+            with contextlib.suppress(OSError):
+                self._program.stdin.close()
             self._program.wait(GRACE)
+        except subprocess.TimeoutExpired:
+            self._program.kill()
 
     def ask(self, what: str, **about: Any) -> Future[Any]:
         """Asks for something; the answer may be waited for, and may be an MlpTapeError."""

@@ -5,11 +5,13 @@ import dataclasses
 import os
 import shutil
 import sys
+import traceback
 from pathlib import Path
 
 from mlp_tape import address, provenance, quiet, resume
 from mlp_tape.config import TrackingSettings
 from mlp_tape.errors import ConfigError, MlpTapeError
+from mlp_tape.system import exit
 
 
 def main() -> int:
@@ -21,6 +23,13 @@ def main() -> int:
         "directory", nargs="?", type=Path, help="of a run, or above it; outputs/ and multirun/ if not given"
     )
     command.add_argument("--uri", help="of the MLflow store, where it is not the one the run was tracked in")
+    command = commands.add_parser(
+        "rebuild", help="makes a damaged database anew from the directories of its runs and sweeps"
+    )
+    command.add_argument(
+        "directory", nargs="?", type=Path, help="above the runs; outputs/ and multirun/ if not given"
+    )
+    command.add_argument("--uri", help="of the database; sqlite:///mlflow.db in this directory if not given")
     command = commands.add_parser(
         "replay", help="shows the step at which a run went astray, tensor by tensor"
     )
@@ -40,14 +49,20 @@ def main() -> int:
     command.add_argument(
         "--png", type=Path, default=Path("comparison.png"), help="where the curves are drawn (comparison.png)"
     )
-    arguments = parser.parse_args()
+    exit.own_temporary_directory()
     try:
+        arguments = parser.parse_args()
         return COMMANDS[arguments.command](arguments)
     except MlpTapeError as error:
         print(f"error: {error.what}\n       {error.hint}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         return 130
+    except SystemExit as error:  # of the parser, which has said why
+        return error.code if isinstance(error.code, int) else 1
+    except Exception as error:
+        traceback.print_exception(error)
+        return 1
 
 
 def _sync(arguments: argparse.Namespace) -> int:
@@ -102,7 +117,12 @@ def _compare(arguments: argparse.Namespace) -> int:
     return 0
 
 
-COMMANDS = {"sync": _sync, "replay": _replay, "walk": _walk, "compare": _compare}
+def _rebuild(arguments: argparse.Namespace) -> int:
+    from mlp_tape.mlflow_backend.rebuild import rebuild
 
-if __name__ == "__main__":
-    sys.exit(main())
+    parents = [arguments.directory] if arguments.directory else [Path(parent) for parent in resume.PARENTS]
+    uri = arguments.uri or address.of(TrackingSettings())
+    return 0 if rebuild([parent.absolute() for parent in parents], uri, print) else 1
+
+
+COMMANDS = {"sync": _sync, "rebuild": _rebuild, "replay": _replay, "walk": _walk, "compare": _compare}

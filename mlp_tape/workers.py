@@ -15,6 +15,8 @@ import joblib
 from hydra.core.utils import JobReturn, JobStatus
 from joblib import ParallelBackendBase
 
+from mlp_tape.system import exit
+
 Batch = Callable[[], list[Any]]
 
 
@@ -87,6 +89,8 @@ class OneProcessEach(ParallelBackendBase):  # type: ignore[misc]
 def _begin(cores: int) -> None:
     """What a new process does first."""
     os.environ["OMP_NUM_THREADS"] = str(cores)
+    exit.own_temporary_directory()
+    exit.leave_at_the_interpreters_end()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # between jobs; on a terminal, Ctrl-C comes to all
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
 
@@ -101,7 +105,7 @@ def _end_with_the_parent() -> None:
     parent.join()
     os.kill(os.getpid(), signal.SIGTERM)
     with _at_work:
-        os._exit(1)
+        exit.leave(1)
 
 
 def _call(pickled: bytes) -> bytes:

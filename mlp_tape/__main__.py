@@ -1,0 +1,10 @@
+"""`python -m mlp_tape`: see `tools`."""
+
+from mlp_tape.system import exit
+
+if __name__ == "__main__":
+    exit.on_early_signals()  # before the imports, which take half a second
+
+    from mlp_tape import tools
+
+    exit.leave(tools.main())
