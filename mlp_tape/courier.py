@@ -14,13 +14,15 @@ from concurrent.futures import wait
 from pathlib import Path
 from typing import Any
 
-from mlp_tape import keeper_process
-from mlp_tape.errors import MlpTapeError
+from mlp_tape import keeper_process, stop
+from mlp_tape.errors import MlpTapeError, TrackingError
 from mlp_tape.journal import Journal, Row
 from mlp_tape.keeper_process import GRACE
 from mlp_tape.record import Record
 from mlp_tape.redact import without_password
 from mlp_tape.tracker import Show
+
+HURRY = 1.0  # seconds to send what is left of a run once somebody waits for the program to stop
 
 
 class CourierRun:
@@ -52,8 +54,8 @@ class CourierRun:
         self._opened(self._ask("open", record=_plain(self._record)).result())
 
     def _opened(self, answer: dict[str, str]) -> None:
-        self._record.run_id, self.link, self.overview = (
-            answer[key] for key in ("run_id", "link", "overview")
+        self._record.run_id, self._record.name, self.link, self.overview = (
+            answer[key] for key in ("run_id", "name", "link", "overview")
         )
 
     def _opened_late(self, answer: dict[str, str]) -> None:
@@ -82,13 +84,13 @@ class CourierRun:
     def close(self, patience: float, at_most: float, show: Show) -> str:
         """As `Tracker.close`."""
         limit = None if at_most == math.inf else at_most
+        ends = time.monotonic() + at_most + GRACE
         if self._record.settings.get("tracking", {}).get("system_metrics"):
             wait([self._ask("measure_last")], GRACE)
         answer = self._ask("close", record=_plain(self._record), patience=patience, at_most=limit)
-        pauses = itertools.repeat(0.5) if limit is None else itertools.repeat(0.5, int(2 * (limit + GRACE)))
-        for pause in pauses:
-            if wait([answer], pause).done:
-                break
+        while not wait([answer], 0.5).done and time.monotonic() < ends:
+            if stop.reason():
+                ends = min(ends, time.monotonic() + HURRY)
             left = self._journal.count_unsent()
             if left:
                 show(left)
@@ -111,7 +113,12 @@ def send(directory: Path, at_most: float) -> None:
         MlpTapeError: as there.
     """
     keeper = keeper_process.running()
-    keeper.ask("send", directory=str(directory), at_most=None if at_most == math.inf else at_most).result()
+    limit = None if at_most == math.inf else at_most
+    answer = keeper.ask("send", directory=str(directory), at_most=limit)
+    try:
+        answer.result(None if limit is None else limit + GRACE)
+    except TimeoutError as error:
+        raise TrackingError("no answer", "try again later") from error
 
 
 def _plain(record: Record) -> dict[str, Any]:

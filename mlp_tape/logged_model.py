@@ -7,7 +7,7 @@ from pathlib import Path
 
 import mlflow.pyfunc
 import numpy as np
-from mlflow.entities import LoggedModelOutput, LoggedModelStatus, Metric, Run
+from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus, Metric, Run
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
@@ -36,6 +36,7 @@ def log(
         if earlier.status != LoggedModelStatus.READY:  # of a process that was killed here
             client.delete_logged_model(earlier.model_id)
         elif earlier.tags.get("step") == str(step):
+            _register(client, register_as, earlier, run_id)
             return
     logged = client.create_logged_model(experiment_id, NAME, source_run_id=run_id, tags={"step": str(step)})
     files = {"weights": directory / "weights.npz", "network": directory / "network.json"}
@@ -62,16 +63,17 @@ def log(
     ]
     client.log_batch(run_id, metrics=metrics)
     client.finalize_logged_model(logged.model_id, "READY")  # what is not READY is made anew
-    if register_as:
-        _register(client, register_as, logged.model_id, run_id)
+    _register(client, register_as, logged, run_id)
 
 
-def _register(client: mlflow.MlflowClient, name: str, model_id: str, run_id: str) -> None:
-    """Makes the model the next version of a registered one, which is made if it is not there."""
+def _register(client: mlflow.MlflowClient, name: str, model: LoggedModel, run_id: str) -> None:
+    """Makes the model the next version of a registered one, if a name is given, and if it is none yet."""
+    if not name:
+        return
     try:
         client.create_registered_model(name)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
+    except MlflowException:  # it is there, perhaps because of an attempt that was reported as failed
+        client.get_registered_model(name)
     if not client.search_model_versions(f"name = '{name}' AND run_id = '{run_id}'"):
-        client.create_model_version(name, f"models:/{model_id}", run_id, model_id=model_id)
+        # By its location: MLflow looks `models:/ID` up in the store of MLFLOW_TRACKING_URI, not of the client.
+        client.create_model_version(name, model.artifact_location, run_id, model_id=model.model_id)

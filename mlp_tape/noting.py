@@ -1,5 +1,6 @@
 """What is written down of a run before it begins: its settings, its data, and its place in a sweep."""
 
+import secrets
 from dataclasses import dataclass
 
 from mlp_tape import config, provenance
@@ -54,7 +55,8 @@ def noted(
         note.overrides = _longer(note, settings.epochs)
     else:
         note.overrides = [without_password(text) for text in overrides]
-        note.made_by = provenance.makers()
+        note.made_by, note.source = provenance.makers(), provenance.tags()
+        note.token = secrets.token_hex(16)
         note.name = job.name if job else _name(note.overrides)
     if job:
         note.parent = job.parent

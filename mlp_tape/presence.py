@@ -50,7 +50,7 @@ def is_at_work(directory: Path, pid: int) -> bool:
         pid: of the process that began it.
     """
     if not directory.is_dir():
-        return _exists(pid)
+        return exists(pid)
     try:
         with _lock(directory).acquire(timeout=0):
             return False
@@ -64,7 +64,10 @@ def _lock(directory: Path) -> filelock.BaseFileLock:
     return filelock.FileLock(directory / LOCK)
 
 
-def _exists(pid: int) -> bool:
+def exists(pid: int) -> bool:
+    """Whether there is a process of this number on this machine."""
+    if pid <= 0:
+        return False
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

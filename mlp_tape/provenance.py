@@ -27,11 +27,6 @@ def tags() -> dict[str, str]:
     return found
 
 
-def process(directory: Path) -> dict[str, str]:
-    """The tags by which a later start knows whether this process still lives."""
-    return {"host": platform.node(), "pid": str(os.getpid()), "directory": str(directory)}
-
-
 def makers() -> dict[str, str]:
     """What the bits of a run depend on, besides its settings and data."""
     return {

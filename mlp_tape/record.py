@@ -38,13 +38,16 @@ class Record:
         run_id: MLflow's; empty until it is known.
         status: RUNNING, FINISHED, FAILED or KILLED.
         reason: why it did not finish.
+        token: a random name by which its run is found in MLflow where the answer to its creation was lost.
+        source: the tags that say where its code comes from, as of the process that began it.
         made_by: versions and machine of the process that began it, by name.
         full: whether it leaves pictures and a model, too.
         steps: how many there are to train.
         results: the last value of each of test/loss, test/accuracy and, if there is one, validation/accuracy.
         tags: what MLflow is told of it at its end.
         sent: whether MLflow holds all of it, the status included.
-        began: seconds since 1970, of the last process that was at work on it.
+        created: seconds since 1970, of the first process that was at work on it.
+        began: likewise of the last one.
         ended: likewise; 0 while it lasts.
         seconds: of training, by all processes that reached an end.
         host: the machine of that process.
@@ -63,12 +66,15 @@ class Record:
     run_id: str = ""
     status: str = "RUNNING"
     reason: str = ""
+    token: str = ""
+    source: dict[str, str] = field(default_factory=dict)
     made_by: dict[str, str] = field(default_factory=dict)
     full: bool = True
     steps: int = 0
     results: dict[str, float] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
     sent: bool = False
+    created: float = 0.0
     began: float = 0.0
     ended: float = 0.0
     seconds: float = 0.0
@@ -98,10 +104,15 @@ class Record:
         return f"python -m mlp_tape sync {shlex.quote(str(self.directory))}"
 
     def begins(self) -> None:
-        """Notes that this process is at work on the run."""
+        """Notes that this process is at work on the run; it is not saved."""
         self.status, self.reason, self.sent, self.ended = "RUNNING", "", False, 0.0
         self.began, self.host, self.pid = time.time(), platform.node(), os.getpid()
-        self.save()
+        self.created = self.created or self.began
+
+    @property
+    def process(self) -> dict[str, str]:
+        """The tags by which a later start knows whether the run's process still lives."""
+        return {"host": self.host, "pid": str(self.pid), "directory": str(self.directory)}
 
     def ends(self, status: str, reason: str) -> None:
         """Notes how it ended, now."""

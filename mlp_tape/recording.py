@@ -9,14 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 from mlp_tape import address, stop
 from mlp_tape.config import TrackingSettings
 from mlp_tape.console import Console
-from mlp_tape.courier import CourierRun
+from mlp_tape.courier import HURRY, CourierRun
 from mlp_tape.errors import DiskError, TrackingError
 from mlp_tape.journal import Journal
 from mlp_tape.record import Record
 from mlp_tape.redact import without_password
 from mlp_tape.tracker import Tracker, Untracked
 
-HURRY = 1.0  # seconds for all that is left of a run whose end somebody waits for
 AWHILE = 5.0  # seconds without an answer after which the sweep itself is left to send what a job could not
 
 _background: ThreadPoolExecutor | None = None
@@ -57,12 +56,13 @@ def recorded(
         TrackingError: MLflow cannot be opened, or has not the run that is gone on with.
         DiskError: the directory takes no more.
     """
+    note.begins()
     if not note.parent:  # whose store has answered to that: a job can wait
         tracker.open(console.line)
     status, reason, at_most = "FINISHED", "", math.inf
     try:
         console.copy_to(note.directory / "console.log")
-        note.begins()
+        note.save()
         files()
         tracker.begin()
         yield tracker
@@ -119,9 +119,6 @@ def _close(
         with contextlib.suppress(OSError):
             note.save()
         if why_not:
-            console.warn(
-                f"MLflow has not got all of this run, {journal.count_unsent():,} rows are left: {why_not}\n"
-                f"Nothing is lost. To send it: {note.sync}"
-            )
+            console.warn(address.missing_part(note.uri, journal.count_unsent(), why_not, note.sync))
         if note.status == "KILLED":
             console.line(f"stopped by {note.reason}; to go on: {note.resume}")

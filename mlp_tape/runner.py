@@ -46,7 +46,7 @@ def run(settings: Settings, directory: Path, overrides: list[str], job: Job | No
     """
     began = time.perf_counter()
     if settings.tracking.enabled and job is None:
-        address.refuse_silence(address.of(settings.tracking))
+        address.refuse_silence(address.of(settings.tracking), address.CHECK)
     with presence.at_work(directory, wait=-1 if job else 2), Console(on_screen=job is None) as console:
         past = _past(settings, directory, job)
         if job and past and past.status == "FINISHED":  # the sweep sends what MLflow has not got of it
@@ -58,6 +58,9 @@ def run(settings: Settings, directory: Path, overrides: list[str], job: Job | No
         layer_sizes = dataset.layer_sizes(settings.model.hidden_sizes)
         with Journal(directory) as journal:
             start = _start(settings, dataset, directory, journal, console) if past else None
+            if settings.tracking.enabled and job is None:
+                for warning in address.warnings(address.of(settings.tracking)):
+                    console.warn(warning)
             _introduce(console, settings, dataset, layer_sizes)
             note = noted(past or Record(directory), settings, dataset, layer_sizes, overrides, job)
             if past:

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import re
+import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -47,14 +48,17 @@ def opened(
         SweepError: not all jobs finished.
     """
     if settings.tracking.enabled:
-        address.refuse_silence(address.of(settings.tracking))
+        address.refuse_silence(address.of(settings.tracking), address.CHECK)
     directory.mkdir(parents=True, exist_ok=True)
     with presence.at_work(directory), Console() as console, Journal(directory) as journal:
         jobs = Ledger(directory)
         note = _noted(settings, directory, overrides)
         jobs.stop_file.unlink(missing_ok=True)
         warnings = {jobs.dataset(choice, console.line).warning for choice in choices}
-        for warning in warnings - {""}:
+        warnings |= (
+            set(address.warnings(address.of(settings.tracking))) if settings.tracking.enabled else set()
+        )
+        for warning in sorted(warnings - {""}):
             console.warn(warning)
         journal.recover()
         write_files = functools.partial(report.at_the_start, directory, settings)
@@ -84,7 +88,9 @@ def _noted(settings: Settings, directory: Path, overrides: list[str]) -> Record:
             raise ConfigError(f"{directory} is the directory of another {note.kind}", f"type {note.resume}")
     note.kind, note.settings = "sweep", config.nested(settings)
     note.overrides = [without_password(text) for text in overrides]
-    note.made_by = note.made_by or provenance.makers()
+    if not note.made_by:
+        note.made_by, note.source = provenance.makers(), provenance.tags()
+        note.token = secrets.token_hex(16)
     swept = [text for text in note.overrides if "," in text or "(" in text]
     note.name = " ".join(["sweep", *(swept or note.overrides)])[:200]
     pairs = [text.lstrip("+~").partition("=") for text in note.overrides]  # the UI shows `0.1,0.01`

@@ -1,6 +1,7 @@
 """What a sweep leaves behind: its table and page, its pictures, and the best job's; nothing unsent."""
 
 import math
+import shlex
 import time
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from mlp_tape.ledger import Ledger
 from mlp_tape.record import Record
 from mlp_tape.redact import without_password
 from mlp_tape.summary import ACCURACY, SHOWN, Summary
+from mlp_tape.system import sqlite_file
 
 HURRY = 2.0  # seconds for what jobs could not send, where somebody waits for the end
 TAG = 7_000  # characters: MLflow takes 8,000
@@ -112,12 +114,21 @@ def _curves(job: Record) -> tuple[str, list[tuple[int, float]], list[tuple[int, 
 
 
 def _settle(found: Summary, console: Console, at_most: float) -> None:
-    """Tells MLflow what processes that are gone, or had no answer, could not."""
-    ends = time.monotonic() + at_most
+    """Sends what processes that are gone, or had no answer, could not, as far as the time allows."""
+    ends, left = time.monotonic() + at_most, 0
     for job in found.jobs:
-        if not job.uri or job.sent or job.status == "RUNNING":  # such a one is at work elsewhere
+        if not job.uri or job.sent or job.status == "RUNNING":  # such a one is running elsewhere
+            continue
+        if time.monotonic() > ends:
+            left += 1
             continue
         try:
             courier.send(job.directory, max(0.1, ends - time.monotonic()))
         except MlpTapeError as error:
-            console.warn(f"{watch.label(job)}: {error.what}\nTo send it: {job.sync}")
+            cure = error.hint if sqlite_file.is_damage(error.what) else f"To send it: {job.sync}"
+            console.warn(f"{watch.label(job)}: {error.what}\n{cure}")
+    if left:
+        console.warn(
+            f"MLflow is missing part of {left} more {'job' if left == 1 else 'jobs'}.\n"
+            f"To send it: python -m mlp_tape sync {shlex.quote(str(found.jobs[0].directory.parent))}"
+        )

@@ -7,6 +7,8 @@ from pathlib import Path
 from mlp_tape import address, presence, record, tracking
 from mlp_tape.errors import MlpTapeError, TrackingError
 from mlp_tape.journal import Journal
+from mlp_tape.record import Record
+from mlp_tape.system import sqlite_file
 
 PATIENCE = 30.0  # seconds without an answer
 
@@ -60,12 +62,29 @@ def send(directory: Path, uri: str | None, at_most: float = math.inf) -> str:
     with presence.at_work(directory), Journal(directory) as journal:
         run = record.left(directory)
         rows = journal.count_unsent()
-        experiment = run.settings["tracking"]["experiment"]
-        mlflow_run = tracking.MlflowRun(uri or address.kept(run.uri), experiment, run, journal)
-        mlflow_run.open()
-        why_not = mlflow_run.close(PATIENCE, at_most, lambda rows: None)
-        if why_not:
-            raise TrackingError(f"{journal.count_unsent():,} rows are left: {why_not}", "try again later")
+        deliver(run, journal, uri or address.kept(run.uri), at_most)
         run.sent = True
         run.save()
     return f"{rows:,} rows and the status {run.status} sent"
+
+
+def deliver(run: Record, journal: Journal, uri: str, at_most: float = math.inf) -> None:
+    """Sends the rows, files and status of a run that is over.
+
+    Args:
+        run: what is known of it.
+        journal: of the run; what is unsent there is sent.
+        uri: of the store.
+        at_most: seconds.
+
+    Raises:
+        TrackingError: the store cannot be opened, or did not take all of it.
+    """
+    mlflow_run = tracking.MlflowRun(uri, run.settings["tracking"]["experiment"], run, journal)
+    mlflow_run.open()
+    why_not = mlflow_run.close(PATIENCE, at_most, lambda rows: None)
+    if why_not:
+        damage = address.damaged(uri, why_not).hint if sqlite_file.is_damage(why_not) else ""
+        raise TrackingError(
+            f"{journal.count_unsent():,} rows are left: {why_not}", damage or "try again later"
+        )

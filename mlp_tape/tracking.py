@@ -1,5 +1,6 @@
 """The run in MLflow: opened or gone on with, fed from the journal, and closed with its true status."""
 
+import contextlib
 import functools
 from collections import deque
 from collections.abc import Callable
@@ -10,9 +11,10 @@ from mlp_tape import store  # first: it sets what MLflow reads when it is import
 # isort: split
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, LifecycleStage, Metric, Param, Run, RunTag
-from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_PARENT_RUN_ID
+from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 
-from mlp_tape import address, page, provenance
+from mlp_tape import address, page
 from mlp_tape.delivery import Delivery, Job
 from mlp_tape.errors import TrackingError
 from mlp_tape.journal import Journal, Row
@@ -59,44 +61,47 @@ class MlflowRun:
         Raises:
             TrackingError: the store cannot be opened, or does not have the run any more.
         """
-        with store.opening(self.uri) as client:
-            run_id = self._record.run_id or self._without_record(client)
-            run = store.run_of(client, run_id) if run_id else self._new(client)
+        run = store.ask(self.uri, self._find_or_create)
         if run is None:
             raise TrackingError(
-                without_password(f"MLflow at {self.uri} has no run {run_id}"),
+                without_password(f"MLflow at {self.uri} has no run {self._record.run_id}"),
                 "type the tracking.uri=... that has it, or tracking.enabled=false",
             )
         if run.info.lifecycle_stage != LifecycleStage.ACTIVE:
-            raise TrackingError(f"the run {run_id} was deleted", f"mlflow runs restore --run-id {run_id}")
-        self._client, self._run, self._record.run_id = client, run, run.info.run_id
+            raise TrackingError(
+                f"the run {run.info.run_id} was deleted", f"mlflow runs restore --run-id {run.info.run_id}"
+            )
+        self._client, self._run, self._record.run_id = MlflowClient(self.uri), run, run.info.run_id
+        self._record.name = self._record.name or str(run.info.run_name or "")
 
-    def _without_record(self, client: MlflowClient) -> str:
-        """The id of a run whose process was killed before it could write that down, or nothing.
-
-        One that MLflow holds as FINISHED may be another's, which had the same directory before: by its time.
-        """
-        directory = str(self._record.directory)
-        if not self._may_be_there or "'" in directory:
-            return ""
-        mine = f"tags.directory = '{directory}'"
-        for run in client.search_runs([store.experiment_id(client, self._experiment)], mine):
-            if run.info.status != "FINISHED" or run.info.start_time == self._began:
-                return str(run.info.run_id)
-        return ""
-
-    @property
-    def _began(self) -> int | None:
-        """When a job began, in milliseconds since 1970; its run is made a little later."""
-        return int(1000 * self._record.began) or None
-
-    def _new(self, client: MlflowClient) -> Run:
-        record = self._record
-        tags = provenance.tags() | provenance.process(record.directory)
-        if record.parent:
-            tags[MLFLOW_PARENT_RUN_ID] = record.parent
+    def _find_or_create(self, client: MlflowClient) -> Run | None:
+        """The run; None where it has an id that the store does not know."""
+        if self._record.run_id:
+            return store.run_of(client, self._record.run_id)
         experiment_id = store.experiment_id(client, self._experiment)
-        return client.create_run(experiment_id, self._began, tags, record.name or None)
+        found = self._created_before(client, experiment_id) if self._may_be_there else []
+        self._may_be_there = True  # from here on: a creation that is reported as failed may have succeeded
+        if found:
+            return found[0]
+        try:
+            return store.create_run(client, experiment_id, self._record)
+        except Exception:
+            found = self._created_before(client, experiment_id)
+            if not found:
+                raise
+            return found[0]
+
+    def _created_before(self, client: MlflowClient, experiment_id: str) -> list[Run]:
+        """The runs that were created for this record, by whichever process or attempt; the first one first.
+
+        A record of an earlier version has no token. Its run is known by the directory and the time: one that
+        MLflow holds as FINISHED may be another's, which had the same directory before.
+        """
+        if self._record.token:
+            return store.runs_with(client, experiment_id, store.TOKEN, self._record.token)
+        began = store.milliseconds(self._record.began)
+        found = store.runs_with(client, experiment_id, "directory", str(self._record.directory))
+        return [run for run in found if run.info.status != "FINISHED" or run.info.start_time == began]
 
     @property
     def link(self) -> str:
@@ -111,8 +116,7 @@ class MlflowRun:
     def begin(self) -> None:
         """As `Tracker.begin`; a new run, whose store has just answered, is told by the thread."""
         if self._run and self._run.data.params:
-            with store.opening(self.uri):
-                self._begin()
+            store.ask(self.uri, lambda client: self._begin())
             self._delivery.start()
         else:
             self._delivery.start(*self._to_begin())
@@ -129,7 +133,7 @@ class MlflowRun:
             )
             self._client.log_inputs(record.run_id, [given])
         new = {key: value for key, value in record.params.items() if key not in there.params}
-        tags = provenance.process(record.directory) | {"command": record.command} | page.tags(record)
+        tags = record.process | {"command": record.command} | page.tags(record)
         self._client.log_batch(
             record.run_id,
             params=[Param(key, value) for key, value in new.items()],
@@ -138,7 +142,8 @@ class MlflowRun:
         if self._run.info.status != "RUNNING":
             self._client.update_run(record.run_id, status="RUNNING")
         if "reason" in there.tags:
-            self._client.delete_tag(record.run_id, "reason")
+            with contextlib.suppress(MlflowException):  # it was deleted in an attempt before this one
+                self._client.delete_tag(record.run_id, "reason")
         for name in GIVEN:
             self._client.log_artifact(record.run_id, str(record.directory / name))
 
@@ -161,7 +166,20 @@ class MlflowRun:
         return without_password(self._delivery.finish(first, last, patience, at_most, show))
 
     def _end(self) -> None:
+        self._delete_twins()
         store.end(self._client, self._record.run_id, self._record)
+
+    def _delete_twins(self) -> None:
+        """Deletes what a request created whose answer was lost, and which a server carried out later.
+
+        In a database that this process writes to itself, a request is over when it is answered.
+        """
+        if not self._record.token or self.uri.startswith("sqlite:"):
+            return
+        assert self._run
+        for run in self._created_before(self._client, self._run.info.experiment_id):
+            if run.info.run_id != self._record.run_id:
+                self._client.delete_run(run.info.run_id)
 
     def _send(self, rows: list[Row]) -> None:
         metrics = [Metric(row.key, row.value, row.timestamp, row.step) for row in rows]

@@ -1,0 +1,1 @@
+"""What runs inside the MLflow process, and the tools that need MLflow."""

@@ -1,0 +1,150 @@
+"""Makes a damaged SQLite database anew from the directories of the runs and sweeps that it held."""
+
+import contextlib
+import math
+import sqlite3
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from mlp_tape import presence, record, store, sync
+from mlp_tape.errors import ConfigError, MlpTapeError
+from mlp_tape.journal import Journal
+from mlp_tape.record import Record
+from mlp_tape.redact import without_password
+from mlp_tape.system import sqlite_file
+
+# isort: split
+from mlflow import MlflowClient
+
+Say = Callable[[str], None]
+BESIDE = ("", "-journal", "-wal", "-shm")  # the files of one database, by what follows its name
+
+
+def rebuild(parents: list[Path], uri: str, say: Say) -> bool:
+    """Delivers every run and sweep below some directories to a new database, and keeps the old one beside it.
+
+    Runs keep their ids. What people changed in MLflow's UI alone, such as tags and deletions, is in no run's
+    directory and does not come back.
+
+    Args:
+        parents: directories above those of runs.
+        uri: of the SQLite database; runs that another store holds are left alone.
+        say: is told what became of each run.
+
+    Returns:
+        Whether all were delivered.
+
+    Raises:
+        ConfigError: the database is whole, one of its runs is still running, or there is no run.
+        TrackingError: a new database cannot be made there.
+    """
+    file = sqlite_file.path_of(uri)
+    if file is None:
+        raise ConfigError(
+            f"{without_password(uri)} is not a SQLite database",
+            "type --uri sqlite:///mlflow.db, or another file",
+        )
+    if file.exists() and file.stat().st_size and not sqlite_file.wrong_with(file, math.inf):
+        raise ConfigError(
+            f"nothing is wrong with {file}: SQLite's integrity check passes",
+            f"to make it anew all the same, first: mv {file} {file}.old",
+        )
+    runs = _runs_of(file, parents, say)
+    for run in runs:
+        if presence.is_at_work(run.directory, run.pid):
+            raise ConfigError(f"{run.directory} is still running", "wait for its end, or stop it")
+    with store.making(file):
+        new = store.make_beside(file)
+        with store.without_pool():  # no connection may be open when it is renamed
+            _create_experiments(MlflowClient(f"sqlite:///{new}"), file)
+            failed = sum(not _deliver(run, new, file, say) for run in runs)
+        kept = _put_in_place(new, file)
+    what = f"{len(runs) - failed} of {len(runs)} runs are in {file}"
+    say(f"{what}; the damaged database is {kept}" if kept else what)
+    say("if mlflow ui is running, start it again: it has the old database open")
+    return not failed
+
+
+def _runs_of(file: Path, parents: list[Path], say: Say) -> list[Record]:
+    """The runs and sweeps that a database held, those that were created first coming first."""
+    found, elsewhere = list[Record](), 0
+    for directory in dict.fromkeys(each for parent in parents for each in record.directories(parent)):
+        try:
+            run = record.read(directory)
+        except MlpTapeError as error:
+            say(error.what)
+            continue
+        database = sqlite_file.path_of(run.uri)
+        if database == file or (database is not None and not database.exists()):  # the project was moved
+            found.append(run)
+        elif run.uri:
+            elsewhere += 1
+    if elsewhere:
+        say(f"{elsewhere} runs are recorded in other stores, and stay there")
+    if not found:
+        raise ConfigError(
+            f"no run of {file} is below {', '.join(map(str, parents))}",
+            "python -m mlp_tape rebuild DIRECTORY",
+        )
+    return sorted(found, key=lambda run: run.created or run.began)
+
+
+def _create_experiments(client: MlflowClient, damaged: Path) -> None:
+    """Creates the experiments that can still be read, with the numbers and artifact locations they had."""
+    try:
+        with sqlite_file.connection(damaged) as database:
+            query = "SELECT name, artifact_location, lifecycle_stage FROM experiments WHERE experiment_id > 0"
+            rows = database.execute(f"{query} ORDER BY experiment_id").fetchall()
+    except sqlite3.Error:  # then each is created with its first run
+        return
+    for name, location, stage in rows:
+        with contextlib.suppress(Exception):  # what is read of a damaged database may be nonsense
+            experiment_id = client.create_experiment(name, location)
+            if stage == "deleted":
+                client.delete_experiment(experiment_id)
+
+
+def _deliver(run: Record, new: Path, file: Path, say: Say) -> bool:
+    """Creates a run in the new database and sends all that its directory holds."""
+    uri = f"sqlite:///{new}"
+    try:
+        with presence.at_work(run.directory), Journal(run.directory) as journal:
+            run = record.left(run.directory)
+            if run.run_id:
+                store.ask(uri, lambda client: _create(client, new, run))
+            journal.send_anew()
+            rows = journal.count_unsent()
+            sync.deliver(run, journal, uri)
+            run.uri, run.sent = f"sqlite:///{file}", True
+            run.save()
+    except (MlpTapeError, OSError) as error:
+        say(f"{run.directory}: {error}".replace("\n", "; "))
+        return False
+    say(f"{run.directory}: {run.status}, {rows:,} rows")
+    return True
+
+
+def _create(client: MlflowClient, new: Path, run: Record) -> None:
+    """Creates a run under the id that it had, which stands in commands, links and the names of directories.
+
+    MLflow draws an id of its own, so it is exchanged before anything but tags refers to it.
+    """
+    experiment_id = store.experiment_id(client, run.settings["tracking"]["experiment"])
+    drawn = store.create_run(client, experiment_id, run).info.run_id
+    with sqlite_file.connection(new) as database, database:
+        for table in ("runs", "tags"):
+            database.execute(f"UPDATE {table} SET run_uuid = ? WHERE run_uuid = ?", (run.run_id, drawn))
+        database.execute("UPDATE runs SET artifact_uri = replace(artifact_uri, ?, run_uuid)", (drawn,))
+
+
+def _put_in_place(new: Path, file: Path) -> Path | None:
+    """Renames the old database and gives its name to the new one; returns what the old one is called now."""
+    kept = file.with_name(f"{file.name}.damaged-{time.strftime('%Y%m%d-%H%M%S')}")
+    if file.exists():
+        for end in BESIDE:
+            part = file.with_name(f"{file.name}{end}")
+            if part.exists():
+                part.rename(f"{kept}{end}")
+    store.give_name(new, file)
+    return kept if kept.exists() else None
