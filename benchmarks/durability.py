@@ -1,13 +1,19 @@
 """What tracking, outages and length cost: `python benchmarks/durability.py cost|outage|memory FILE.npz`.
 
+And what the embedded store stands: `python benchmarks/durability.py store [SECONDS [SEED]]`.
+
 cost: training time, first block to last, tracked and untracked, in turns.
 outage: the same with a real `mlflow server` that is killed and started again three times, and with one that
     stays while another, which nobody uses, is: a server's start alone takes both cores for ten seconds.
 memory: peak memory after 10,000 rows and at the end of a run of 1,000,000 (takes no file).
+store: random commands beside each other for 120 seconds on one fresh store, a third of them killed; exit
+    code 1, and what was wrong, where anything was lost, doubled or left behind. A seed repeats all choices.
 """
 
 import json
+import random
 import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -18,7 +24,8 @@ from pathlib import Path
 import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+from benchmarks import torture  # noqa: E402
 from conftest import Server  # noqa: E402
 
 
@@ -55,7 +62,7 @@ def compare(name: str, pairs: list[tuple[float, float]]) -> None:
 
 
 def cost(path: str) -> None:
-    data = f"dataset.path={path}"
+    data = f"dataset.path={Path(path).resolve()}"
     pairs = []
     for turn in range(5):
         kinds = ["tracking.enabled=false", "tracking.enabled=true"]
@@ -96,7 +103,7 @@ def with_server(path: str, it_is_the_one: bool, epochs: int) -> tuple[float, int
 
 
 def outage(path: str, epochs: int = 100) -> None:
-    pairs = []
+    path, pairs = str(Path(path).resolve()), []
     for _ in range(3):
         calm, _rows = with_server(path, False, epochs)
         stormy, rows = with_server(path, True, epochs)
@@ -137,7 +144,15 @@ def memory(steps_per_epoch: int = 10_000, epochs: int = 100) -> None:
     print(f"rows, {late / 1024:.0f} MiB at the end: {(late - early) / 1024:.0f} MiB more")
 
 
+def store(seconds: str = "120", seed: str = "") -> None:
+    directory, number = Path(tempfile.mkdtemp(prefix="torture-")), int(seed or random.randrange(1_000_000))
+    print(f"seed {number}, in {directory}", flush=True)
+    report = torture.torture(directory, float(seconds), number)
+    print(report)
+    if report.wrong:
+        sys.exit(f"{directory} is kept: logs/ has what each command printed, place/ the store and the runs")
+    shutil.rmtree(directory)
+
+
 if __name__ == "__main__":
-    {"cost": cost, "outage": outage, "memory": memory}[sys.argv[1]](
-        *(str(Path(path).resolve()) for path in sys.argv[2:])
-    )
+    {"cost": cost, "outage": outage, "memory": memory, "store": store}[sys.argv[1]](*sys.argv[2:])

@@ -12,6 +12,8 @@ from conftest import ROOT
 ORDER = [
     "errors",
     "redact",
+    "system.exit",
+    "system.sqlite_file",
     "ranges",
     "config",
     "checking",
@@ -80,6 +82,7 @@ ORDER = [
     "resume",
     "comparison",
     "sync",
+    "mlflow_backend.rebuild",
     "keeper",
     "runner",
     "job",
@@ -89,13 +92,15 @@ ORDER = [
     "multirun",
     "telling",
     "cli",
+    "tools",
     "__main__",
 ]
 TENSORS = {*ORDER[ORDER.index("draws") : ORDER.index("evaluate") + 1]} - {"state"}
 TENSORS |= {"divergence", "lesson", "quiet", "saved_model"}
 NEVER = {
     "tensorflow": set(ORDER) - TENSORS,
-    "mlflow": set(ORDER) - {"store", "tracking", "machine", "logged_model", "serving"},
+    "mlflow": set(ORDER)
+    - {"store", "tracking", "machine", "logged_model", "serving", "mlflow_backend.rebuild"},
     "hydra": set(ORDER) - {"cli", "telling", "multirun", "workers"},
     "joblib": set(ORDER) - {"workers"},
     "pathlib": {
@@ -113,7 +118,13 @@ NEVER = {
     },  # training knows of no file
     "mlp_tape": {"serving"},  # MLflow copies it into the logged model
 }
-MODULES = sorted((ROOT / "mlp_tape").glob("*.py"))
+PACKAGE = ROOT / "mlp_tape"
+MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")
+
+
+def name_of(path: Path) -> str:
+    """The name of a module within the package, such as `system.exit`."""
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
 
 
 def imported(path: Path) -> set[str]:
@@ -129,23 +140,22 @@ def imported(path: Path) -> set[str]:
 
 
 def test_every_module_has_its_place() -> None:
-    assert {path.stem for path in MODULES} == {*ORDER, "__init__"}
-
-
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
-def test_imports_go_downwards(path: Path) -> None:
-    if path.stem == "__init__":
+    assert {name_of(path) for path in MODULES} == {*ORDER}
+    for path in PACKAGE.rglob("__init__.py"):
         assert not imported(path)
-        return
-    below = set(ORDER[: ORDER.index(path.stem)])
-    ours = {name.split(".")[1] for name in imported(path) if name.startswith("mlp_tape.")}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_imports_go_downwards(path: Path) -> None:
+    below = set(ORDER[: ORDER.index(name_of(path))])
+    ours = {name.removeprefix("mlp_tape.") for name in imported(path) if name.startswith("mlp_tape.")}
     assert ours & set(ORDER) <= below
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_each_module_keeps_away_from_what_it_must_not_know(path: Path) -> None:
     packages = {name.split(".")[0] for name in imported(path)}
-    assert not {package for package, modules in NEVER.items() if path.stem in modules} & packages
+    assert not {package for package, modules in NEVER.items() if name_of(path) in modules} & packages
 
 
 def test_no_keras_in_the_program() -> None:
@@ -166,5 +176,5 @@ def test_the_readme_names_every_module_and_setting() -> None:
     from mlp_tape import config
 
     readme = (ROOT / "README.md").read_text()
-    assert [path.name for path in MODULES if path.stem != "__init__" and f"`{path.name}`" not in readme] == []
+    assert [path.name for path in MODULES if f"`{path.relative_to(PACKAGE)}`" not in readme] == []
     assert [key for key, _ in config.flat(config.Settings()) if f"`{key}`" not in readme] == []
