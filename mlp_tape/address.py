@@ -125,10 +125,10 @@ def cannot_be_opened(uri: str, why: str) -> TrackingError:
         start = "another version of MLflow has made it: install that, or type"
     if "error code 401" in why or "error code 403" in why:
         start = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or type"
-    return TrackingError(
-        without_password(f"MLflow at {uri} cannot be opened: {why}"),
-        f"{start} another tracking.uri=..., or tracking.enabled=false",
-    )
+    cure = f"{start} another tracking.uri=..., or tracking.enabled=false"
+    if why == sqlite_file.NO_DATABASE:
+        cure = f"type another tracking.uri=...; if it was MLflow's database: {rebuild(uri)}"
+    return TrackingError(without_password(f"MLflow at {uri} cannot be opened: {why}"), cure)
 
 
 def damaged(uri: str, why: str) -> TrackingError:

@@ -75,5 +75,5 @@ def _register(client: mlflow.MlflowClient, name: str, model: LoggedModel, run_id
     except MlflowException:  # it is there, perhaps because of an attempt that was reported as failed
         client.get_registered_model(name)
     if not client.search_model_versions(f"name = '{name}' AND run_id = '{run_id}'"):
-        # By its location: MLflow looks `models:/ID` up in the store of MLFLOW_TRACKING_URI, not of the client.
+        # By its location: MLflow looks `models:/ID` up in the store of the environment, not of the client.
         client.create_model_version(name, model.artifact_location, run_id, model_id=model.model_id)

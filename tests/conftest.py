@@ -1,15 +1,18 @@
 """What several tests need: the data, the program as a subprocess, and MLflow's answers."""
 
 import contextlib
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pytest
 
@@ -21,8 +24,32 @@ from mlp_tape import data
 from mlp_tape.data import Dataset
 
 ROOT = Path(__file__).resolve().parent.parent
+LIMIT = 900.0  # seconds: only so that a test that hangs ends, far beyond need on however busy a machine
+# A server would start nine processes more, for jobs of its own that nothing here has to do with.
+WITHOUT_JOBS = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+SMALL_PIPE = 4096  # bytes: the smallest that Linux has
 Run = Callable[..., subprocess.CompletedProcess[str]]
 Program = subprocess.Popen[str]
+Found = TypeVar("Found")
+
+
+def sample(cases: Iterable[Any], *kept: Any) -> list[Any]:
+    """All cases, of which those that are not among the kept ones are long: what is one of many."""
+    return [
+        case
+        if case in kept
+        else pytest.param(*(case if isinstance(case, tuple) else [case]), marks=pytest.mark.long)
+        for case in cases
+    ]
+
+
+def wait_until(what: str, look: Callable[[], Found]) -> Found:
+    """Looks again and again, until something is found that is true, and returns it."""
+    ends = time.monotonic() + LIMIT
+    while not (found := look()):
+        assert time.monotonic() < ends, f"waited in vain for {what}"
+        time.sleep(0.05)
+    return found
 
 
 @pytest.fixture(scope="session")
@@ -59,14 +86,50 @@ def run_py(offline: dict[str, str]) -> Run:
             env=offline | environment,
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=LIMIT,
         )
 
     return run
 
 
-def started(directory: Path, environment: dict[str, str], until: str, *arguments: str) -> Program:
-    """The program as a process, once it has printed a line that begins so."""
+def mlp_tape(
+    directory: Path, environment: dict[str, str], *arguments: str
+) -> "subprocess.CompletedProcess[str]":
+    """`python -m mlp_tape` as a person would type it."""
+    return subprocess.run(
+        [sys.executable, "-m", "mlp_tape", *arguments],
+        cwd=directory,
+        env=environment | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+    )
+
+
+def send_the_rest(directory: Path, environment: dict[str, str]) -> None:
+    """Sends what MLflow has not got of the runs below a directory.
+
+    A run that was stopped waits for MLflow no longer than a moment, which on a busy machine may be too short.
+    """
+    if all(json.loads(path.read_text())["sent"] for path in directory.rglob("run.json")):
+        return
+    done = mlp_tape(directory, environment, "sync")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def started(
+    directory: Path, environment: dict[str, str], until: str, *arguments: str, pipe: int = -1
+) -> Program:
+    """The program as a process, once it has printed a line that begins so.
+
+    Args:
+        directory: in which it runs.
+        environment: of it.
+        until: how that line begins.
+        arguments: of it.
+        pipe: how many bytes it may print that nobody reads: then it waits. With SMALL_PIPE it is never more
+            than 12,500 bytes ahead of what was read, however long the test does something else.
+    """
     program = subprocess.Popen(
         [sys.executable, str(ROOT / "run.py"), *arguments],
         cwd=directory,
@@ -74,14 +137,70 @@ def started(directory: Path, environment: dict[str, str], until: str, *arguments
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        pipesize=pipe,
     )
+    read_until(program, until)
+    return program
+
+
+def read_until(program: Program, until: str) -> None:
+    """Reads what a program prints as far as a line that begins so."""
     assert program.stdout is not None
     shown = ""
-    for line in program.stdout:
-        shown += line
-        if line.startswith(until):
-            return program
+    with killed_if_it_hangs(program):
+        for line in program.stdout:
+            shown += line
+            if line.startswith(until):
+                return
     raise AssertionError(shown)
+
+
+def ended(program: Program) -> str:
+    """What a program prints until its end, which is waited for."""
+    assert program.stdout is not None
+    with killed_if_it_hangs(program):
+        shown = program.stdout.read()
+        program.wait()
+    return shown
+
+
+@contextlib.contextmanager
+def killed_if_it_hangs(program: "subprocess.Popen[Any]") -> Iterator[None]:
+    """Kills a program that is waited for in the block beyond LIMIT."""
+    timer = threading.Timer(LIMIT, program.kill)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def stop_when(program: Program, what: str, look: Callable[[], Found]) -> Found:
+    """Lets a program go on in short turns until something is found that is true, and leaves it stopped.
+
+    However busy the machine is, it then is where it was seen to be: SIGCONT lets it go on.
+    """
+
+    def look_at_it_stopped() -> Found:
+        program.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, program.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)  # for it takes a moment
+        found = look()
+        if not found:
+            assert program.poll() is None, ended(program)
+            program.send_signal(signal.SIGCONT)
+        return found
+
+    return wait_until(what, look_at_it_stopped)
+
+
+def answers(url: str, server: "subprocess.Popen[bytes] | None", log: Path) -> bool:
+    """Whether a server that was just started answers by now."""
+    assert server is not None and server.poll() is None, log.read_text()
+    with contextlib.suppress(OSError):
+        urllib.request.urlopen(url, timeout=LIMIT).close()
+        return True
+    return False
 
 
 class Server:
@@ -115,14 +234,15 @@ class Server:
         ]
         with (self._directory / "server.log").open("ab") as log:
             self._process = subprocess.Popen(
-                command, cwd=self._directory, stdout=log, stderr=log, start_new_session=True
+                command,
+                cwd=self._directory,
+                env=os.environ | WITHOUT_JOBS,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
-        for _ in range(600):
-            with contextlib.suppress(OSError):
-                urllib.request.urlopen(f"{self.url}/health", timeout=1).close()
-                return
-            time.sleep(0.1)
-        raise TimeoutError((self._directory / "server.log").read_text())
+        log_file = self._directory / "server.log"
+        wait_until("the server", lambda: answers(f"{self.url}/health", self._process, log_file))
 
     def stop(self) -> None:
         """Ends it as a reboot would: at once, with all its workers."""

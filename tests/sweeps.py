@@ -1,9 +1,7 @@
-"""What the tests of sweeps need: a sweep's runs and table, and a wait for its jobs."""
+"""What the tests of sweeps need: a sweep's runs and table, and its jobs at work."""
 
 import csv
 import json
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import mlflow
@@ -44,24 +42,19 @@ def losses(directory: Path, run: Run) -> list[int]:
     return [row.step for row in client.get_metric_history(run.info.run_id, "train/loss")]
 
 
-def wait_for(what: str, found: Iterator[object]) -> object:
-    began = time.monotonic()
-    while time.monotonic() - began < 120:
-        for thing in found:
-            if thing:
-                return thing
-            break
-        time.sleep(0.05)
-    raise AssertionError(f"no {what}")
+def at_work(directory: Path, name: str, beyond: int, known: bool = True) -> Record | None:
+    """The record of a job that is at work and has written more than so many rows, if there is one.
 
-
-def at_work(directory: Path, name: str, beyond: int) -> Iterator[Record | None]:
-    """The record of a job once it has trained so many steps; None until then."""
-    while True:
-        found = None
-        for path in directory.glob("multirun/*/*/*/run.json"):
-            job = json.loads(path.read_text())
+    Args:
+        directory: in which the sweep was started.
+        name: the job's.
+        beyond: how many rows.
+        known: whether it has to be one that MLflow knows by now.
+    """
+    for path in directory.glob("multirun/*/*/*/run.json"):
+        job = json.loads(path.read_text())
+        if (job["name"], job["status"]) == (name, "RUNNING") and (job["run_id"] or not known):
             rows = (path.parent / "journal.jsonl").read_bytes().count(b"\n")
-            if (job["name"], job["status"]) == (name, "RUNNING") and job["run_id"] and rows > beyond:
-                found = record.read(path.parent)
-        yield found
+            if rows > beyond:
+                return record.read(path.parent)
+    return None

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from benchmarks import loops, report, worker
-from conftest import ROOT
+from conftest import ROOT, sample
 from mlp_tape.data import Dataset
 
 RESULTS = ROOT / "benchmarks" / "results.json"
 
 
-@pytest.mark.parametrize("variant", worker.variants())
+@pytest.mark.parametrize("variant", sample(worker.variants(), "mlp_tape, compiled", "NumPy"))
 def test_every_way_of_writing_the_loop_trains_the_same_epoch(variant: str, mnist_5k: Dataset) -> None:
     module = importlib.import_module(f"benchmarks.loops.{worker.variants()[variant]}")
     x, y = mnist_5k.x_train[:1000], mnist_5k.y_train[:1000]  # seven batches, and one of 104

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from conftest import ROOT, Run, started
+from conftest import ROOT, SMALL_PIPE, Run, ended, sample, started
 from mlp_tape import cli, config, data, journal, record
 from mlp_tape.checkpoint import Checkpoint
 from mlp_tape.data import Dataset
@@ -50,6 +50,7 @@ EVERYTHING = (
     "clip_norm=1.0 model.dropout=0.2 model.init=he model.activation=gelu shuffle=true augment.shift=1 "
     "augment.rotate=10"
 )
+EACH = sample([*CHOICES, EVERYTHING], "shuffle=true", EVERYTHING)
 SMALL = ["dataset=digits", "model.hidden_sizes=[24,16]", "lr=0.1", "batch_size=96", "epochs=2", "log_every=4"]
 
 
@@ -67,7 +68,7 @@ def losses_of(plan: Plan) -> np.ndarray:
     return np.concatenate([block.losses for block in plan.train(plan.state_at(None), 0)])
 
 
-@pytest.mark.parametrize("choice", [*CHOICES, EVERYTHING])
+@pytest.mark.parametrize("choice", EACH)
 def test_both_engines_do_the_same_with_each_choice(digits: Dataset, choice: str) -> None:
     default = losses_of(plan_of(digits))
     eager, compiled = (
@@ -79,7 +80,7 @@ def test_both_engines_do_the_same_with_each_choice(digits: Dataset, choice: str)
     assert compiled[-8:].mean() < compiled[:4].mean() or "bfloat16" in choice
 
 
-@pytest.mark.parametrize("choice", [*CHOICES, EVERYTHING])
+@pytest.mark.parametrize("choice", EACH)
 def test_a_run_goes_on_with_the_same_bits_with_each_choice(digits: Dataset, choice: str) -> None:
     plan = plan_of(digits, *choice.split())
     whole = plan.state_at(None)
@@ -105,18 +106,21 @@ def test_the_rate_of_each_logged_step_is_recorded(digits: Dataset) -> None:
     assert logged == [pytest.approx(0.1)] * 30
 
 
+@pytest.mark.long
+@pytest.mark.concurrency
 def test_a_run_of_everything_that_was_stopped_ends_as_one_that_was_not(
     run_py: Run, offline: dict[str, str], tmp_path: Path
 ) -> None:
-    arguments = [*SMALL, *EVERYTHING.split(), "epochs=200", "validation_fraction=0.2"]
+    arguments = [*SMALL, *EVERYTHING.split(), "epochs=100", "validation_fraction=0.2"]
     arguments += ["tracking.enabled=false"]
     done = run_py(tmp_path, *arguments, "hydra.run.dir=whole")
     assert done.returncode == 0, done.stdout + done.stderr
-    program = started(tmp_path, offline, "epoch 9 ", *arguments, "hydra.run.dir=stopped")
+    program = started(tmp_path, offline, "epoch 9 ", *arguments, "hydra.run.dir=stopped", pipe=SMALL_PIPE)
     program.send_signal(signal.SIGINT)
-    assert program.wait(60) == 130
+    shown = ended(program)
+    assert program.returncode == 130, shown
     before = len(list(journal.rows(tmp_path / "stopped", "train/loss")))
-    assert 0 < before < 12 * 200
+    assert 0 < before < 12 * 100
     done = run_py(tmp_path, "resume=stopped")
     assert done.returncode == 0, done.stdout + done.stderr
     for key in ("train/", "validation/", "test/", "params/"):
@@ -131,6 +135,7 @@ def test_a_run_of_everything_that_was_stopped_ends_as_one_that_was_not(
         np.testing.assert_array_equal(weights[0][name], weights[1][name])
 
 
+@pytest.mark.long
 def test_training_ends_with_the_best_weights_once_nothing_better_comes(run_py: Run, tmp_path: Path) -> None:
     arguments = [*SMALL, "optimizer=adam", "lr=0.02", "validation_fraction=0.2", "tracking.enabled=false"]
     stopping = ["epochs=100", "stopping.patience=3", "stopping.monitor=accuracy"]
@@ -191,6 +196,7 @@ def test_a_choice_that_is_not_there_is_refused(overrides: list[str], what: str) 
     assert told.value.hint
 
 
+@pytest.mark.long
 def test_a_schedule_to_the_end_has_no_other_end(run_py: Run, tmp_path: Path) -> None:
     done = run_py(tmp_path, *SMALL, "schedule=cosine", "tracking.enabled=false", "hydra.run.dir=run")
     assert done.returncode == 0, done.stderr

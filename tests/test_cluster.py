@@ -1,11 +1,13 @@
 """A sweep beyond one process: other launchers and sweepers, many workers, a server on PostgreSQL."""
 
+import functools
 import importlib.util
 import json
 import os
 import pwd
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -15,9 +17,9 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from conftest import Run, Server, started
+from conftest import LIMIT, Run, Server, ended, started, stop_when
 from mlp_tape import ledger
-from sweeps import PARENT
+from sweeps import PARENT, at_work
 
 WORKERS = int(os.environ.get("MLP_TAPE_WORKERS", "3"))
 TRIES = int(os.environ.get("MLP_TAPE_TRIES", "1"))
@@ -52,6 +54,8 @@ def check_nothing_is_lost(uri: str, sweep: Path, jobs: int) -> int:
     return count
 
 
+@pytest.mark.long
+@pytest.mark.concurrency
 @pytest.mark.parametrize("attempt", range(TRIES))
 def test_parallel_workers_make_a_database_and_lose_no_row(run_py: Run, tmp_path: Path, attempt: int) -> None:
     arguments = ["-m", "hydra/launcher=joblib", f"hydra.launcher.n_jobs={WORKERS}", "dataset=digits"]
@@ -95,7 +99,7 @@ class Postgres:
         ]
         subprocess.run(initdb, check=True, **quiet)
         options = f"-p {self._port} -c listen_addresses=127.0.0.1 -c unix_socket_directories="
-        self._control("start", "-w", "-o", options, "-l", f"{self._data}.log")
+        self._control("start", "-w", "-t", f"{LIMIT:.0f}", "-o", options, "-l", f"{self._data}.log")
 
     def stop(self) -> None:
         """Stops it at once."""
@@ -115,6 +119,8 @@ def postgres() -> Iterator[Postgres]:
     made.stop()
 
 
+@pytest.mark.long
+@pytest.mark.concurrency
 @pytest.mark.parametrize("attempt", range(TRIES))
 def test_workers_that_write_at_once_to_a_server_on_postgresql_lose_no_row(
     run_py: Run, postgres: Postgres, tmp_path: Path, attempt: int
@@ -134,22 +140,28 @@ def test_workers_that_write_at_once_to_a_server_on_postgresql_lose_no_row(
         server.stop()
 
 
+@pytest.mark.long
+@pytest.mark.concurrency
 def test_an_outage_in_a_sweep_costs_no_job(server: Server, offline: dict[str, str], tmp_path: Path) -> None:
     """The server is away while jobs end and others begin."""
-    arguments = ["-m", "lr=0.1,0.2,0.3,0.4", "dataset=digits", "epochs=20", f"tracking.uri={server.url}"]
+    arguments = ["-m", "lr=0.1,0.2,0.3,0.4", "dataset=digits", "epochs=60", "log_every=10"]
+    arguments += [f"tracking.uri={server.url}", f"tracking.patience={LIMIT}"]
     program = started(tmp_path, offline, "job 0  lr=0.1  began", *arguments)
+    stop_when(program, "the first job at work", lambda: at_work(tmp_path, "lr=0.1", beyond=100))
     server.stop()
-    assert program.stdout is not None
-    while not (line := program.stdout.readline()).startswith("job 2  lr=0.3  began"):
-        assert line, "it ended before its third job"
+    program.send_signal(signal.SIGCONT)
+    third = functools.partial(at_work, tmp_path, "lr=0.3", beyond=100, known=False)
+    stop_when(program, "the third job at work", third)
     server.start()
-    rest, _ = program.communicate(timeout=300)
+    program.send_signal(signal.SIGCONT)
+    rest = ended(program)
     assert program.returncode == 0, rest
     assert "WARNING" not in rest
     (sweep,) = tmp_path.glob("multirun/*/*")
     check_nothing_is_lost(server.url, sweep, 4)
 
 
+@pytest.mark.long
 def test_submitit_runs_a_sweep(run_py: Run, tmp_path: Path) -> None:
     needs("hydra_submitit_launcher", "slurm")
     done = run_py(tmp_path, "-m", "hydra/launcher=submitit_local", "lr=0.1,0.2", "dataset=digits", "epochs=1")
@@ -168,6 +180,7 @@ def test_slurm_has_a_ready_config(run_py: Run, tmp_path: Path) -> None:
     assert "OMP_NUM_THREADS=$SLURM_CPUS_PER_TASK" in done.stdout
 
 
+@pytest.mark.long
 def test_ray_runs_a_sweep(run_py: Run, tmp_path: Path) -> None:
     needs("hydra_ray_launcher", "ray")
     arguments = ["-m", "+cluster=ray", "hydra.launcher.ray.init.num_cpus=2", "lr=0.1,0.2,0.3"]
@@ -177,6 +190,7 @@ def test_ray_runs_a_sweep(run_py: Run, tmp_path: Path) -> None:
     check_nothing_is_lost(f"sqlite:///{tmp_path / 'mlflow.db'}", sweep, 3)
 
 
+@pytest.mark.long
 def test_optuna_searches_and_is_picked_up_with_the_same_proposals(run_py: Run, tmp_path: Path) -> None:
     needs("hydra_optuna_sweeper", "optuna")
     arguments = ["-m", "+sweep=optuna", "dataset=digits", "epochs=1", "sweep.fail_fast=false"]
@@ -195,6 +209,7 @@ def test_optuna_searches_and_is_picked_up_with_the_same_proposals(run_py: Run, t
     assert [job.began > began for job in again] == [False, False, False, True]
 
 
+@pytest.mark.long
 def test_a_trial_that_fails_does_not_end_the_search(run_py: Run, tmp_path: Path) -> None:
     needs("hydra_optuna_sweeper", "optuna")
     settings = {"n_trials": "3", "direction": "maximize", "sampler.seed": "1"}

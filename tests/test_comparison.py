@@ -9,7 +9,7 @@ from pathlib import Path
 import matplotlib.image
 import pytest
 
-from conftest import Run
+from conftest import LIMIT, Run
 from mlp_tape import comparison, text_plots
 from mlp_tape.comparison import Entry
 from mlp_tape.record import Record
@@ -19,7 +19,7 @@ RATES = (0.3, 0.03)
 
 def compare(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "mlp_tape", "compare", *arguments]
-    return subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=LIMIT)
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +39,7 @@ def by_key(output: str) -> dict[str, list[str]]:
     return {line[0]: [cell.strip() for cell in line[1:] if cell] for line in lines}
 
 
+@pytest.mark.long
 def test_a_sweep_and_a_run_are_shown_with_what_differs_and_what_came_of_it(made: Path) -> None:
     (sweep,), (run,) = made.glob("multirun/*/*"), made.glob("outputs/*/*")
     done = compare(made, str(sweep), str(run))
@@ -63,6 +64,7 @@ def test_a_sweep_and_a_run_are_shown_with_what_differs_and_what_came_of_it(made:
     assert matplotlib.image.imread(made / "comparison.png").std() > 0.03
 
 
+@pytest.mark.long
 def test_mlflow_is_asked_for_what_has_no_directory_here(made: Path, tmp_path: Path) -> None:
     (sweep,), (run,) = made.glob("multirun/*/*"), made.glob("outputs/*/*")
     ids = [json.loads((path / "run.json").read_text())["run_id"] for path in (sweep, run)]

@@ -4,19 +4,17 @@ import json
 import os
 import re
 import signal
-import time
 from pathlib import Path
 
 import mlflow
 import pytest
-from test_outage import mlp_tape
 
-from conftest import Run, started
+from conftest import LIMIT, SMALL_PIPE, Run, ended, mlp_tape, send_the_rest, started, wait_until
 from mlp_tape.courier import CourierRun
 from mlp_tape.journal import Journal
 from mlp_tape.record import Record
 
-ARGUMENTS = ["dataset=mnist_5k", "lr=0.1", "batch_size=96", "log_every=10"]
+ARGUMENTS = ["dataset=mnist_5k", "lr=0.1", "batch_size=96"]
 
 
 def children(pid: int) -> list[int]:
@@ -38,11 +36,14 @@ def is_there(pid: int) -> bool:
         return False
 
 
+@pytest.mark.long
+@pytest.mark.concurrency
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="Linux alone tells who is whose child")
 def test_a_run_whose_mlflow_process_is_killed_loses_nothing(offline: dict[str, str], tmp_path: Path) -> None:
-    program = started(tmp_path, offline, "epoch 2 ", *ARGUMENTS, "epochs=30")
+    arguments = ["epochs=30", "log_every=2"]
+    program = started(tmp_path, offline, "epoch 2 ", *ARGUMENTS, *arguments, pipe=SMALL_PIPE)
     os.kill(keeper_of(program.pid), signal.SIGKILL)
-    shown, _ = program.communicate(timeout=120)
+    shown = ended(program)
     assert program.returncode == 0, shown
     assert "Traceback" not in shown
     assert re.search(r"rows are left: the process that talks to MLflow is gone\n", shown)
@@ -59,6 +60,8 @@ def test_a_run_whose_mlflow_process_is_killed_loses_nothing(offline: dict[str, s
     assert {item.path for item in client.list_artifacts(run_id)} >= {"weights.npz", "plots"}
 
 
+@pytest.mark.long
+@pytest.mark.concurrency
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="Linux alone tells who is whose child")
 def test_a_job_is_found_again_whose_process_was_killed_before_it_heard_its_id(
     run_py: Run, offline: dict[str, str], tmp_path: Path
@@ -79,30 +82,32 @@ def test_a_job_is_found_again_whose_process_was_killed_before_it_heard_its_id(
     assert len(client.get_metric_history(note["run_id"], "train/loss")) == 12
 
 
+@pytest.mark.long
+@pytest.mark.concurrency
 def test_the_mlflow_process_ends_with_a_program_that_is_killed(
     offline: dict[str, str], tmp_path: Path
 ) -> None:
-    program = started(tmp_path, offline, "epoch 2 ", *ARGUMENTS, "epochs=100000", "log_every=1000")
+    program = started(tmp_path, offline, "epoch 2 ", *ARGUMENTS, "epochs=100000")
     keeper = keeper_of(program.pid)
     assert is_there(keeper)
     program.kill()
     program.wait()
-    ends = time.monotonic() + 5
-    while is_there(keeper) and time.monotonic() < ends:
-        time.sleep(0.05)
-    assert not is_there(keeper)
+    wait_until("the end of the MLflow process", lambda: not is_there(keeper))
 
 
+@pytest.mark.long
+@pytest.mark.concurrency
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_to_all_processes_of_a_job_closes_its_run(
     offline: dict[str, str], tmp_path: Path, number: signal.Signals
 ) -> None:
     """A terminal's Ctrl-C and a cluster's SIGTERM go to the MLflow process, too."""
-    program = started(tmp_path, offline, "epoch 2 ", *ARGUMENTS, "epochs=100000", "log_every=1000")
+    program = started(tmp_path, offline, "epoch 2 ", *ARGUMENTS, "epochs=100000")
     for pid in (*children(program.pid), program.pid):
         os.kill(pid, number)
-    shown, _ = program.communicate(timeout=60)
+    shown = ended(program)
     assert program.returncode == 128 + number, shown
+    send_the_rest(tmp_path, offline)
     (directory,) = tmp_path.glob("outputs/*/*")
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
     run = client.get_run(json.loads((directory / "run.json").read_text())["run_id"])
@@ -116,6 +121,7 @@ def test_training_has_no_mlflow_in_its_process(run_py: Run, tmp_path: Path) -> N
     assert re.search(r"\| +mlp_tape.courier$", done.stderr, re.M)
 
 
+@pytest.mark.long
 def test_what_is_asked_of_many_runs_is_done_in_order(tmp_path: Path) -> None:
     """As in a sweep: each job's run is begun and closed right after it was made known."""
     uri = f"sqlite:///{tmp_path}/mlflow.db"
@@ -128,7 +134,7 @@ def test_what_is_asked_of_many_runs_is_done_in_order(tmp_path: Path) -> None:
         with Journal(directory) as journal:
             run = CourierRun(uri, "many", note, journal)
             run.begin()
-            assert run.close(60, 60, lambda rows: None) == ""
+            assert run.close(LIMIT, LIMIT, lambda rows: None) == ""
         assert note.run_id and run.link
     client = mlflow.MlflowClient(uri)
     experiment = client.get_experiment_by_name("many")

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from conftest import LIMIT
 from mlp_tape import data, sources
 from mlp_tape.data import Dataset
 from mlp_tape.errors import DataError
@@ -134,7 +135,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     monkeypatch.setattr(sources, "HOST", f"http://127.0.0.1:{server.server_port}/")
-    monkeypatch.setattr(sources, "TIMEOUT", (1.0, 1.0))
+    monkeypatch.setattr(sources, "TIMEOUT", (LIMIT, LIMIT))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
@@ -201,6 +202,7 @@ def test_a_host_that_does_not_answer_is_given_up(site: Path, monkeypatch: pytest
 
     with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts, and says nothing
         monkeypatch.setattr(sources, "HOST", f"http://127.0.0.1:{silent.getsockname()[1]}/")
+        monkeypatch.setattr(sources, "TIMEOUT", (LIMIT, 0.1))
         assert "download failed" in data.load("mnist").warning
 
 

@@ -26,6 +26,8 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", str(place)], check=True)
 
 
+@pytest.mark.long
+@pytest.mark.concurrency
 def test_a_run_whose_disk_is_full_says_so_and_is_gone_on_with(
     run_py: Run, disk: Path, tmp_path: Path
 ) -> None:

@@ -12,10 +12,18 @@ import mlflow
 import numpy as np
 import pytest
 
-from conftest import ROOT, Run, Server, started
+from conftest import LIMIT, ROOT, Run, Server, sample, started
 from mlp_tape import record
 
 ARGUMENTS = ["dataset=digits", "epochs=1", "model.hidden_sizes=[8]"]
+ENVIRONMENTS = [
+    {"TERM": "dumb", "NO_COLOR": "1", "COLUMNS": "10"},
+    {"LANG": "C", "LC_ALL": "C"},
+    {"PYTHONWARNINGS": "error"},
+    {"PYTHONDEVMODE": "1", "PYTHONHASHSEED": "1", "TF_CPP_MIN_LOG_LEVEL": "0"},
+    {"HOME": "/dev/null/home", "PATH": "/nowhere"},
+    {"HOME": "", "TZ": "Pacific/Kiritimati"},
+]
 
 
 def check(directory: Path, done: "subprocess.CompletedProcess[str]", runs: int = 1) -> None:
@@ -31,14 +39,7 @@ def check(directory: Path, done: "subprocess.CompletedProcess[str]", runs: int =
 
 @pytest.mark.parametrize(
     "environment",
-    [
-        {"TERM": "dumb", "NO_COLOR": "1", "COLUMNS": "10"},
-        {"LANG": "C", "LC_ALL": "C"},
-        {"PYTHONWARNINGS": "error"},
-        {"PYTHONDEVMODE": "1", "PYTHONHASHSEED": "1", "TF_CPP_MIN_LOG_LEVEL": "0"},
-        {"HOME": "/dev/null/home", "PATH": "/nowhere"},
-        {"HOME": "", "TZ": "Pacific/Kiritimati"},
-    ],
+    sample(ENVIRONMENTS, {"LANG": "C", "LC_ALL": "C"}),
     ids=lambda given: ",".join(f"{key}={value}" for key, value in given.items()),
 )
 def test_the_environment_changes_nothing(run_py: Run, tmp_path: Path, environment: dict[str, str]) -> None:
@@ -54,6 +55,7 @@ def test_the_environment_changes_nothing(run_py: Run, tmp_path: Path, environmen
     assert list(tmp_path.iterdir()) == [place]
 
 
+@pytest.mark.long
 def test_without_a_home_in_the_environment(offline: dict[str, str], tmp_path: Path) -> None:
     environment = {key: value for key, value in offline.items() if key != "HOME"}
     command = [sys.executable, str(ROOT / "run.py"), *ARGUMENTS]
@@ -61,6 +63,7 @@ def test_without_a_home_in_the_environment(offline: dict[str, str], tmp_path: Pa
     check(tmp_path, done)
 
 
+@pytest.mark.long
 def test_a_file_with_spaces_and_chinese_characters_in_its_path(run_py: Run, tmp_path: Path) -> None:
     folder = tmp_path / "我的 数据" / "it's = 50% {new}, [old]"
     folder.mkdir(parents=True)
@@ -92,6 +95,7 @@ def read_only(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", str(place)], check=True)
 
 
+@pytest.mark.long
 def test_a_checkout_that_cannot_be_written_to(
     offline: dict[str, str], read_only: Path, tmp_path: Path
 ) -> None:
@@ -129,6 +133,8 @@ def shared(offline: dict[str, str]) -> Iterator[Path]:
     shutil.rmtree(place)
 
 
+@pytest.mark.long
+@pytest.mark.concurrency
 def test_two_people_who_start_in_one_directory_in_the_same_second_are_both_recorded(
     offline: dict[str, str], shared: Path
 ) -> None:
@@ -151,12 +157,13 @@ def test_two_people_who_start_in_one_directory_in_the_same_second_are_both_recor
             umask=0o002,
         )
         programs.append(program)
-    told = [program.communicate(timeout=300) for program in programs]
+    told = [program.communicate(timeout=LIMIT) for program in programs]
     for program, (out, err) in zip(programs, told, strict=True):
         check(shared, subprocess.CompletedProcess(command, program.returncode, out, err), runs=2)
     assert {path.stat().st_uid for path in shared.glob("outputs/*/*")} == set(PEOPLE)
 
 
+@pytest.mark.long
 def test_a_cache_that_cannot_be_written_to(run_py: Run, tmp_path: Path) -> None:
     cache = tmp_path / "home" / ".cache" / "mlp_tape"
     cache.parent.mkdir(parents=True)
@@ -165,6 +172,7 @@ def test_a_cache_that_cannot_be_written_to(run_py: Run, tmp_path: Path) -> None:
     check(tmp_path / "here", run_py(tmp_path / "here", *ARGUMENTS, HOME=str(tmp_path / "home")))
 
 
+@pytest.mark.long
 def test_what_comes_with_an_extra_is_not_needed(run_py: Run, tmp_path: Path) -> None:
     missing, here = tmp_path / "missing", tmp_path / "here"
     for folder in (missing, here):
@@ -183,6 +191,8 @@ def test_no_password_of_a_tracking_uri_is_kept_anywhere(run_py: Run, tmp_path: P
     assert not kept
 
 
+@pytest.mark.long
+@pytest.mark.concurrency
 def test_no_password_of_a_sweep_is_kept_while_it_lasts(
     server: Server, offline: dict[str, str], run_py: Run, tmp_path: Path
 ) -> None:
@@ -190,7 +200,7 @@ def test_no_password_of_a_sweep_is_kept_while_it_lasts(
     arguments = ["-m", *ARGUMENTS, "lr=0.1,0.2", f"tracking.uri='{uri}'"]
     program = started(tmp_path, offline, "job 0", *arguments)
     program.kill()
-    program.wait()
+    program.communicate()
     (file,) = tmp_path.glob("multirun/*/*/multirun.yaml")
     assert "MLFLOW_TRACKING_URI" in file.read_text()
     done = run_py(tmp_path, "-m", "sweep.resume=last", MLFLOW_TRACKING_URI=uri)

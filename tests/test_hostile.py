@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 from corpus import CASES, Case
 
-from conftest import ROOT, Run
+from conftest import ROOT, Run, sample
 from mlp_tape import cli
 from mlp_tape.errors import ConfigError
 
+QUICK = [case for case in CASES if case.is_quick]
+TYPED = [case for case in CASES if not case.is_quick]
 TABLE = os.environ.get("MLP_TAPE_CORPUS")  # a file that is given a line for each input
 
 
@@ -18,7 +20,7 @@ def name(case: Case) -> str:
     return " ".join(case.arguments)[:60]
 
 
-@pytest.mark.parametrize("case", CASES, ids=name)
+@pytest.mark.parametrize("case", sample(CASES, *QUICK, *TYPED[::12]), ids=name)
 def test_a_wrong_input_is_refused_and_harms_nothing(run_py: Run, tmp_path: Path, case: Case) -> None:
     if case.is_quick and not TABLE:
         with pytest.raises(ConfigError) as refused:

@@ -1,6 +1,7 @@
 """Killed at any moment and gone on with, a run ends as if nothing had happened.
 
-MLP_TAPE_KILLS=30 python -m pytest -n0 -s tests/test_kills.py kills 30 runs and prints what was hit.
+MLP_TAPE_KILLS=30 python -m pytest -n0 -s -m "" tests/test_kills.py kills 30 runs three times each and prints
+what was hit.
 """
 
 import hashlib
@@ -16,9 +17,9 @@ import mlflow
 import numpy as np
 import pytest
 
-from conftest import ROOT
+from conftest import LIMIT, ROOT, sample
 
-RUNS = int(os.environ.get("MLP_TAPE_KILLS", "2"))
+RUNS = int(os.environ.get("MLP_TAPE_KILLS", "1"))
 ARGUMENTS = [
     "dataset=mnist_5k",
     "lr=0.1",
@@ -49,7 +50,7 @@ class Program:
 
     def finish(self, *arguments: str) -> str:
         program = self.start(*arguments)
-        shown, _ = program.communicate(timeout=300)
+        shown, _ = program.communicate(timeout=LIMIT)
         assert program.returncode == 0, shown
         return shown
 
@@ -90,8 +91,8 @@ class Program:
             return "in the report"
         if not self._trains(rows):
             return "before the first block"
-        last = [json.loads(line) for line in (directory / "journal.jsonl").read_text().splitlines()[-2:-1]]
-        return f"at step {last[0][1]}"
+        *whole, _ = (directory / "journal.jsonl").read_text().splitlines()
+        return f"at step {json.loads(whole[-1])[1]}" if whole else "in the first row"
 
 
 def state_of(program: Program) -> tuple[str, list[tuple[str, int, float]], str]:
@@ -121,9 +122,10 @@ def histograms_of(program: Program) -> dict[str, bytes]:
     return found
 
 
-@pytest.mark.parametrize("seed", range(RUNS))
+@pytest.mark.concurrency
+@pytest.mark.parametrize(("seed", "kills"), sample([(3, 1), *((seed, 3) for seed in range(RUNS))], (3, 1)))
 def test_a_run_killed_at_random_moments_ends_as_if_it_had_not_been(
-    offline: dict[str, str], tmp_path: Path, seed: int
+    offline: dict[str, str], tmp_path: Path, seed: int, kills: int
 ) -> None:
     dice = random.Random(seed)
     whole = Program(tmp_path / "whole", offline)
@@ -135,7 +137,7 @@ def test_a_run_killed_at_random_moments_ends_as_if_it_had_not_been(
     hits: list[str] = []
     while not killed.is_over:
         arguments = ["resume=last"] if killed.runs else [*ARGUMENTS, f"seed={seed}"]
-        if len(hits) == 3:
+        if len(hits) == kills:
             killed.finish(*arguments)
         else:
             hits += killed.kill_somewhere(dice, seconds, *arguments)

@@ -2,7 +2,6 @@
 
 import signal
 import sys
-import time
 from pathlib import Path
 
 import mlflow
@@ -10,7 +9,7 @@ import pytest
 from omegaconf import OmegaConf
 from test_outage import ARGUMENTS
 
-from conftest import Run, Server, started
+from conftest import LIMIT, Run, Server, ended, started, wait_until
 from mlp_tape import checking, config, journal, record
 from mlp_tape.config import Settings
 from mlp_tape.errors import ConfigError
@@ -23,24 +22,26 @@ def samples(directory: Path, key: str) -> list[journal.Row]:
     return list(journal.rows(directory, key))
 
 
+@pytest.mark.long
+@pytest.mark.concurrency
 def test_an_outage_and_a_stop_cost_no_sample(
     run_py: Run, server: Server, offline: dict[str, str], tmp_path: Path
 ) -> None:
     pytest.importorskip("psutil", reason="pip install -e '.[system]' to run this test")
-    arguments = [*ARGUMENTS, f"tracking.uri={server.url}"]
+    arguments = [*ARGUMENTS, f"tracking.uri={server.url}", f"tracking.patience={LIMIT}"]
     program = started(tmp_path, offline | MEASURED, "epoch 5 ", *arguments, "epochs=1000000")
     (directory,) = tmp_path.glob("outputs/*/*")
     before = len(samples(directory, LOAD))
     server.stop()
-    time.sleep(2)
+    wait_until("samples while the server is away", lambda: len(samples(directory, LOAD)) >= before + 5)
     server.start()
     program.send_signal(signal.SIGINT)
-    assert program.wait(60) == 130
+    shown = ended(program)
+    assert program.returncode == 130, shown
     trained = samples(directory, "train/loss")[-1].step
     first = samples(directory, LOAD)
-    assert len(first) >= before + 5  # nobody waits for the server
 
-    epochs = trained // 42 + 100
+    epochs = trained // 42 + 100  # what was not sent is now
     done = run_py(tmp_path, "resume=last", f"epochs={epochs}", **MEASURED)
     assert done.returncode == 0, done.stdout + done.stderr
     rows = samples(directory, "system/")
@@ -53,6 +54,7 @@ def test_an_outage_and_a_stop_cost_no_sample(
     assert any(0 < row.value <= 100 for row in samples(directory, LOAD))
 
 
+@pytest.mark.long
 def test_a_short_run_has_a_sample_and_one_that_did_not_ask_has_none(run_py: Run, tmp_path: Path) -> None:
     pytest.importorskip("psutil", reason="pip install -e '.[system]' to run this test")
     for setting, name in (("true", "asked"), ("false", "not")):

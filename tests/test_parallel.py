@@ -1,5 +1,6 @@
 """Jobs in processes of their own: one that dies costs its own job, and all of them end in order."""
 
+import functools
 import json
 import os
 import signal
@@ -9,16 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from conftest import ROOT, Program, Run, started
+from conftest import ROOT, Program, Run, ended, send_the_rest, started, wait_until
 from mlp_tape import ledger, presence, record
-from mlp_tape.record import Record
-from sweeps import STEPS, at_work, losses, runs_in, the_sweep, wait_for
+from sweeps import STEPS, at_work, losses, runs_in, the_sweep
+
+pytestmark = [pytest.mark.long, pytest.mark.concurrency]
 
 
 def killed_worker(directory: Path, name: str) -> int:
     """Kills the process of a job of a sweep, and says which it was."""
-    victim = wait_for(name, at_work(directory, name, beyond=100))
-    assert isinstance(victim, Record)
+    victim = wait_until(f"the job {name}", lambda: at_work(directory, name, beyond=100))
+    assert victim is not None
     os.kill(victim.pid, signal.SIGKILL)
     return victim.pid
 
@@ -28,10 +30,10 @@ def test_in_parallel_a_worker_that_is_killed_costs_its_own_job_only(
 ) -> None:
     """Two workers, on a database that was not there before."""
     arguments = ["-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "dataset=digits", "log_every=10"]
-    program = started(tmp_path, offline, "sweep ", *arguments, "lr=0.1,0.2,0.3,0.4", "epochs=400")
+    program = started(tmp_path, offline, "sweep ", *arguments, "lr=0.1,0.2,0.3,0.4", "epochs=200")
     pid = killed_worker(tmp_path, "lr=0.2")
     assert pid != program.pid
-    shown, _ = program.communicate(timeout=300)
+    shown = ended(program)
     assert program.returncode == 1, shown
     assert "Traceback" not in shown
     assert "job 1  lr=0.2  KILLED: its process was gone" in shown
@@ -46,7 +48,7 @@ def test_in_parallel_a_worker_that_is_killed_costs_its_own_job_only(
     assert done.returncode == 0, done.stderr
     (parent,), children = runs_in(tmp_path)
     assert [run.info.status for run in [parent, *children]] == ["FINISHED"] * 5
-    assert all(losses(tmp_path, run) == list(range(400 * STEPS)) for run in children)
+    assert all(losses(tmp_path, run) == list(range(200 * STEPS)) for run in children)
 
 
 @pytest.mark.parametrize("whom", ["the sweep", "all, as on a terminal"])
@@ -65,14 +67,15 @@ def test_in_parallel_a_signal_ends_every_job_in_order(
         start_new_session=True,
     )
     for name in ("lr=0.1", "lr=0.2"):
-        wait_for(name, at_work(tmp_path, name, beyond=100))
+        wait_until(f"the job {name}", functools.partial(at_work, tmp_path, name, beyond=100))
     if whom == "the sweep":
         program.send_signal(signal.SIGINT)
     else:
         os.killpg(program.pid, signal.SIGINT)
-    shown, _ = program.communicate(timeout=60)
+    shown = ended(program)
     assert program.returncode == 130, shown
     assert "Traceback" not in shown
+    send_the_rest(tmp_path, offline)
     (parent,), children = runs_in(tmp_path)
     assert [run.info.status for run in [parent, *children]] == ["KILLED"] * 3
     for run in [parent, *children]:
@@ -90,11 +93,14 @@ def lives(pid: int) -> bool:
 def test_workers_end_when_the_sweeps_process_is_killed(offline: dict[str, str], tmp_path: Path) -> None:
     arguments = ["-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "dataset=digits", "log_every=10"]
     program = started(tmp_path, offline, "sweep ", *arguments, "lr=0.1,0.2", "epochs=100000")
-    jobs = [wait_for(name, at_work(tmp_path, name, beyond=100)) for name in ("lr=0.1", "lr=0.2")]
+    jobs = [
+        wait_until(f"the job {name}", functools.partial(at_work, tmp_path, name, beyond=100))
+        for name in ("lr=0.1", "lr=0.2")
+    ]
     program.kill()
     for job in jobs:
-        assert isinstance(job, Record)
-        gone = (not presence.is_at_work(job.directory, job.pid) for _ in iter(int, 1))
-        wait_for("end of a worker", gone)
-        assert record.read(job.directory).status == "KILLED"
-        wait_for("end of its process", (not lives(job.pid) for _ in iter(int, 1)))
+        assert job is not None
+        directory, pid = job.directory, job.pid
+        wait_until("the end of a worker", lambda d=directory, p=pid: not presence.is_at_work(d, p))
+        assert record.read(directory).status == "KILLED"
+        wait_until("the end of its process", lambda p=pid: not lives(p))

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from conftest import Run
+from conftest import LIMIT, Run
 from mlp_tape import evaluate, model, snapshots, step, train
 from mlp_tape.data import Dataset
 from mlp_tape.histograms import Histogram, histogram
@@ -121,6 +121,7 @@ def test_a_full_report_has_all_pictures_here_and_in_mlflow(run_py: Run, tmp_path
     assert [step for step, _ in snapshots.read(directory)] == [0, 12, 24]  # each logged step
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("how", "left"), [("light", {"weights.npz"}), ("none", set())])
 def test_less_of_a_report_leaves_less(run_py: Run, tmp_path: Path, how: str, left: set[str]) -> None:
     done = run_py(tmp_path, "dataset=digits", "epochs=1", f"report={how}", "tracking.enabled=false")
@@ -142,7 +143,7 @@ def test_the_first_step_is_told_operation_by_operation_with_both_pitfalls(tmp_pa
         "model.hidden_sizes=[32]",
         "lr=0.1",
     ]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=LIMIT)
     assert done.returncode == 0, done.stderr
     lines = [line.split() for line in done.stdout.splitlines()]
     names = [line[0] for line in lines if line]
@@ -160,9 +161,10 @@ def test_the_first_step_is_told_operation_by_operation_with_both_pitfalls(tmp_pa
     assert not list(tmp_path.iterdir()), "it is no run"
 
 
+@pytest.mark.long
 def test_the_loss_that_is_told_is_that_of_a_runs_first_step(run_py: Run, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "mlp_tape", "walk", "dataset=digits"]
-    told = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=120).stdout
+    told = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=LIMIT).stdout
     done = run_py(tmp_path, "dataset=digits", "epochs=1", "tracking.enabled=false", "report=none")
     trained = re.search(r"epoch 0  step 0  loss (\S+)", done.stdout)
     walked = re.search(r"loss of this batch: (\S+) before", told)
@@ -172,11 +174,12 @@ def test_the_loss_that_is_told_is_that_of_a_runs_first_step(run_py: Run, tmp_pat
 
 def test_a_wrong_setting_to_walk_with_is_refused(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "mlp_tape", "walk", "lrr=0.1"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=LIMIT)
     assert done.returncode == 2
     assert done.stderr.splitlines() == ["error: unknown setting: lrr", "       did you mean lr=... ?"]
 
 
+@pytest.mark.long
 def test_data_that_are_no_images_have_no_pictures_of_images(run_py: Run, tmp_path: Path) -> None:
     dice = np.random.default_rng(0)
     arrays = {

@@ -81,6 +81,7 @@ def test_both_engines_give_the_same_losses_the_partial_batch_included(mnist_5k: 
     np.testing.assert_allclose(compiled, eager, atol=1e-5)
 
 
+@pytest.mark.long
 def test_an_epoch_of_mnist_is_469_steps_in_both_engines(mnist_npz: str) -> None:
     from mlp_tape import data
 

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +18,7 @@ import pytest
 import yaml
 from mlflow.entities import Run
 
-from conftest import ROOT
+from conftest import LIMIT, ROOT, send_the_rest, wait_until
 from mlp_tape import config, runner, store, tracking
 from mlp_tape.data import Dataset
 from mlp_tape.delivery import Delivery
@@ -175,6 +174,7 @@ def test_a_diverging_run_is_failed_and_says_why(tmp_path: Path, monkeypatch: pyt
     assert max(values) < 1e308  # how MLflow stores infinity
 
 
+@pytest.mark.concurrency
 def test_a_stopped_run_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     append, appended = Journal.append, itertools.count(1)
@@ -187,6 +187,7 @@ def test_a_stopped_run_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(Journal, "append", interrupted)
     with pytest.raises(KeyboardInterrupt):
         runner.run(dataclasses.replace(SMALL, epochs=100_000), tmp_path, [])
+    send_the_rest(tmp_path, dict(os.environ))
     client, run = the_run(tmp_path)
     assert (run.info.status, run.data.tags["reason"]) == ("KILLED", "SIGINT")
     stored = client.get_metric_history(run.info.run_id, "train/loss")
@@ -209,9 +210,8 @@ def test_rows_are_sent_while_the_run_lasts_and_in_batches(tmp_path: Path) -> Non
         run._client.log_batch = counted
         journal.append(Row("train/loss", step, 0.5, 1_000 + step) for step in range(2_500))
         run._delivery.start()
-        while len(sizes) < 3:
-            threading.Event().wait(0.05)
-        assert run._delivery.finish(patience=30) == ""
+        wait_until("three batches", lambda: len(sizes) >= 3)
+        assert run._delivery.finish(patience=LIMIT) == ""
     assert sizes == [1000, 1000, 500]
     client, found = the_run(tmp_path)
     assert len(client.get_metric_history(found.info.run_id, "train/loss")) == 2_500
@@ -226,17 +226,27 @@ def test_what_stands_in_the_way_of_a_delivery_is_said_and_passes(tmp_path: Path)
             raise ConnectionError("the store is down")
         arrived.extend(rows)
 
+    def what_is_said(journal: Journal) -> str:
+        delivery = Delivery(journal, send)
+        delivery.start()
+        wait_until("an error", lambda: delivery._error)
+        said = delivery.finish(patience=0.5)
+        delivery.join()
+        return said
+
     row = Row("train/loss", 0, 0.5, 1)
     with Journal(tmp_path) as journal:
         journal.append([row])
-        assert Delivery(journal, send).finish(patience=0.5) == "the store is down"
+        assert what_is_said(journal) == "the store is down"
         (tmp_path / "up").touch()
-        assert Delivery(journal, send).finish(patience=30) == ""
+        assert Delivery(journal, send).finish(patience=LIMIT) == ""
         assert arrived == [row]
         journal.path.rename(tmp_path / "elsewhere")
-        assert "No such file" in Delivery(journal, send).finish(patience=0.5)
+        assert "No such file" in what_is_said(journal)
 
 
+@pytest.mark.long
+@pytest.mark.concurrency
 def test_a_process_killed_while_it_makes_the_database_leaves_none(
     offline: dict[str, str], tmp_path: Path
 ) -> None:
@@ -244,8 +254,8 @@ def test_a_process_killed_while_it_makes_the_database_leaves_none(
     opening = (
         "import os, signal, threading; from pathlib import Path; from mlp_tape import store\n"
         "def kill():\n"
-        f"    while not Path({str(tmp_path / 'mlflow.db.new')!r}).exists(): pass\n"
-        "    threading.Event().wait(0.3)\n"
+        f"    new = Path({str(tmp_path / 'mlflow.db.new')!r})\n"
+        "    while not (new.exists() and new.stat().st_size): pass\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
         "threading.Thread(target=kill, daemon=True).start()\n"
         f"list(store.close_dead({uri!r}, 'mlp_tape'))"

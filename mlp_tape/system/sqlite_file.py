@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 DAMAGED = "its pages contradict each other"
+NO_DATABASE = "it is no SQLite database"
 BUSY = 5.0  # seconds to wait for a lock; a database that stays locked for longer is in use, and so it is one
 STEPS = 10_000  # of SQLite's virtual machine between two looks at the clock
 
@@ -73,7 +74,7 @@ def wrong_with(path: Path, seconds: float = 0.0) -> str:
     except sqlite3.OperationalError:  # locked, or the time is over
         return ""
     except sqlite3.DatabaseError as error:
-        return str(error) if "malformed" in str(error) else "it is no SQLite database"
+        return str(error) if "malformed" in str(error) else NO_DATABASE
 
 
 def is_damage(message: str) -> bool:
