@@ -113,7 +113,7 @@ def send_the_rest(directory: Path, environment: dict[str, str]) -> None:
     """
     if all(json.loads(path.read_text())["sent"] for path in directory.rglob("run.json")):
         return
-    done = mlp_tape(directory, environment, "sync")
+    done = mlp_tape(directory, environment, "sync", str(directory))
     assert done.returncode == 0, done.stdout + done.stderr
 
 

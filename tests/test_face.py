@@ -123,7 +123,8 @@ def test_bad_data_are_refused_before_a_run_is_opened(run_py: Run, tmp_path: Path
 
 def test_the_settings_are_checked_before_tensorflow_or_mlflow_is_imported() -> None:
     probe = (
-        "import sys; from pathlib import Path; from mlp_tape.cli import main\n"
+        "import os, sys; from pathlib import Path; from mlp_tape.cli import main\n"
+        "os._exit = sys.exit\n"
         "sys.argv = ['run.py', 'lr=-1']\n"
         "try: main(Path('conf').resolve())\n"
         "except SystemExit as end: assert end.code == 2\n"

@@ -16,9 +16,8 @@ import mlflow
 import pytest
 from mlflow.entities import Run as MlflowEntity
 from proxy import Proxy
-from tools import SMALL, mlp_tape, runs_in
 
-from conftest import ROOT, Run, Server
+from conftest import ROOT, SMALL, Run, Server, mlp_tape, runs_in
 from mlp_tape import address, store
 from mlp_tape.errors import TrackingError
 from mlp_tape.journal import Journal
@@ -85,6 +84,7 @@ def touched(watched: dict[str, str]) -> set[str]:
     )
 
 
+@pytest.mark.long
 def test_no_process_touches_the_database_but_through_sqlite(
     run_py: Run, offline: dict[str, str], watched: dict[str, str], tmp_path: Path
 ) -> None:
@@ -225,6 +225,7 @@ def test_a_run_that_was_created_although_an_error_was_reported_has_no_twin(
     assert len(tries) == 1
 
 
+@pytest.mark.long
 def test_answers_that_are_lost_double_nothing(run_py: Run, server: Server, tmp_path: Path) -> None:
     """The server has created experiment, run, model, registered model and version when the answer is lost."""
     created = ("experiments/create", "runs/create", "logged-models", "registered-models/create")
@@ -243,6 +244,7 @@ def test_answers_that_are_lost_double_nothing(run_py: Run, server: Server, tmp_p
     assert version.run_id == run.info.run_id
 
 
+@pytest.mark.long
 def test_a_request_that_the_server_carries_out_late_leaves_no_twin(server: Server, tmp_path: Path) -> None:
     """It was given up, not found, and sent again; then the first one was carried out, too."""
     for name in ("config.yaml", "environment.txt"):
@@ -316,6 +318,7 @@ def test_a_network_file_system_is_known_by_its_mount(
     assert address.warnings("http://127.0.0.1:5000") == []
 
 
+@pytest.mark.long
 def test_a_database_on_a_network_file_system_is_warned_of_once(run_py: Run, tmp_path: Path) -> None:
     """A real file system in user space, as sshfs is one."""
     if shutil.which("bindfs") is None or os.geteuid() != 0:

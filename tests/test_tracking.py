@@ -254,8 +254,8 @@ def test_a_process_killed_while_it_makes_the_database_leaves_none(
     opening = (
         "import os, signal, threading; from pathlib import Path; from mlp_tape import store\n"
         "def kill():\n"
-        f"    new = Path({str(tmp_path / 'mlflow.db.new')!r})\n"
-        "    while not (new.exists() and new.stat().st_size): pass\n"
+        f"    here = Path({str(tmp_path)!r})\n"
+        "    while not any(each.stat().st_size for each in here.glob('mlflow.db.making-????????')): pass\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
         "threading.Thread(target=kill, daemon=True).start()\n"
         f"list(store.close_dead({uri!r}, 'mlp_tape'))"
@@ -263,7 +263,7 @@ def test_a_process_killed_while_it_makes_the_database_leaves_none(
     killed = subprocess.run([sys.executable, "-c", opening], cwd=ROOT, env=offline)
     assert killed.returncode == -signal.SIGKILL
     assert not (tmp_path / "mlflow.db").exists()
-    assert (tmp_path / "mlflow.db.new").exists()
+    assert list(tmp_path.glob("mlflow.db.making-*"))
     assert list(store.close_dead(uri, "mlp_tape")) == []
     assert {path.name for path in tmp_path.iterdir()} == {"mlflow.db", "mlflow.db.lock"}
 
