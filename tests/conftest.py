@@ -20,6 +20,9 @@ os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 os.environ["TF_USE_LEGACY_KERAS"] = "1"
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # of the tests' own calls
 
+import mlflow
+from mlflow.entities import ViewType
+
 from mlp_tape import data
 from mlp_tape.data import Dataset
 
@@ -28,6 +31,7 @@ LIMIT = 900.0  # seconds: only so that a test that hangs ends, far beyond need o
 # A server would start nine processes more, for jobs of its own that nothing here has to do with.
 WITHOUT_JOBS = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 SMALL_PIPE = 4096  # bytes: the smallest that Linux has
+SMALL = ["dataset=digits", "epochs=1", "model.hidden_sizes=[8]"]
 Run = Callable[..., subprocess.CompletedProcess[str]]
 Program = subprocess.Popen[str]
 Found = TypeVar("Found")
@@ -99,11 +103,19 @@ def mlp_tape(
     return subprocess.run(
         [sys.executable, "-m", "mlp_tape", *arguments],
         cwd=directory,
-        env=environment | {"PYTHONPATH": str(ROOT)},
+        env={"PYTHONPATH": str(ROOT)} | environment,
         capture_output=True,
         text=True,
         timeout=LIMIT,
     )
+
+
+def runs_in(uri: str, experiment: str = "mlp_tape") -> list[mlflow.entities.Run]:
+    """All runs of an experiment, as MLflow has them, the deleted ones, too."""
+    client = mlflow.MlflowClient(uri)
+    found = client.get_experiment_by_name(experiment)
+    assert found is not None
+    return list(client.search_runs([found.experiment_id], run_view_type=ViewType.ALL))
 
 
 def send_the_rest(directory: Path, environment: dict[str, str]) -> None:

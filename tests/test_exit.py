@@ -177,10 +177,13 @@ def test_ctrl_c_does_not_wait_until_a_slow_server_has_everything(
 ) -> None:
     """Of 50,000 rows; what is unsent goes later, by `sync`, and nothing is lost."""
     with Proxy(server.url) as proxy:
-        arguments = ["dataset=digits", "epochs=1000000", "log_every=1000000", "model.hidden_sizes=[8]"]
-        arguments += ["checkpoint.every_steps=12000", f"tracking.uri={proxy.url}"]
-        swept = ["-m", "lr=0.1,0.2"] if sweep else []
-        until = "job 0" if sweep else "epoch 1 "
+        images, labels = np.zeros((10_000, 8, 8), np.uint8), np.arange(10_000) % 10  # 10,000 steps an epoch
+        halves = {"x_train": images, "y_train": labels, "x_test": images[:100], "y_test": labels[:100]}
+        np.savez(tmp_path / "many.npz", **halves)
+        arguments = ["dataset=arrays", "dataset.path=many.npz", "batch_size=1", "epochs=1000000"]
+        arguments += ["log_every=1000", "lr=0.01", "model.hidden_sizes=[8]", f"tracking.uri={proxy.url}"]
+        swept = ["-m", "lr=0.01,0.02"] if sweep else []
+        until = "job 0" if sweep else "epoch 0 "
         program = started(tmp_path, offline, until, *swept, *arguments)
         proxy.seconds = 5.0
         (journal,) = tmp_path.glob("multirun/*/*/0/journal.jsonl" if sweep else "outputs/*/*/journal.jsonl")
