@@ -33,6 +33,7 @@ class Record:
         settings: all of them, nested, without passwords.
         data_sha256: of the data set.
         params: what MLflow calls so: settings and data, flat.
+        first_params: those that MLflow was given first, for it never changes one.
         overrides: as typed on the command line, without passwords.
         uri: of the MLflow store, without password; empty for a run that is not tracked.
         run_id: MLflow's; empty until it is known.
@@ -61,6 +62,7 @@ class Record:
     settings: dict[str, Any] = field(default_factory=dict)
     data_sha256: str = ""
     params: dict[str, str] = field(default_factory=dict)
+    first_params: dict[str, str] = field(default_factory=dict)
     overrides: list[str] = field(default_factory=list)
     uri: str = ""
     run_id: str = ""
@@ -108,6 +110,7 @@ class Record:
         self.status, self.reason, self.sent, self.ended = "RUNNING", "", False, 0.0
         self.began, self.host, self.pid = time.time(), platform.node(), os.getpid()
         self.created = self.created or self.began
+        self.first_params = self.params | self.first_params
 
     @property
     def process(self) -> dict[str, str]:

@@ -132,7 +132,8 @@ class MlflowRun:
                 Dataset(**page.dataset(record)), [InputTag(MLFLOW_DATASET_CONTEXT, "training")]
             )
             self._client.log_inputs(record.run_id, [given])
-        new = {key: value for key, value in record.params.items() if key not in there.params}
+        params = record.first_params or record.params
+        new = {key: value for key, value in params.items() if key not in there.params}
         tags = record.process | {"command": record.command} | page.tags(record)
         self._client.log_batch(
             record.run_id,

@@ -114,6 +114,7 @@ def test_a_signal_to_all_processes_of_a_job_closes_its_run(
     assert (run.info.status, run.data.tags["reason"]) == ("KILLED", number.name)
 
 
+@pytest.mark.long
 def test_training_has_no_mlflow_in_its_process(run_py: Run, tmp_path: Path) -> None:
     done = run_py(tmp_path, "+experiment=smoke", PYTHONPROFILEIMPORTTIME="1")
     assert done.returncode == 0, done.stderr

@@ -92,6 +92,7 @@ def test_every_tool_leaves_nothing(
         check(mlp_tape(tmp_path, environment, *arguments), code, temporary)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("number", sample([signal.SIGINT, signal.SIGTERM], signal.SIGINT))
 @pytest.mark.parametrize(
     "until", sample(["x ", "epoch 3 "], "epoch 3 "), ids=["while it gets ready", "while it trains"]

@@ -125,6 +125,7 @@ def test_the_page_says_what_it_is_how_good_and_how_to_use_it(trained: Record) ->
     assert json.loads(given.dataset.profile) == {"n_train": 1437, "sha256": trained.data_sha256}
 
 
+@pytest.mark.long
 @pytest.mark.concurrency
 def test_a_run_that_failed_says_so_on_its_page(run_py: Run, tmp_path: Path) -> None:
     assert run_py(tmp_path, "dataset=digits", "lr=1e20").returncode == 1

@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.long, pytest.mark.concurrency]
 
 def killed_worker(directory: Path, name: str) -> int:
     """Kills the process of a job of a sweep, and says which it was."""
-    victim = wait_until(f"the job {name}", lambda: at_work(directory, name, beyond=100))
+    victim = wait_until(f"the job {name}", lambda: at_work(directory, name, beyond=100, known=False))
     assert victim is not None
     os.kill(victim.pid, signal.SIGKILL)
     return victim.pid

@@ -78,6 +78,7 @@ def project(run_py: Run, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path
     return place, held(f"sqlite:///{place / 'mlflow.db'}")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "damage", sample([overwrite_the_middle, overwrite_the_header, cut_it], overwrite_the_middle)
 )
@@ -107,9 +108,6 @@ def test_a_damaged_database_is_told_of_and_made_anew_with_all_that_it_held(
     assert f"5 of 5 runs are in {database}; the damaged database is {database}.damaged-" in done.stdout
     after = held(f"sqlite:///{database}?again={time.time_ns()}")  # MLflow keeps connections by their URI
     assert after.keys() == before.keys()
-    for each in after.values():
-        if "rows" in each and each["params"].get("epochs") == "3":
-            each["params"]["epochs"] = "2"  # as it was before it was resumed, which MLflow does not change
     for key, value in before.items():
         assert after[key] == value, key
     done = mlp_tape(place, offline, "rebuild")
@@ -152,6 +150,7 @@ def test_a_database_that_cannot_be_rebuilt_is_left_alone(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.long
 def test_a_database_with_a_run_that_lasts_is_not_rebuilt(
     run_py: Run, offline: dict[str, str], tmp_path: Path
 ) -> None:

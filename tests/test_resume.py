@@ -116,6 +116,7 @@ def test_a_run_that_is_trained_further_ends_as_one_that_was_longer(whole: Path, 
         np.testing.assert_array_equal(loaded.unwrap_python_model().params["w1"], weights["w1"])
 
 
+@pytest.mark.long
 def test_a_run_that_was_not_tracked_can_be_tracked_from_there_on(whole: Path, tmp_path: Path) -> None:
     train_in(tmp_path, SMALL, epochs=2, tracking=config.TrackingSettings(enabled=False))
     train_in(tmp_path, SMALL, resume="here")
@@ -184,6 +185,7 @@ def test_a_damaged_checkpoint_costs_time_and_nothing_else(
     assert state_of(half) == state_of(whole)
 
 
+@pytest.mark.long
 def test_a_journal_that_lost_its_end_is_filled_from_an_earlier_checkpoint(
     whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -256,6 +258,7 @@ def test_other_data_are_refused_before_the_run_is_touched(half: Path, tmp_path: 
     assert everything() == before
 
 
+@pytest.mark.long
 def test_a_run_that_another_version_began_is_gone_on_with_and_that_is_said(
     half: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -340,6 +343,7 @@ def test_what_would_make_another_run_of_it_is_refused(
     assert sorted(place.rglob("*")) == before
 
 
+@pytest.mark.long
 def test_a_run_is_found_by_its_id_its_directory_or_as_the_last_one(
     run_py: Run, at_home: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -54,6 +54,7 @@ def test_a_sweep_has_one_parent_a_table_and_an_answer(run_py: Run, tmp_path: Pat
     assert {path.name for path in sweep.iterdir() if path.is_dir()} == {"0", "1", "2", "plots"}
 
 
+@pytest.mark.long
 @pytest.mark.concurrency
 def test_a_failure_is_told_at_once_and_costs_no_other_job(run_py: Run, tmp_path: Path) -> None:
     done = run_py(tmp_path, "-m", "lr=1e20,0.1", "dataset=digits", "epochs=1")

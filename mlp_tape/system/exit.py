@@ -26,8 +26,7 @@ def on_early_signals() -> None:
     For the program's first and last moments: `stop.on_signals` takes over in between.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
-            signal.signal(number, _leave_on_signal)
+        signal.signal(number, _leave_on_signal)
 
 
 def _leave_on_signal(number: int, frame: FrameType | None) -> NoReturn:
