@@ -29,7 +29,7 @@ def cut_it(path: Path) -> None:
 
 
 def held(uri: str) -> dict[str, Any]:
-    """All that a store holds of runs, models and versions, but for the ids that MLflow draws for models."""
+    """All that a store holds of runs, models and versions."""
     client, found = mlflow.MlflowClient(uri), dict[str, Any]()
 
     def files(run_id: str, path: str | None = None) -> list[tuple[str, int]]:
@@ -50,16 +50,18 @@ def held(uri: str) -> dict[str, Any]:
             "tags": run.data.tags,
             "rows": rows,
             "data": [(each.dataset.name, each.dataset.digest) for each in run.inputs.dataset_inputs],
-            # MLmodel and its neighbours, whose size depends on an id, are compared as models
-            "files": [each for each in files(run.info.run_id) if not each[0].startswith("model/")],
+            "files": files(run.info.run_id),
         }
-        found[run.info.experiment_id] = [
-            (model.source_run_id, str(model.status), model.tags.get("step"))
+        found[run.info.experiment_id] = {
+            model.model_id: (
+                (model.source_run_id, str(model.status), model.tags, model.artifact_location),
+                sorted((row.key, row.value, row.step, row.timestamp) for row in model.metrics or []),
+            )
             for model in client.search_logged_models([run.info.experiment_id])
-        ]
+        }
     for registered in client.search_registered_models():
         versions = client.search_model_versions(f"name = '{registered.name}'")
-        found[registered.name] = sorted((int(each.version), each.run_id) for each in versions)
+        found[registered.name] = sorted((int(each.version), each.run_id, each.source) for each in versions)
     return found
 
 
@@ -88,6 +90,7 @@ def test_a_damaged_database_is_told_of_and_made_anew_with_all_that_it_held(
     place, before = project
     database = place / "mlflow.db"
     assert len([each for each in before.values() if "rows" in each]) == 4  # a sweep, its two jobs, a run
+    assert [version for version, *_ in before["mine"]] == [1, 2, 3]  # of a job, and of a run before and after
     damage(database)
 
     files = sorted(place.rglob("*"))

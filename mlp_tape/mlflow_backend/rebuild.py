@@ -1,15 +1,18 @@
 """Makes a damaged SQLite database anew from the directories of the runs and sweeps that it held."""
 
 import contextlib
+import functools
 import math
 import sqlite3
 import time
+import urllib.parse
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from mlp_tape import presence, record, store, sync
+from mlp_tape import journal, logged_model, presence, record, store, sync, tracking
 from mlp_tape.errors import ConfigError, MlpTapeError
-from mlp_tape.journal import Journal
 from mlp_tape.record import Record
 from mlp_tape.redact import without_password
 from mlp_tape.system import sqlite_file
@@ -58,12 +61,14 @@ def rebuild(parents: list[Path], uri: str, say: Say) -> bool:
         new = store.make_beside(file)
         with store.without_pool():  # no connection may be open when it is renamed
             _create_experiments(MlflowClient(f"sqlite:///{new}"), file)
-            failed = sum(not _deliver(run, new, file, say) for run in runs)
+            made = [run for run in runs if _attempt(run, say, lambda run: _create(run, new))]
+            _register_models(made, new)
+            sent = sum(_attempt(run, say, lambda run: _send(run, new, file, say)) for run in made)
         kept = _put_in_place(new, file)
-    what = f"{len(runs) - failed} of {len(runs)} runs are in {file}"
+    what = f"{sent} of {len(runs)} runs are in {file}"
     say(f"{what}; the damaged database is {kept}" if kept else what)
     say("if mlflow ui is running, start it again: it has the old database open")
-    return not failed
+    return sent == len(runs)
 
 
 def _runs_of(file: Path, parents: list[Path], say: Say) -> list[Record]:
@@ -105,37 +110,90 @@ def _create_experiments(client: MlflowClient, damaged: Path) -> None:
                 client.delete_experiment(experiment_id)
 
 
-def _deliver(run: Record, new: Path, file: Path, say: Say) -> bool:
-    """Creates a run in the new database and sends all that its directory holds."""
-    uri = f"sqlite:///{new}"
+def _attempt(run: Record, say: Say, what: Callable[[Record], None]) -> bool:
+    """Does something with a run; returns whether it could be done, and says why not."""
     try:
-        with presence.at_work(run.directory), Journal(run.directory) as journal:
-            run = record.left(run.directory)
-            if run.run_id:
-                store.ask(uri, lambda client: _create(client, new, run))
-            journal.send_anew()
-            rows = journal.count_unsent()
-            sync.deliver(run, journal, uri)
-            run.uri, run.sent = f"sqlite:///{file}", True
-            run.save()
+        what(run)
     except (MlpTapeError, OSError) as error:
         say(f"{run.directory}: {error}".replace("\n", "; "))
         return False
-    say(f"{run.directory}: {run.status}, {rows:,} rows")
     return True
 
 
-def _create(client: MlflowClient, new: Path, run: Record) -> None:
-    """Creates a run under the id that it had, which stands in commands, links and the names of directories.
+def _create(run: Record, new: Path) -> None:
+    """Creates a run with the models that were logged of it, under the ids that they had.
 
-    MLflow draws an id of its own, so it is exchanged before anything but tags refers to it.
+    Those stand in commands, links and the names of directories. MLflow draws ids of its own, so each is
+    exchanged before anything but tags refers to it.
     """
-    experiment_id = store.experiment_id(client, run.settings["tracking"]["experiment"])
-    drawn = store.create_run(client, experiment_id, run).info.run_id
+
+    def create(client: MlflowClient) -> None:
+        experiment_id = store.experiment_id(client, run.settings["tracking"]["experiment"])
+        drawn = store.create_run(client, experiment_id, run).info.run_id
+        with sqlite_file.connection(new) as database, database:
+            for table in ("runs", "tags"):
+                database.execute(f"UPDATE {table} SET run_uuid = ? WHERE run_uuid = ?", (run.run_id, drawn))
+            database.execute("UPDATE runs SET artifact_uri = replace(artifact_uri, ?, run_uuid)", (drawn,))
+        created = client.get_run(run.run_id)
+        for noted in _models(run):
+            rows = (row for key in tracking.RESULTS for row in journal.rows(run.directory, key))
+            last = {row.key: row for row in rows if row.step == noted["step"]}
+            exchange = functools.partial(_exchange, new, noted)
+            logged_model.restore(client, created, noted, list(last.values()), exchange)
+
+    if run.run_id:
+        store.ask(f"sqlite:///{new}", create)
+
+
+def _exchange(new: Path, noted: dict[str, Any], drawn: str) -> None:
+    """Gives a logged model, in place of the id that MLflow drew, the one and the location that it had."""
     with sqlite_file.connection(new) as database, database:
-        for table in ("runs", "tags"):
-            database.execute(f"UPDATE {table} SET run_uuid = ? WHERE run_uuid = ?", (run.run_id, drawn))
-        database.execute("UPDATE runs SET artifact_uri = replace(artifact_uri, ?, run_uuid)", (drawn,))
+        for table in ("logged_models", "logged_model_tags"):
+            query = f"UPDATE {table} SET model_id = ? WHERE model_id = ?"
+            database.execute(query, (noted["model_id"], drawn))
+        query = "UPDATE logged_models SET artifact_location = ? WHERE model_id = ?"
+        database.execute(query, (noted["location"], noted["model_id"]))
+
+
+def _models(run: Record) -> list[dict[str, Any]]:
+    """What was logged as models of a run, if the files are still where they were."""
+    return [noted for noted in logged_model.read(run.directory) if _is_there(noted["location"])]
+
+
+def _is_there(location: str) -> bool:
+    """Whether an artifact location on this machine exists; any other one is taken to exist."""
+    parts = urllib.parse.urlsplit(location)
+    if parts.scheme == "file":
+        return Path(urllib.request.url2pathname(parts.path)).is_dir()
+    return bool(parts.scheme) or Path(location).is_dir()
+
+
+def _register_models(runs: list[Record], new: Path) -> None:
+    """Registers the models that were registered, each as the version that it was."""
+    uri = f"sqlite:///{new}"
+    registered = [(noted, run.run_id) for run in runs for noted in _models(run) if noted["name"]]
+    for noted, run_id in sorted(registered, key=lambda each: each[0]["version"]):
+        model = (noted["name"], noted["location"], run_id, noted["model_id"])
+        drawn = store.ask(uri, functools.partial(_register, model))
+        with sqlite_file.connection(new) as database, database:
+            query = "UPDATE model_versions SET version = ? WHERE name = ? AND version = ?"
+            database.execute(query, (noted["version"], noted["name"], drawn))
+
+
+def _register(model: tuple[str, str, str, str], client: MlflowClient) -> int:
+    return logged_model.register(client, *model)
+
+
+def _send(run: Record, new: Path, file: Path, say: Say) -> None:
+    """Sends all that a run's directory holds to the new database."""
+    with presence.at_work(run.directory), journal.Journal(run.directory) as rows:
+        run = record.left(run.directory)
+        rows.send_anew()
+        n_rows = rows.count_unsent()
+        sync.deliver(run, rows, f"sqlite:///{new}")
+        run.uri, run.sent = f"sqlite:///{file}", True
+        run.save()
+    say(f"{run.directory}: {run.status}, {n_rows:,} rows")
 
 
 def _put_in_place(new: Path, file: Path) -> Path | None:
