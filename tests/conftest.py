@@ -31,7 +31,7 @@ LIMIT = 900.0  # seconds: only so that a test that hangs ends, far beyond need o
 # A server would start nine processes more, for jobs of its own that nothing here has to do with.
 WITHOUT_JOBS = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 SMALL_PIPE = 4096  # bytes: the smallest that Linux has
-SMALL = ["dataset=digits", "epochs=1", "model.hidden_sizes=[8]"]
+SMALL = ["dataset=digits", "epochs=1", "model.hidden_sizes=[8]", "report=none"]
 Run = Callable[..., subprocess.CompletedProcess[str]]
 Program = subprocess.Popen[str]
 Found = TypeVar("Found")

@@ -58,7 +58,13 @@ def check_nothing_is_lost(uri: str, sweep: Path, jobs: int) -> int:
 @pytest.mark.concurrency
 @pytest.mark.parametrize("attempt", range(TRIES))
 def test_parallel_workers_make_a_database_and_lose_no_row(run_py: Run, tmp_path: Path, attempt: int) -> None:
-    arguments = ["-m", "hydra/launcher=joblib", f"hydra.launcher.n_jobs={WORKERS}", "dataset=digits"]
+    arguments = [
+        "-m",
+        "hydra/launcher=joblib",
+        f"hydra.launcher.n_jobs={WORKERS}",
+        "dataset=digits",
+        "report=none",
+    ]
     rates = ",".join(str(0.05 * i) for i in range(1, WORKERS + 2))
     done = run_py(tmp_path, *arguments, f"lr={rates}", "epochs=5", "log_every=1")
     assert (done.returncode, done.stderr) == (0, "")
@@ -128,7 +134,13 @@ def test_workers_that_write_at_once_to_a_server_on_postgresql_lose_no_row(
     server = Server(tmp_path, store=postgres.uri)
     server.start()
     try:
-        arguments = ["-m", "hydra/launcher=joblib", f"hydra.launcher.n_jobs={WORKERS}", "dataset=digits"]
+        arguments = [
+            "-m",
+            "hydra/launcher=joblib",
+            f"hydra.launcher.n_jobs={WORKERS}",
+            "dataset=digits",
+            "report=none",
+        ]
         rates = ",".join(str(0.05 * i) for i in range(1, WORKERS + 1))
         more = [f"lr={rates}", "epochs=5", "log_every=1", f"tracking.uri={server.url}"]
         done = run_py(tmp_path, *arguments, *more)
@@ -144,7 +156,7 @@ def test_workers_that_write_at_once_to_a_server_on_postgresql_lose_no_row(
 @pytest.mark.concurrency
 def test_an_outage_in_a_sweep_costs_no_job(server: Server, offline: dict[str, str], tmp_path: Path) -> None:
     """The server is away while jobs end and others begin."""
-    arguments = ["-m", "lr=0.1,0.2,0.3,0.4", "dataset=digits", "epochs=60", "log_every=10"]
+    arguments = ["-m", "lr=0.1,0.2,0.3,0.4", "dataset=digits", "report=none", "epochs=60", "log_every=10"]
     arguments += [f"tracking.uri={server.url}", f"tracking.patience={LIMIT}"]
     program = started(tmp_path, offline, "job 0  lr=0.1  began", *arguments)
     stop_when(program, "the first job at work", lambda: at_work(tmp_path, "lr=0.1", beyond=100))
@@ -164,7 +176,15 @@ def test_an_outage_in_a_sweep_costs_no_job(server: Server, offline: dict[str, st
 @pytest.mark.long
 def test_submitit_runs_a_sweep(run_py: Run, tmp_path: Path) -> None:
     needs("hydra_submitit_launcher", "slurm")
-    done = run_py(tmp_path, "-m", "hydra/launcher=submitit_local", "lr=0.1,0.2", "dataset=digits", "epochs=1")
+    done = run_py(
+        tmp_path,
+        "-m",
+        "hydra/launcher=submitit_local",
+        "lr=0.1,0.2",
+        "dataset=digits",
+        "report=none",
+        "epochs=1",
+    )
     assert (done.returncode, done.stderr) == (0, "")
     (sweep,) = tmp_path.glob("multirun/*/*")
     check_nothing_is_lost(f"sqlite:///{tmp_path / 'mlflow.db'}", sweep, 2)
@@ -184,7 +204,7 @@ def test_slurm_has_a_ready_config(run_py: Run, tmp_path: Path) -> None:
 def test_ray_runs_a_sweep(run_py: Run, tmp_path: Path) -> None:
     needs("hydra_ray_launcher", "ray")
     arguments = ["-m", "+cluster=ray", "hydra.launcher.ray.init.num_cpus=2", "lr=0.1,0.2,0.3"]
-    done = run_py(tmp_path, *arguments, "dataset=digits", "epochs=1")
+    done = run_py(tmp_path, *arguments, "dataset=digits", "report=none", "epochs=1")
     assert done.returncode == 0, done.stderr
     (sweep,) = tmp_path.glob("multirun/*/*")
     check_nothing_is_lost(f"sqlite:///{tmp_path / 'mlflow.db'}", sweep, 3)
@@ -193,7 +213,7 @@ def test_ray_runs_a_sweep(run_py: Run, tmp_path: Path) -> None:
 @pytest.mark.long
 def test_optuna_searches_and_is_picked_up_with_the_same_proposals(run_py: Run, tmp_path: Path) -> None:
     needs("hydra_optuna_sweeper", "optuna")
-    arguments = ["-m", "+sweep=optuna", "dataset=digits", "epochs=1", "sweep.fail_fast=false"]
+    arguments = ["-m", "+sweep=optuna", "dataset=digits", "report=none", "epochs=1", "sweep.fail_fast=false"]
     done = run_py(tmp_path, *arguments, "hydra.sweeper.n_trials=3")
     assert (done.returncode, done.stderr) == (0, "")
     (sweep,) = tmp_path.glob("multirun/*/*")
@@ -214,7 +234,7 @@ def test_a_trial_that_fails_does_not_end_the_search(run_py: Run, tmp_path: Path)
     needs("hydra_optuna_sweeper", "optuna")
     settings = {"n_trials": "3", "direction": "maximize", "sampler.seed": "1"}
     arguments = [f"hydra.sweeper.{key}={value}" for key, value in settings.items()]
-    arguments += ["lr=choice(1e20,0.1)", "dataset=digits", "epochs=1"]
+    arguments += ["lr=choice(1e20,0.1)", "dataset=digits", "report=none", "epochs=1"]
     done = run_py(tmp_path, "-m", "hydra/sweeper=optuna", *arguments)
     (sweep,) = tmp_path.glob("multirun/*/*")
     statuses = [job.status for job in ledger.Ledger(sweep).jobs()]

@@ -14,7 +14,7 @@ from mlp_tape.courier import CourierRun
 from mlp_tape.journal import Journal
 from mlp_tape.record import Record
 
-ARGUMENTS = ["dataset=mnist_5k", "lr=0.1", "batch_size=96"]
+ARGUMENTS = ["dataset=mnist_5k", "lr=0.1", "batch_size=96", "report=none"]
 
 
 def children(pid: int) -> list[int]:

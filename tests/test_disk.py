@@ -11,7 +11,7 @@ import pytest
 from conftest import Run
 from mlp_tape import record
 
-ARGUMENTS = ["dataset=digits", "lr=0.1", "epochs=60", "model.hidden_sizes=[64]", "log_every=1"]
+ARGUMENTS = ["dataset=digits", "lr=0.1", "epochs=60", "model.hidden_sizes=[64]", "log_every=1", "report=none"]
 
 
 @pytest.fixture

@@ -37,11 +37,11 @@ def check(done: "subprocess.CompletedProcess[str]", code: int, temporary: Path) 
 
 
 ENDS = [
-    (SMALL, 0),
+    ([*SMALL, "report=full"], 0),
     (DIVERGES, 1),
-    (["-m", *SMALL, "lr=0.1,1e20", "report=none"], 1),
-    (["-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", *SMALL, "lr=0.1,1e20", "report=none"], 1),
-    (["-m", "hydra/launcher=submitit_local", *SMALL, "lr=0.1,1e20", "report=none"], 1),
+    (["-m", *SMALL, "lr=0.1,1e20"], 1),
+    (["-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", *SMALL, "lr=0.1,1e20"], 1),
+    (["-m", "hydra/launcher=submitit_local", *SMALL, "lr=0.1,1e20"], 1),
     (["lr=-1"], 2),
     (["dataset.path=nowhere.npz"], 2),
     (["--help"], 0),

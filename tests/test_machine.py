@@ -9,7 +9,7 @@ import pytest
 from omegaconf import OmegaConf
 from test_outage import ARGUMENTS
 
-from conftest import LIMIT, Run, Server, ended, started, wait_until
+from conftest import LIMIT, SMALL, Run, Server, ended, started, wait_until
 from mlp_tape import checking, config, journal, record
 from mlp_tape.config import Settings
 from mlp_tape.errors import ConfigError
@@ -59,7 +59,7 @@ def test_a_short_run_has_a_sample_and_one_that_did_not_ask_has_none(run_py: Run,
     pytest.importorskip("psutil", reason="pip install -e '.[system]' to run this test")
     for setting, name in (("true", "asked"), ("false", "not")):
         arguments = [f"tracking.system_metrics={setting}", f"hydra.run.dir={name}"]
-        done = run_py(tmp_path, "+experiment=smoke", *arguments)
+        done = run_py(tmp_path, *SMALL, *arguments)
         assert done.returncode == 0, done.stdout + done.stderr
     assert samples(tmp_path / "asked", LOAD)
     assert not samples(tmp_path / "not", "system/")

@@ -29,7 +29,14 @@ def test_in_parallel_a_worker_that_is_killed_costs_its_own_job_only(
     run_py: Run, offline: dict[str, str], tmp_path: Path
 ) -> None:
     """Two workers, on a database that was not there before."""
-    arguments = ["-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "dataset=digits", "log_every=10"]
+    arguments = [
+        "-m",
+        "hydra/launcher=joblib",
+        "hydra.launcher.n_jobs=2",
+        "dataset=digits",
+        "report=none",
+        "log_every=10",
+    ]
     program = started(tmp_path, offline, "sweep ", *arguments, "lr=0.1,0.2,0.3,0.4", "epochs=200")
     pid = killed_worker(tmp_path, "lr=0.2")
     assert pid != program.pid
@@ -56,7 +63,7 @@ def test_in_parallel_a_signal_ends_every_job_in_order(
     offline: dict[str, str], tmp_path: Path, whom: str
 ) -> None:
     command = [sys.executable, str(ROOT / "run.py"), "-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
-    command += ["dataset=digits", "log_every=10", "epochs=100000", "lr=0.1,0.2,0.3"]
+    command += ["dataset=digits", "report=none", "log_every=10", "epochs=100000", "lr=0.1,0.2,0.3"]
     program: Program = subprocess.Popen(
         command,
         cwd=tmp_path,
@@ -91,7 +98,14 @@ def lives(pid: int) -> bool:
 
 
 def test_workers_end_when_the_sweeps_process_is_killed(offline: dict[str, str], tmp_path: Path) -> None:
-    arguments = ["-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "dataset=digits", "log_every=10"]
+    arguments = [
+        "-m",
+        "hydra/launcher=joblib",
+        "hydra.launcher.n_jobs=2",
+        "dataset=digits",
+        "report=none",
+        "log_every=10",
+    ]
     program = started(tmp_path, offline, "sweep ", *arguments, "lr=0.1,0.2", "epochs=100000")
     jobs = [
         wait_until(f"the job {name}", functools.partial(at_work, tmp_path, name, beyond=100))

@@ -70,12 +70,14 @@ def project(run_py: Run, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path
     """A directory with runs of every kind and a sweep, and what its database held; it is made once."""
     place = tmp_path_factory.mktemp("project") / "here"
     place.mkdir()
-    assert run_py(place, *SMALL, "tracking.enabled=false", "report=none").returncode == 0
+    assert run_py(place, *SMALL, "tracking.enabled=false").returncode == 0
     elsewhere = f"tracking.uri=sqlite:///{place.parent / 'elsewhere.db'}"
-    assert run_py(place, *SMALL, elsewhere, "report=none").returncode == 0
-    assert run_py(place, *SMALL, "tracking.experiment=other", "report=none").returncode == 0
-    assert run_py(place, "-m", *SMALL, "lr=0.1,1e20", "tracking.register_as=mine").returncode == 1
-    assert run_py(place, *SMALL, "epochs=2", "tracking.register_as=mine").returncode == 0
+    assert run_py(place, *SMALL, elsewhere).returncode == 0
+    assert run_py(place, *SMALL, "tracking.experiment=other").returncode == 0
+    assert (
+        run_py(place, "-m", *SMALL, "lr=0.1,1e20", "report=full", "tracking.register_as=mine").returncode == 1
+    )
+    assert run_py(place, *SMALL, "epochs=2", "report=full", "tracking.register_as=mine").returncode == 0
     assert run_py(place, "resume=last", "epochs=3").returncode == 0
     return place, held(f"sqlite:///{place / 'mlflow.db'}")
 
@@ -157,7 +159,7 @@ def test_a_database_that_cannot_be_rebuilt_is_left_alone(
 def test_a_database_with_a_run_that_lasts_is_not_rebuilt(
     run_py: Run, offline: dict[str, str], tmp_path: Path
 ) -> None:
-    assert run_py(tmp_path, *SMALL, "report=none").returncode == 0
+    assert run_py(tmp_path, *SMALL).returncode == 0
     (directory,) = tmp_path.glob("outputs/*/*")
     overwrite_the_middle(tmp_path / "mlflow.db")
     with presence.at_work(directory):
@@ -171,7 +173,7 @@ def test_a_run_of_an_earlier_version_is_rebuilt_too(
     run_py: Run, offline: dict[str, str], tmp_path: Path
 ) -> None:
     """Its record has no token, no creation time and no source."""
-    assert run_py(tmp_path, *SMALL, "report=none").returncode == 0
+    assert run_py(tmp_path, *SMALL).returncode == 0
     (directory,) = tmp_path.glob("outputs/*/*")
     note = json.loads((directory / "run.json").read_text())
     for key in ("token", "source", "created"):

@@ -374,16 +374,16 @@ def test_looking_for_a_run_makes_no_database(run_py: Run, tmp_path: Path) -> Non
 def test_a_run_that_was_killed_is_closed_at_the_next_start(
     run_py: Run, offline: dict[str, str], tmp_path: Path
 ) -> None:
-    program = started(tmp_path, offline, "epoch 20 ", "dataset=digits", "epochs=1000000")
+    program = started(tmp_path, offline, "epoch 20 ", "dataset=digits", "report=none", "epochs=1000000")
     (directory,) = tmp_path.glob("outputs/*/*")
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
     run_id = record.read(directory).run_id
-    next_one = run_py(tmp_path, "dataset=digits", "epochs=1")
+    next_one = run_py(tmp_path, "dataset=digits", "epochs=1", "report=none")
     assert "was left RUNNING" not in next_one.stdout  # it lives
     assert client.get_run(run_id).info.status == "RUNNING"
     program.kill()
     program.communicate()
-    next_one = run_py(tmp_path, "dataset=digits", "epochs=1")
+    next_one = run_py(tmp_path, "dataset=digits", "epochs=1", "report=none")
     assert re.search(
         rf"^{run_id} \(.*\) was left RUNNING by a process that is gone; "
         rf"to go on: python run.py resume={run_id}$",
@@ -402,7 +402,7 @@ def test_a_run_that_was_killed_is_closed_at_the_next_start(
 @pytest.mark.long
 @pytest.mark.concurrency
 def test_a_second_signal_ends_the_process_at_once(offline: dict[str, str], tmp_path: Path) -> None:
-    program = started(tmp_path, offline, "epoch 20 ", "dataset=digits", "epochs=1000000")
+    program = started(tmp_path, offline, "epoch 20 ", "dataset=digits", "report=none", "epochs=1000000")
     program.send_signal(signal.SIGSTOP)
     program.send_signal(signal.SIGINT)
     program.send_signal(signal.SIGTERM)

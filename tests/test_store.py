@@ -93,10 +93,10 @@ def test_no_process_touches_the_database_but_through_sqlite(
     joblib = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
     (tmp_path / "link.db").symlink_to(here / "mlflow.db")
     for arguments in (
-        SMALL,
+        [*SMALL, "report=full"],
         ["resume=last", "epochs=2", f"tracking.uri=sqlite:///{tmp_path / 'link.db'}"],
-        ["-m", *SMALL, "lr=0.1,1e20", "report=none"],
-        ["-m", *joblib, *SMALL, "lr=0.1,0.2", "report=none"],
+        ["-m", *SMALL, "lr=0.1,1e20"],
+        ["-m", *joblib, *SMALL, "lr=0.1,0.2"],
     ):
         done = run_py(here, *arguments, **watched)
         assert done.returncode in (0, 1), done.stderr
@@ -225,7 +225,7 @@ def test_answers_that_are_lost_double_nothing(run_py: Run, server: Server, tmp_p
     """The server has created experiment, run, model, registered model and version when the answer is lost."""
     created = ("experiments/create", "runs/create", "logged-models", "registered-models/create")
     with Proxy(server.url, lose=(*created, "model-versions/create", "runs/log-batch")) as proxy:
-        arguments = [*SMALL, f"tracking.uri={proxy.url}", "tracking.register_as=mine"]
+        arguments = [*SMALL, f"tracking.uri={proxy.url}", "tracking.register_as=mine", "report=full"]
         done = run_py(tmp_path, *arguments, "tracking.patience=600")
         assert done.returncode == 0, done.stdout + done.stderr
         assert set(created) <= set(proxy.lost)
@@ -331,7 +331,7 @@ def test_a_database_on_a_network_file_system_is_warned_of_once(run_py: Run, tmp_
             assert done.stderr.count("is on a network file system (fuse") == 1
             assert "tracking.uri=http://" in done.stderr
         local = f"tracking.uri=sqlite:///{tmp_path / 'local.db'}"
-        assert "network" not in run_py(place, *SMALL, "report=none", local).stderr
+        assert "network" not in run_py(place, *SMALL, local).stderr
     finally:
         subprocess.run(["umount", "--lazy", str(place)], check=True)
 

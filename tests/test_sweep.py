@@ -57,7 +57,7 @@ def test_a_sweep_has_one_parent_a_table_and_an_answer(run_py: Run, tmp_path: Pat
 @pytest.mark.long
 @pytest.mark.concurrency
 def test_a_failure_is_told_at_once_and_costs_no_other_job(run_py: Run, tmp_path: Path) -> None:
-    done = run_py(tmp_path, "-m", "lr=1e20,0.1", "dataset=digits", "epochs=1")
+    done = run_py(tmp_path, "-m", "lr=1e20,0.1", "dataset=digits", "report=none", "epochs=1")
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     told, *rest = done.stderr.splitlines()  # told once, and listed at the end
@@ -75,7 +75,14 @@ def test_a_failure_is_told_at_once_and_costs_no_other_job(run_py: Run, tmp_path:
 @pytest.mark.long
 @pytest.mark.concurrency
 def test_fail_fast_lets_no_job_begin_after_one_that_failed(run_py: Run, tmp_path: Path) -> None:
-    arguments = ["-m", "lr=0.1,1e20,0.2,0.3", "dataset=digits", "epochs=1", "sweep.fail_fast=true"]
+    arguments = [
+        "-m",
+        "lr=0.1,1e20,0.2,0.3",
+        "dataset=digits",
+        "report=none",
+        "epochs=1",
+        "sweep.fail_fast=true",
+    ]
     done = run_py(tmp_path, *arguments)
     assert done.returncode == 1
     assert "2 more did not begin" in done.stderr
@@ -93,7 +100,7 @@ def test_a_sweep_that_failed_and_was_killed_is_picked_up(
 ) -> None:
     """Six jobs, one of which diverges; the process is killed in the fourth."""
     rates = "lr=0.1,1e20,0.2,0.05,0.3,0.4"
-    arguments = ["-m", rates, "dataset=digits", "epochs=60", "log_every=10"]
+    arguments = ["-m", rates, "dataset=digits", "report=none", "epochs=60", "log_every=10"]
     program = started(tmp_path, offline, "sweep ", *arguments)
     victim = stop_when(program, "the fourth job at work", lambda: at_work(tmp_path, "lr=0.05", beyond=200))
     program.kill()
@@ -144,13 +151,13 @@ def test_a_sweep_that_failed_and_was_killed_is_picked_up(
 def test_a_job_that_another_process_is_at_work_on_is_waited_for(
     run_py: Run, offline: dict[str, str], tmp_path: Path
 ) -> None:
-    run_py(tmp_path, "-m", "lr=1e20,0.1", "dataset=digits", "epochs=1")
+    run_py(tmp_path, "-m", "lr=1e20,0.1", "dataset=digits", "report=none", "epochs=1")
     job = the_sweep(tmp_path) / "0"
     before = record.read(job)
     with presence.at_work(job):
         program = started(tmp_path, offline, "sweep ", "-m", "sweep.resume=last")
         (tmp_path / "beside").mkdir()  # where all of it takes no longer than it has waited by then
-        run_py(tmp_path / "beside", "-m", "lr=1e20,0.1", "dataset=digits", "epochs=1")
+        run_py(tmp_path / "beside", "-m", "lr=1e20,0.1", "dataset=digits", "report=none", "epochs=1")
         assert program.poll() is None
         assert record.read(job) == before, "nobody touched it"
         released = time.time()
@@ -164,7 +171,7 @@ def test_a_job_that_another_process_is_at_work_on_is_waited_for(
 def test_ctrl_c_closes_job_and_sweep_and_both_can_be_gone_on_with(
     run_py: Run, offline: dict[str, str], tmp_path: Path
 ) -> None:
-    arguments = ["-m", "lr=0.1,0.2,0.3,0.4,0.5", "dataset=digits", "epochs=60", "log_every=10"]
+    arguments = ["-m", "lr=0.1,0.2,0.3,0.4,0.5", "dataset=digits", "report=none", "epochs=60", "log_every=10"]
     program = started(tmp_path, offline, "sweep ", *arguments)
     job = stop_when(program, "the third job at work", lambda: at_work(tmp_path, "lr=0.3", beyond=200))
     assert job is not None
@@ -207,7 +214,15 @@ def test_jobs_that_differ_in_their_seed_are_summed_up(run_py: Run, tmp_path: Pat
 @pytest.mark.long
 @pytest.mark.concurrency
 def test_two_sweeps_started_at_once_do_not_touch_each_other(offline: dict[str, str], tmp_path: Path) -> None:
-    command = [sys.executable, str(ROOT / "run.py"), "-m", "lr=0.1,0.2", "dataset=digits", "epochs=1"]
+    command = [
+        sys.executable,
+        str(ROOT / "run.py"),
+        "-m",
+        "lr=0.1,0.2",
+        "dataset=digits",
+        "report=none",
+        "epochs=1",
+    ]
     both = [subprocess.Popen(command, cwd=tmp_path, env=offline) for _ in range(2)]
     assert [one.wait(LIMIT) for one in both] == [0, 0]
     parents, children = runs_in(tmp_path)
@@ -237,7 +252,7 @@ def test_bad_data_of_any_job_are_refused_before_the_sweep_is_opened(run_py: Run,
 @pytest.mark.long
 @pytest.mark.concurrency
 def test_two_processes_do_not_pick_up_one_sweep(run_py: Run, offline: dict[str, str], tmp_path: Path) -> None:
-    arguments = ["-m", "lr=0.1,0.2", "dataset=digits", "epochs=100000", "log_every=10"]
+    arguments = ["-m", "lr=0.1,0.2", "dataset=digits", "report=none", "epochs=100000", "log_every=10"]
     program = started(tmp_path, offline, "sweep ", *arguments)
     try:
         done = run_py(tmp_path, "-m", f"sweep.resume={the_sweep(tmp_path)}")
@@ -275,7 +290,7 @@ def test_a_wrong_command_starts_no_sweep(
 
 @pytest.mark.long
 def test_an_untracked_sweep_has_its_answer_in_its_directory(run_py: Run, tmp_path: Path) -> None:
-    arguments = ["-m", "lr=0.1,0.2", "dataset=digits", "epochs=1", "tracking.enabled=false"]
+    arguments = ["-m", "lr=0.1,0.2", "dataset=digits", "report=none", "epochs=1", "tracking.enabled=false"]
     done = run_py(tmp_path, *arguments)
     assert done.returncode == 0, done.stderr
     assert not (tmp_path / "mlflow.db").exists()
@@ -290,7 +305,15 @@ def test_an_untracked_sweep_has_its_answer_in_its_directory(run_py: Run, tmp_pat
 @pytest.mark.concurrency
 def test_a_sweep_picked_up_by_itself_is_recorded_where_it_was(run_py: Run, tmp_path: Path) -> None:
     other = f"tracking.uri=sqlite:///{tmp_path}/other.db"
-    arguments = ["-m", "lr=1e20,0.1", "dataset=digits", "epochs=1", "sweep.fail_fast=true", other]
+    arguments = [
+        "-m",
+        "lr=1e20,0.1",
+        "dataset=digits",
+        "report=none",
+        "epochs=1",
+        "sweep.fail_fast=true",
+        other,
+    ]
     assert run_py(tmp_path, *arguments).returncode == 1
     done = run_py(tmp_path, "-m", "sweep.resume=last", "sweep.fail_fast=false")
     assert done.returncode == 1, done.stderr  # lr=1e20 fails again
