@@ -17,8 +17,11 @@ NICENESS = 10  # training goes first where there are not cores enough
 Job = Callable[[], None]
 
 
-class Delivery(threading.Thread):
-    """The thread; rows are acknowledged in the journal once they are sent.
+class Delivery:
+    """The threads; rows are acknowledged in the journal once they are sent.
+
+    One sends while the run lasts and gives way to training. Another one sends what is left at its end, when
+    somebody waits: the first would hardly get on where other programs keep the machine busy.
 
     Args:
         journal: whose rows are sent.
@@ -28,7 +31,7 @@ class Delivery(threading.Thread):
     """
 
     def __init__(self, journal: Journal, send: Callable[[list[Row]], None], awaited: bool = True) -> None:
-        super().__init__(name="delivery", daemon=True)
+        self._beside: threading.Thread | None = None
         self._journal, self._send, self._awaited = journal, send, awaited
         self._first: list[Job] = []
         self._soon: list[Job] = []
@@ -36,6 +39,7 @@ class Delivery(threading.Thread):
         self._over = threading.Event()
         self._wake = threading.Event()
         self._given_up = threading.Event()
+        self._longer = PAUSE  # the next pause after a failure
         self._answered = 0.0
         self._error = ""
 
@@ -45,30 +49,47 @@ class Delivery(threading.Thread):
         The rows of the first second then go together: a sweep may have many runs that are no longer.
         """
         self._first = [*first, lambda: self._pause(PAUSE)] if first else []
-        super().start()
+        self._beside = threading.Thread(target=self._send_beside, name="delivery", daemon=True)
+        self._beside.start()
 
-    def run(self) -> None:
-        """Sends until `finish` is called and all is sent, or it is given up."""
-        pause, nice = PAUSE, False
-        while not self._given_up.is_set():
+    @property
+    def has_begun(self) -> bool:
+        """Whether `start` was called."""
+        return self._beside is not None
+
+    def _send_beside(self) -> None:
+        """Sends until `finish` is called."""
+        nice = False
+        while not self._over.is_set():
             if not (nice or (self._awaited and self._first)):
                 nice = _be_nice()
-            over = self._over.is_set()  # asked before the look: no row comes after the last look
-            try:
-                busy = _do_next(self._first) or self._send_some() or _do_next(self._soon)
-                busy = busy or (over and _do_next(self._last))
-            except Exception as error:
-                self._error = why(error)
-                pause = PAUSE if over else pause
-                self._given_up.wait(pause) if over else self._pause(pause)
-                pause = min(2 * pause, LONGEST_PAUSE)
-                continue
-            self._error, pause = "", PAUSE
-            self._answered = time.monotonic()
-            if over and not busy:
-                return
-            if not busy:
+            if not self._send_next():
                 self._pause(PAUSE)
+
+    def _send_rest(self) -> None:
+        """Sends until all is sent, or it is given up; no row comes any more."""
+        if self._beside:
+            self._beside.join()
+        while not self._given_up.is_set() and self._send_next():
+            pass
+
+    def _send_next(self) -> bool:
+        """Does what comes next, and pauses where that fails; returns whether there was something to do."""
+        over = self._over.is_set()
+        try:
+            busy = _do_next(self._first) or self._send_some() or _do_next(self._soon)
+            busy = busy or (over and _do_next(self._last))
+        except Exception as error:
+            self._error = why(error)
+            if over:
+                self._given_up.wait(PAUSE)
+            else:
+                self._pause(self._longer)
+            self._longer = min(2 * self._longer, LONGEST_PAUSE)
+            return True
+        self._error, self._longer = "", PAUSE
+        self._answered = time.monotonic()
+        return busy
 
     def _pause(self, seconds: float) -> None:
         self._wake.wait(seconds)
@@ -109,19 +130,19 @@ class Delivery(threading.Thread):
         """
         self._last = list(last)
         self._first.extend(first)
-        if self.ident is None:
-            self.start()
         began = self._answered = time.monotonic()
         self._over.set()
         self._wake.set()
-        self.join(min(patience, at_most, 0.5))
-        while self.is_alive() and time.monotonic() < min(began + at_most, self._answered + patience):
+        rest = threading.Thread(target=self._send_rest, name="delivery of the rest", daemon=True)
+        rest.start()
+        rest.join(min(patience, at_most, 0.5))
+        while rest.is_alive() and time.monotonic() < min(began + at_most, self._answered + patience):
             left = self._journal.count_unsent()
             if left:
                 show(left)
-            self.join(0.5)
+            rest.join(0.5)
         self._given_up.set()
-        return self._error or "no answer" if self.is_alive() or self._error else ""
+        return self._error or "no answer" if rest.is_alive() or self._error else ""
 
 
 def why(error: Exception) -> str:
@@ -143,5 +164,7 @@ def _be_nice() -> bool:
     """Lets the other threads go first; Linux alone has this for a single thread. It is for good."""
     if sys.platform == "linux":
         with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+            thread = threading.get_native_id()
+            nice = max(NICENESS, os.getpriority(os.PRIO_PROCESS, thread))
+            os.setpriority(os.PRIO_PROCESS, thread, nice)
     return True

@@ -156,7 +156,7 @@ class MlflowRun:
     def close(self, patience: float, at_most: float, show: Show) -> str:
         """As `Tracker.close`."""
         record = self._record
-        if self._delivery.ident is None:  # the process before this one may not have got so far
+        if not self._delivery.has_begun:  # the process before this one may not have got so far
             begun = self._run and set(record.params) <= set(self._run.data.params)
             self._delivery.start(*([] if begun else self._to_begin()))
         jobs: list[Job] = [functools.partial(self._artifact, *found) for found in _artifacts(record)]

@@ -109,7 +109,6 @@ def test_the_rate_of_each_logged_step_is_recorded(digits: Dataset) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.concurrency
 def test_a_run_of_everything_that_was_stopped_ends_as_one_that_was_not(
     run_py: Run, offline: dict[str, str], tmp_path: Path
 ) -> None:

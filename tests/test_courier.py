@@ -40,7 +40,7 @@ def is_there(pid: int) -> bool:
 @pytest.mark.concurrency
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="Linux alone tells who is whose child")
 def test_a_run_whose_mlflow_process_is_killed_loses_nothing(offline: dict[str, str], tmp_path: Path) -> None:
-    arguments = ["epochs=30", "log_every=2"]
+    arguments = ["epochs=30", "log_every=2", "report=full"]
     program = started(tmp_path, offline, "epoch 2 ", *ARGUMENTS, *arguments, pipe=SMALL_PIPE)
     os.kill(keeper_of(program.pid), signal.SIGKILL)
     shown = ended(program)

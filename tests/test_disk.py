@@ -27,7 +27,6 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.long
-@pytest.mark.concurrency
 def test_a_run_whose_disk_is_full_says_so_and_is_gone_on_with(
     run_py: Run, disk: Path, tmp_path: Path
 ) -> None:

@@ -29,7 +29,6 @@ ARGUMENTS = [
     "epochs=40",
     "log_every=10",
     "checkpoint.every_steps=23",
-    "report=none",
 ]
 
 

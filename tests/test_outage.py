@@ -18,7 +18,7 @@ from conftest import LIMIT, SMALL_PIPE, Run, Server, ended, mlp_tape, read_until
 from mlp_tape import record
 from mlp_tape.journal import Journal
 
-ARGUMENTS = ["dataset=mnist_5k", "lr=0.1", "batch_size=96", "log_every=10", "report=none"]
+ARGUMENTS = ["dataset=mnist_5k", "lr=0.1", "batch_size=96", "log_every=10"]
 STEPS_PER_EPOCH = 42
 LATER = "epoch 80 "  # not printed yet when "epoch 5 " is read, through a small pipe: an epoch has 220 bytes
 FOR_EVER = {  # how long MLflow itself would try: a program that waited for it would not end within LIMIT

@@ -25,9 +25,6 @@ from mlp_tape.record import Record
 from mlp_tape.system import sqlite_file
 from mlp_tape.tracking import MlflowRun
 
-pytestmark = pytest.mark.concurrency
-
-
 WATCH = """
     import os, sys
     LOG, DATABASE = os.environ["WATCH_LOG"], os.environ["WATCH_DATABASE"]
@@ -134,6 +131,7 @@ def insert(path: str, number: int, transactions: int) -> None:
     over.set()
 
 
+@pytest.mark.concurrency
 def test_a_look_at_the_database_drops_no_lock(tmp_path: Path) -> None:
     """With a look that opens the file itself, three of three databases were malformed within seconds."""
     path = tmp_path / "mlflow.db"
@@ -152,6 +150,7 @@ def test_a_look_at_the_database_drops_no_lock(tmp_path: Path) -> None:
         assert database.execute("SELECT count(*) FROM rows").fetchone() == (3 * 150 * 40,)
 
 
+@pytest.mark.concurrency
 def test_one_database_has_one_lock_and_one_journal_by_whichever_path(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "linked").symlink_to(tmp_path / "real")
@@ -163,6 +162,7 @@ def test_one_database_has_one_lock_and_one_journal_by_whichever_path(tmp_path: P
     assert {path.name for path in (tmp_path / "real").iterdir()} == {"store.db", "store.db.lock"}
 
 
+@pytest.mark.concurrency
 def test_a_fresh_database_is_never_put_in_the_place_of_another_programs(tmp_path: Path) -> None:
     """Such as `mlflow ui`, started in the same second, which makes its tables in place."""
     (tmp_path / "mlflow.db").touch()
@@ -177,6 +177,7 @@ def test_a_fresh_database_is_never_put_in_the_place_of_another_programs(tmp_path
     assert not new.exists()
 
 
+@pytest.mark.concurrency
 def test_a_store_that_is_locked_is_waited_for(tmp_path: Path) -> None:
     """MLflow itself gives up on a writer that finds the database locked between a look and a write."""
     uri, asked = f"sqlite:///{tmp_path / 'mlflow.db'}", []
@@ -192,6 +193,7 @@ def test_a_store_that_is_locked_is_waited_for(tmp_path: Path) -> None:
         store.ask(uri, lambda client: client.no_such_thing())  # type: ignore[attr-defined]
 
 
+@pytest.mark.concurrency
 @pytest.mark.parametrize("thread", [False, True], ids=["a run", "a job, opened by the thread"])
 def test_a_run_that_was_created_although_an_error_was_reported_has_no_twin(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, thread: bool
@@ -220,6 +222,7 @@ def test_a_run_that_was_created_although_an_error_was_reported_has_no_twin(
     assert len(tries) == 1
 
 
+@pytest.mark.concurrency
 @pytest.mark.long
 def test_answers_that_are_lost_double_nothing(run_py: Run, server: Server, tmp_path: Path) -> None:
     """The server has created experiment, run, model, registered model and version when the answer is lost."""
@@ -239,6 +242,7 @@ def test_answers_that_are_lost_double_nothing(run_py: Run, server: Server, tmp_p
     assert version.run_id == run.info.run_id
 
 
+@pytest.mark.concurrency
 @pytest.mark.long
 def test_a_request_that_the_server_carries_out_late_leaves_no_twin(server: Server, tmp_path: Path) -> None:
     """It was given up, not found, and sent again; then the first one was carried out, too."""
@@ -255,6 +259,7 @@ def test_a_request_that_the_server_carries_out_late_leaves_no_twin(server: Serve
     assert states == {note.run_id: "active", late.info.run_id: "deleted"}
 
 
+@pytest.mark.concurrency
 @pytest.mark.long
 def test_a_twin_that_an_older_version_left_is_closed_at_the_next_start(run_py: Run, tmp_path: Path) -> None:
     assert run_py(tmp_path, *SMALL).returncode == 0

@@ -192,7 +192,7 @@ def test_ctrl_c_closes_job_and_sweep_and_both_can_be_gone_on_with(
     done = run_py(tmp_path, "-m", f"sweep.resume={parent.info.run_id}")
     assert done.returncode == 0, done.stderr
     (parent,), children = runs_in(tmp_path)
-    assert [run.info.status for run in [parent, *children]] == ["FINISHED"] * 6
+    assert [run.info.status for run in [parent, *children]] == ["FINISHED"] * 6, done.stdout + done.stderr
     assert all(losses(tmp_path, run) == list(range(60 * STEPS)) for run in children)
     assert "reason" not in parent.data.tags
 
@@ -220,7 +220,6 @@ def test_two_sweeps_started_at_once_do_not_touch_each_other(offline: dict[str, s
         "-m",
         "lr=0.1,0.2",
         "dataset=digits",
-        "report=none",
         "epochs=1",
     ]
     both = [subprocess.Popen(command, cwd=tmp_path, env=offline) for _ in range(2)]
@@ -302,7 +301,6 @@ def test_an_untracked_sweep_has_its_answer_in_its_directory(run_py: Run, tmp_pat
 
 
 @pytest.mark.long
-@pytest.mark.concurrency
 def test_a_sweep_picked_up_by_itself_is_recorded_where_it_was(run_py: Run, tmp_path: Path) -> None:
     other = f"tracking.uri=sqlite:///{tmp_path}/other.db"
     arguments = [
@@ -330,7 +328,6 @@ def test_a_sweep_picked_up_by_itself_is_recorded_where_it_was(run_py: Run, tmp_p
 
 
 @pytest.mark.long
-@pytest.mark.concurrency
 def test_data_that_changed_since_a_sweep_began_are_refused(run_py: Run, tmp_path: Path) -> None:
     def save(shift: int) -> None:
         x, y = np.arange(20 * 16, dtype=np.uint8).reshape(20, 4, 4) + np.uint8(shift), np.arange(20) % 2

@@ -17,7 +17,6 @@ SEED = int(os.environ.get("MLP_TAPE_TORTURE_SEED") or random.randrange(1_000_000
 
 
 @pytest.mark.long
-@pytest.mark.concurrency
 def test_the_store_is_whole_after_commands_that_were_killed_beside_each_other(tmp_path: Path) -> None:
     report = torture.torture(tmp_path, SECONDS, SEED)
     print(report)

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +22,7 @@ from mlflow.entities import Run
 from conftest import LIMIT, ROOT, send_the_rest, wait_until
 from mlp_tape import config, runner, store, tracking
 from mlp_tape.data import Dataset
-from mlp_tape.delivery import Delivery
+from mlp_tape.delivery import NICENESS, Delivery
 from mlp_tape.errors import DivergenceError, TrackingError
 from mlp_tape.journal import Journal, Row
 from mlp_tape.record import Record
@@ -231,7 +232,7 @@ def test_what_stands_in_the_way_of_a_delivery_is_said_and_passes(tmp_path: Path)
         delivery.start()
         wait_until("an error", lambda: delivery._error)
         said = delivery.finish(patience=0.5)
-        delivery.join()
+        wait_until("the threads' end", lambda: "delivery" not in str(threading.enumerate()))
         return said
 
     row = Row("train/loss", 0, 0.5, 1)
@@ -266,6 +267,23 @@ def test_a_process_killed_while_it_makes_the_database_leaves_none(
     assert list(tmp_path.glob("mlflow.db.making-*"))
     assert list(store.close_dead(uri, "mlp_tape")) == []
     assert {path.name for path in tmp_path.iterdir()} == {"mlflow.db", "mlflow.db.lock"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a thread has a priority of its own on Linux alone")
+def test_training_goes_first_until_somebody_waits(tmp_path: Path) -> None:
+    """On a busy machine, a thread that gives way to others would not deliver what is left in time."""
+    found: list[int] = []
+
+    def look() -> None:
+        found.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+
+    usual = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    with Journal(tmp_path) as journal:
+        delivery = Delivery(journal, lambda rows: None, awaited=False)
+        delivery.start(look)
+        wait_until("the first job", lambda: found)
+        assert delivery.finish(last=[look], patience=LIMIT) == ""
+    assert found == [max(NICENESS, usual), usual]
 
 
 def test_a_position_that_makes_no_sense_costs_a_delivery_anew(tmp_path: Path) -> None:
