@@ -12,6 +12,7 @@ from mlp_tape.journal import Journal, Row
 BATCH = 1_000  # rows a request: the most that MLflow takes
 PAUSE = 1.0  # seconds between two looks into the journal
 LONGEST_PAUSE = 10.0  # seconds between two tries while there is no answer
+WORK = 0.25  # seconds of processor time: more than it takes to put a request together that nobody answers
 NICENESS = 10  # training goes first where there are not cores enough
 
 Job = Callable[[], None]
@@ -20,7 +21,7 @@ Job = Callable[[], None]
 class Delivery:
     """The threads; rows are acknowledged in the journal once they are sent.
 
-    One sends while the run lasts and gives way to training. Another one sends what is left at its end, when
+    One sends while the run trains, and gives way to training. Another one takes over at its end, when
     somebody waits: the first would hardly get on where other programs keep the machine busy.
 
     Args:
@@ -32,6 +33,8 @@ class Delivery:
 
     def __init__(self, journal: Journal, send: Callable[[list[Row]], None], awaited: bool = True) -> None:
         self._beside: threading.Thread | None = None
+        self._rest: threading.Thread | None = None
+        self._attempt: tuple[int | None, float] = (None, 0.0)
         self._journal, self._send, self._awaited = journal, send, awaited
         self._first: list[Job] = []
         self._soon: list[Job] = []
@@ -58,24 +61,36 @@ class Delivery:
         return self._beside is not None
 
     def _send_beside(self) -> None:
-        """Sends until `finish` is called."""
+        """Sends until the other thread takes over."""
         nice = False
-        while not self._over.is_set():
+        while self._rest is None:
             if not (nice or (self._awaited and self._first)):
                 nice = _be_nice()
             if not self._send_next():
                 self._pause(PAUSE)
 
+    def _take_over(self) -> None:
+        """Lets a thread of usual priority go on, from what the other one is at."""
+        if self._rest is None:
+            self._rest = threading.Thread(target=self._send_rest, name="delivery of the rest", daemon=True)
+            self._rest.start()
+        self._wake.set()
+
     def _send_rest(self) -> None:
-        """Sends until all is sent, or it is given up; no row comes any more."""
+        """Sends until `finish` is called and all is sent, or it is given up."""
         if self._beside:
             self._beside.join()
-        while not self._given_up.is_set() and self._send_next():
-            pass
+        while not self._given_up.is_set():
+            over = self._over.is_set()  # asked before the look: no row comes after the last look
+            if not self._send_next():
+                if over:
+                    return
+                self._pause(PAUSE)
 
     def _send_next(self) -> bool:
         """Does what comes next, and pauses where that fails; returns whether there was something to do."""
         over = self._over.is_set()
+        self._attempt = _own_clock(), time.thread_time()
         try:
             busy = _do_next(self._first) or self._send_some() or _do_next(self._soon)
             busy = busy or (over and _do_next(self._last))
@@ -96,9 +111,12 @@ class Delivery:
         self._wake.clear()
 
     def do_soon(self, job: Job) -> None:
-        """Does something once the rows that are there are sent; tried again where it raises."""
+        """Does something once the rows that are there are sent; tried again where it raises.
+
+        It is for the time after training: the thread that gives way to that does nothing more.
+        """
         self._soon.append(job)
-        self._wake.set()
+        self._take_over()
 
     def _send_some(self) -> bool:
         """Sends one batch, if there are rows."""
@@ -116,7 +134,7 @@ class Delivery:
         at_most: float = float("inf"),
         show: Callable[[int], None] = lambda rows: None,
     ) -> str:
-        """Waits until all is sent, for as long as something arrives.
+        """Waits until all is sent, for as long as something arrives, or is computed to be sent.
 
         Args:
             first: done before the rows that are left, in order; each is tried again where it raises.
@@ -132,17 +150,35 @@ class Delivery:
         self._first.extend(first)
         began = self._answered = time.monotonic()
         self._over.set()
-        self._wake.set()
-        rest = threading.Thread(target=self._send_rest, name="delivery of the rest", daemon=True)
-        rest.start()
-        rest.join(min(patience, at_most, 0.5))
-        while rest.is_alive() and time.monotonic() < min(began + at_most, self._answered + patience):
+        self._take_over()
+        assert self._rest
+        self._rest.join(min(patience, at_most, 0.5))
+        while self._rest.is_alive() and time.monotonic() < min(began + at_most, self._answered + patience):
             left = self._journal.count_unsent()
             if left:
                 show(left)
-            rest.join(0.5)
+            self._rest.join(0.5)
+            if self._has_worked():
+                self._answered = time.monotonic()
         self._given_up.set()
-        return self._error or "no answer" if rest.is_alive() or self._error else ""
+        return self._error or "no answer" if self._rest.is_alive() or self._error else ""
+
+    def _has_worked(self) -> bool:
+        """Whether the present attempt has computed something since this was last asked: it does not hang.
+
+        On a busy machine, what takes a second elsewhere, such as to put a model together, may take a minute.
+        """
+        clock, before = self._attempt
+        if clock is None:
+            return False
+        try:
+            now = time.clock_gettime(clock)
+        except OSError:  # the thread has just ended
+            return False
+        if now - before < WORK:
+            return False
+        self._attempt = clock, now
+        return True
 
 
 def why(error: Exception) -> str:
@@ -168,3 +204,10 @@ def _be_nice() -> bool:
             nice = max(NICENESS, os.getpriority(os.PRIO_PROCESS, thread))
             os.setpriority(os.PRIO_PROCESS, thread, nice)
     return True
+
+
+def _own_clock() -> int | None:
+    """The clock by which other threads see the processor time of this one, where the system has one."""
+    if sys.platform == "linux":
+        return time.pthread_getcpuclockid(threading.get_ident())
+    return None

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +21,7 @@ import yaml
 from mlflow.entities import Run
 
 from conftest import LIMIT, ROOT, send_the_rest, wait_until
-from mlp_tape import config, runner, store, tracking
+from mlp_tape import config, delivery, runner, store, tracking
 from mlp_tape.data import Dataset
 from mlp_tape.delivery import NICENESS, Delivery
 from mlp_tape.errors import DivergenceError, TrackingError
@@ -228,10 +229,10 @@ def test_what_stands_in_the_way_of_a_delivery_is_said_and_passes(tmp_path: Path)
         arrived.extend(rows)
 
     def what_is_said(journal: Journal) -> str:
-        delivery = Delivery(journal, send)
-        delivery.start()
-        wait_until("an error", lambda: delivery._error)
-        said = delivery.finish(patience=0.5)
+        sending = Delivery(journal, send)
+        sending.start()
+        wait_until("an error", lambda: sending._error)
+        said = sending.finish(patience=0.5)
         wait_until("the threads' end", lambda: "delivery" not in str(threading.enumerate()))
         return said
 
@@ -279,11 +280,31 @@ def test_training_goes_first_until_somebody_waits(tmp_path: Path) -> None:
 
     usual = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
     with Journal(tmp_path) as journal:
-        delivery = Delivery(journal, lambda rows: None, awaited=False)
-        delivery.start(look)
+        sending = Delivery(journal, lambda rows: None, awaited=False)
+        sending.start(look)
         wait_until("the first job", lambda: found)
-        assert delivery.finish(last=[look], patience=LIMIT) == ""
+        assert sending.finish(last=[look], patience=LIMIT) == ""
     assert found == [max(NICENESS, usual), usual]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a thread has a clock of its own on Linux alone")
+def test_what_computes_is_not_given_up_and_what_hangs_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Patience is for a store that does not answer, and not for a machine that is busy with other things."""
+    monkeypatch.setattr(delivery, "WORK", 0.01)  # a hundredth of a core is enough of a busy machine
+    patience, end = 1.0, threading.Event()
+
+    def compute() -> None:
+        ends = time.thread_time() + 2 * patience
+        while time.thread_time() < ends:
+            pass
+
+    with Journal(tmp_path) as journal:
+        assert Delivery(journal, lambda rows: None).finish(last=[compute], patience=patience) == ""
+        hung = Delivery(journal, lambda rows: None)
+        assert hung.finish(last=[lambda: bool(end.wait())], patience=patience) == "no answer"
+    end.set()
 
 
 def test_a_position_that_makes_no_sense_costs_a_delivery_anew(tmp_path: Path) -> None:
