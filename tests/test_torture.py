@@ -1,7 +1,7 @@
 """Random commands on one fresh store, a third of them killed: nothing is lost, and nothing is doubled.
 
-MLP_TAPE_TORTURE_SECONDS=600 MLP_TAPE_TORTURE_SEED=7 python -m pytest -n0 -s tests/test_torture.py takes
-longer, and makes the choices of that seed.
+MLP_TAPE_TORTURE_SECONDS=600 MLP_TAPE_TORTURE_SEED=7 python -m pytest -n0 -s -m "" tests/test_torture.py
+takes longer, and makes the choices of that seed.
 """
 
 import os
