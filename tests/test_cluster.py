@@ -23,6 +23,8 @@ from sweeps import PARENT, at_work
 
 WORKERS = int(os.environ.get("MLP_TAPE_WORKERS", "3"))
 TRIES = int(os.environ.get("MLP_TAPE_TRIES", "1"))
+IN_PARALLEL = ["-m", "hydra/launcher=joblib", f"hydra.launcher.n_jobs={WORKERS}", "dataset=digits"]
+IN_PARALLEL += ["report=none"]
 
 
 def needs(package: str, extra: str) -> None:
@@ -58,15 +60,8 @@ def check_nothing_is_lost(uri: str, sweep: Path, jobs: int) -> int:
 @pytest.mark.concurrency
 @pytest.mark.parametrize("attempt", range(TRIES))
 def test_parallel_workers_make_a_database_and_lose_no_row(run_py: Run, tmp_path: Path, attempt: int) -> None:
-    arguments = [
-        "-m",
-        "hydra/launcher=joblib",
-        f"hydra.launcher.n_jobs={WORKERS}",
-        "dataset=digits",
-        "report=none",
-    ]
     rates = ",".join(str(0.05 * i) for i in range(1, WORKERS + 2))
-    done = run_py(tmp_path, *arguments, f"lr={rates}", "epochs=5", "log_every=1")
+    done = run_py(tmp_path, *IN_PARALLEL, f"lr={rates}", "epochs=5", "log_every=1")
     assert (done.returncode, done.stderr) == (0, "")
     (sweep,) = tmp_path.glob("multirun/*/*")
     count = check_nothing_is_lost(f"sqlite:///{tmp_path / 'mlflow.db'}", sweep, WORKERS + 1)
@@ -134,16 +129,9 @@ def test_workers_that_write_at_once_to_a_server_on_postgresql_lose_no_row(
     server = Server(tmp_path, store=postgres.uri)
     server.start()
     try:
-        arguments = [
-            "-m",
-            "hydra/launcher=joblib",
-            f"hydra.launcher.n_jobs={WORKERS}",
-            "dataset=digits",
-            "report=none",
-        ]
         rates = ",".join(str(0.05 * i) for i in range(1, WORKERS + 1))
         more = [f"lr={rates}", "epochs=5", "log_every=1", f"tracking.uri={server.url}"]
-        done = run_py(tmp_path, *arguments, *more)
+        done = run_py(tmp_path, *IN_PARALLEL, *more)
         assert (done.returncode, done.stderr) == (0, "")
         (sweep,) = tmp_path.glob("multirun/*/*")
         count = check_nothing_is_lost(server.url, sweep, WORKERS)

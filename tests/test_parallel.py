@@ -15,6 +15,8 @@ from mlp_tape import ledger, presence, record
 from sweeps import STEPS, at_work, losses, runs_in, the_sweep
 
 pytestmark = [pytest.mark.long, pytest.mark.concurrency]
+TWO_AT_A_TIME = ["-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "dataset=digits", "report=none"]
+TWO_AT_A_TIME += ["log_every=10"]
 
 
 def killed_worker(directory: Path, name: str) -> int:
@@ -29,15 +31,7 @@ def test_in_parallel_a_worker_that_is_killed_costs_its_own_job_only(
     run_py: Run, offline: dict[str, str], tmp_path: Path
 ) -> None:
     """Two workers, on a database that was not there before."""
-    arguments = [
-        "-m",
-        "hydra/launcher=joblib",
-        "hydra.launcher.n_jobs=2",
-        "dataset=digits",
-        "report=none",
-        "log_every=10",
-    ]
-    program = started(tmp_path, offline, "sweep ", *arguments, "lr=0.1,0.2,0.3,0.4", "epochs=200")
+    program = started(tmp_path, offline, "sweep ", *TWO_AT_A_TIME, "lr=0.1,0.2,0.3,0.4", "epochs=200")
     pid = killed_worker(tmp_path, "lr=0.2")
     assert pid != program.pid
     shown = ended(program)
@@ -98,15 +92,7 @@ def lives(pid: int) -> bool:
 
 
 def test_workers_end_when_the_sweeps_process_is_killed(offline: dict[str, str], tmp_path: Path) -> None:
-    arguments = [
-        "-m",
-        "hydra/launcher=joblib",
-        "hydra.launcher.n_jobs=2",
-        "dataset=digits",
-        "report=none",
-        "log_every=10",
-    ]
-    program = started(tmp_path, offline, "sweep ", *arguments, "lr=0.1,0.2", "epochs=100000")
+    program = started(tmp_path, offline, "sweep ", *TWO_AT_A_TIME, "lr=0.1,0.2", "epochs=100000")
     jobs = [
         wait_until(f"the job {name}", functools.partial(at_work, tmp_path, name, beyond=100))
         for name in ("lr=0.1", "lr=0.2")
