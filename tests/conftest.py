@@ -19,6 +19,7 @@ import pytest
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 os.environ["TF_USE_LEGACY_KERAS"] = "1"
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # of the tests' own calls
+os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = "900"  # seconds, of the same: a busy server answers late
 
 import mlflow
 from mlflow.entities import ViewType
