@@ -86,10 +86,10 @@ def layers(path: Path, dead: Mapping[str, Sequence[Point]], ratios: Mapping[str,
     for axes, lines, scale in ((top, dead, 100.0), (bottom, ratios, 1.0)):
         for name, points in lines.items():
             layer = int(re.sub(r"\D", "", name) or 1)
-            style = "--" if name.startswith("b") else "-"
+            line = "--" if name.startswith("b") else "-"
             steps, values = [step for step, _ in points], [scale * value for _, value in points]
             marker = "." if len(points) <= 60 else ""
-            axes.plot(steps, values, style, marker=marker, color=COLOURS[(layer - 1) % 8], label=name)
+            axes.plot(steps, values, line, marker=marker, color=COLOURS[(layer - 1) % 8], label=name)
         axes.grid(alpha=0.3)
     top.set(ylabel="dead units (% of the layer)", ylim=(-2, 102))
     top.set_title("dead: 0 for every test image", fontsize="medium")

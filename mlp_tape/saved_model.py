@@ -43,14 +43,14 @@ def save(directory: Path) -> None:
     Args:
         directory: of a run, with `weights.npz` and `network.json`.
     """
-    network = json.loads((directory / "network.json").read_bytes())
+    about = json.loads((directory / "network.json").read_bytes())
     with np.load(directory / "weights.npz", allow_pickle=False) as archive:
         params = model.as_params(dict(archive))
-    module = TapeModule(params, network["activation"], network["scale"])
-    shapes = {(None, *network["shape"]), (None, params["w1"].shape[0])}
+    module = TapeModule(params, about["activation"], about["scale"])
+    shapes = {(None, *about["shape"]), (None, params["w1"].shape[0])}
     calls = {
-        shape: module.__call__.get_concrete_function(tf.TensorSpec(shape, network["dtype"], "images"))
+        shape: module.__call__.get_concrete_function(tf.TensorSpec(shape, about["dtype"], "images"))
         for shape in sorted(shapes, key=len)
     }
-    as_they_are = calls[(None, *network["shape"])]
+    as_they_are = calls[(None, *about["shape"])]
     tf.saved_model.save(module, str(directory / FOLDER), signatures=as_they_are)
