@@ -7,6 +7,6 @@ from mlp_tape.system import exit
 if __name__ == "__main__":
     exit.on_early_signals()  # before the imports, which take half a second
 
-    from mlp_tape.cli import main
+    from mlp_tape.cli.main import main
 
     main(Path(__file__).resolve().parent / "conf")

@@ -72,18 +72,19 @@ def _rows(directory: Path, rows: int) -> Callable[[], tuple[float, float]]:
 
 
 def main(images: int, batch: int, *hidden: int) -> None:
-    from mlp_tape import quiet
+    from mlp_tape.system import tensorflow_setup
 
-    quiet.import_tensorflow()
-    from mlp_tape import batches, model, step, train
+    tensorflow_setup.import_tensorflow()
+    from mlp_tape.tensors import network
+    from mlp_tape.training import batches, loop, train_step
 
     rng = np.random.default_rng(0)
     x, y = rng.integers(0, 256, (images, 28, 28), np.uint8), (np.arange(images) % 10).astype(np.int32)
-    params = model.init_params([784, *hidden, 10], 0.02, 0)
-    recipe, prepared = step.recipe("relu", "mse", "sgd", 255.0), batches.prepare(x, y, batch)
+    params = network.init_params([784, *hidden, 10], 0.02, 0)
+    recipe, prepared = train_step.recipe("relu", "mse", "sgd", 255.0), batches.prepare(x, y, batch)
 
     def epoch() -> None:
-        for _block in train.train(
+        for _block in loop.train(
             params, x, y, recipe, lr=1e-3, batch_size=batch, epochs=1, prepared=prepared
         ):
             pass

@@ -5,6 +5,6 @@ from mlp_tape.system import exit
 if __name__ == "__main__":
     exit.on_early_signals()  # before the imports, which take half a second
 
-    from mlp_tape import tools
+    from mlp_tape.cli import tools
 
     exit.leave(tools.main())

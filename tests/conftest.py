@@ -24,8 +24,8 @@ os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = "900"  # seconds, of the same: a bus
 import mlflow
 from mlflow.entities import ViewType
 
-from mlp_tape import data
-from mlp_tape.data import Dataset
+from mlp_tape.data import datasets
+from mlp_tape.data.datasets import Dataset
 
 ROOT = Path(__file__).resolve().parent.parent
 LIMIT = 900.0  # seconds: only so that a test that hangs ends, far beyond need on however busy a machine
@@ -68,7 +68,7 @@ def mnist_npz() -> str:
 
 @pytest.fixture(scope="session")
 def mnist_5k() -> Dataset:
-    return data.load("mnist_5k")
+    return datasets.load("mnist_5k")
 
 
 @pytest.fixture(scope="session")

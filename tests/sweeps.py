@@ -7,8 +7,8 @@ from pathlib import Path
 import mlflow
 from mlflow.entities import Run
 
-from mlp_tape import record
-from mlp_tape.record import Record
+from mlp_tape.storage import run_record
+from mlp_tape.storage.run_record import Record
 
 STEPS = 12  # of an epoch of digits: 1,437 = 11 * 128 + 29
 PARENT = "mlflow.parentRunId"
@@ -56,5 +56,5 @@ def at_work(directory: Path, name: str, beyond: int, known: bool = True) -> Reco
         if (job["name"], job["status"]) == (name, "RUNNING") and (job["run_id"] or not known):
             rows = (path.parent / "journal.jsonl").read_bytes().count(b"\n")
             if rows > beyond:
-                return record.read(path.parent)
+                return run_record.read(path.parent)
     return None

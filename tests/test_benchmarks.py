@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks import loops, report, worker
 from conftest import ROOT, sample
-from mlp_tape.data import Dataset
+from mlp_tape.data.datasets import Dataset
 
 RESULTS = ROOT / "benchmarks" / "results.json"
 

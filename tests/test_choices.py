@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 
 from conftest import ROOT, SMALL_PIPE, Run, ended, sample, started
-from mlp_tape import cli, config, data, journal, record
-from mlp_tape.checkpoint import Checkpoint
-from mlp_tape.data import Dataset
+from mlp_tape.cli import main
+from mlp_tape.config.settings import OptimizerSettings, non_null
+from mlp_tape.data import datasets
+from mlp_tape.data.datasets import Dataset
 from mlp_tape.errors import ConfigError, DataError
-from mlp_tape.plan import Plan
+from mlp_tape.runs.trainer import Plan
+from mlp_tape.storage import journal, run_record
+from mlp_tape.storage.checkpoint import Checkpoint
 
 CHOICES = [
     "loss=cross_entropy",
@@ -58,11 +61,11 @@ SMALL = ["dataset=digits", "model.hidden_sizes=[24,16]", "lr=0.1", "batch_size=9
 
 @pytest.fixture(scope="module")
 def digits() -> Dataset:
-    return data.load("digits")
+    return datasets.load("digits")
 
 
 def plan_of(digits: Dataset, *overrides: str) -> Plan:
-    settings = cli.settings_of(ROOT / "conf", [*SMALL, *overrides])
+    settings = main.settings_of(ROOT / "conf", [*SMALL, *overrides])
     return Plan(settings, digits, digits.layer_sizes(settings.model.hidden_sizes))
 
 
@@ -147,7 +150,7 @@ def test_training_ends_with_the_best_weights_once_nothing_better_comes(run_py: R
     assert len(found) == best + 1 + 3 < 100
     tested = list(journal.rows(tmp_path / "stopped", "test/accuracy"))
     assert [row.step for row in tested] == [len(found) * 12 - 1]  # once, when all is chosen
-    note = record.read(tmp_path / "stopped")
+    note = run_record.read(tmp_path / "stopped")
     assert note.results["validation/accuracy"] == found[best]
     assert note.chosen_by == found[best]
 
@@ -156,21 +159,21 @@ def test_training_ends_with_the_best_weights_once_nothing_better_comes(run_py: R
     weights = [np.load(tmp_path / name / "weights.npz") for name in ("stopped", "until_then")]
     for name in weights[0]:
         np.testing.assert_array_equal(weights[0][name], weights[1][name])
-    assert record.read(tmp_path / "until_then").results["test/accuracy"] == tested[0].value
+    assert run_record.read(tmp_path / "until_then").results["test/accuracy"] == tested[0].value
 
 
 def test_validation_images_are_no_training_images(digits: Dataset) -> None:
-    split = data.with_validation(digits, 0.1)
+    split = datasets.with_validation(digits, 0.1)
     assert len(split.x_validation) == 144
     assert len(split.x_train) + len(split.x_validation) == len(digits.x_train)
     rows = np.concatenate([split.x_train, split.x_validation]).reshape(len(digits.x_train), -1)
     assert sorted(map(bytes, rows)) == sorted(map(bytes, digits.x_train.reshape(len(rows), -1)))
-    assert data.with_validation(digits, 0.1) is split
-    assert data.with_validation(digits, 0.0) is digits
+    assert datasets.with_validation(digits, 0.1) is split
+    assert datasets.with_validation(digits, 0.0) is digits
     assert len(set(split.y_validation.tolist())) == 10
     one = dataclasses.replace(digits, x_train=digits.x_train[:1], y_train=digits.y_train[:1])
     with pytest.raises(DataError, match="leaves none to train on"):
-        data.with_validation(one, 0.5)
+        datasets.with_validation(one, 0.5)
 
 
 @pytest.mark.parametrize(
@@ -192,7 +195,7 @@ def test_validation_images_are_no_training_images(digits: Dataset) -> None:
 )
 def test_a_choice_that_is_not_there_is_refused(overrides: list[str], what: str) -> None:
     with pytest.raises(ConfigError) as told:
-        cli.settings_of(ROOT / "conf", overrides)
+        main.settings_of(ROOT / "conf", overrides)
     assert what in told.value.what
     assert told.value.hint
 
@@ -219,7 +222,7 @@ def test_images_alone_are_moved(run_py: Run, tmp_path: Path) -> None:
 
 
 def test_given_settings_are_those_that_are_not_null() -> None:
-    assert config.given(config.OptimizerSettings(name="momentum", momentum=0.5)) == {
+    assert non_null(OptimizerSettings(name="momentum", momentum=0.5)) == {
         "name": "momentum",
         "momentum": 0.5,
     }

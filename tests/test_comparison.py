@@ -10,9 +10,10 @@ import matplotlib.image
 import pytest
 
 from conftest import LIMIT, Run
-from mlp_tape import comparison, text_plots
-from mlp_tape.comparison import Entry
-from mlp_tape.record import Record
+from mlp_tape.cli import compare as comparison
+from mlp_tape.cli.compare import Entry
+from mlp_tape.reports import terminal_plots
+from mlp_tape.storage.run_record import Record
 
 RATES = (0.3, 0.03)
 
@@ -107,12 +108,12 @@ def test_a_setting_that_a_run_does_not_have_differs() -> None:
 
 def test_curves_in_characters_are_told_apart_and_as_wide_as_they_may_be() -> None:
     lines = [("one", [(i, 1.0 / (i + 1)) for i in range(100)]), ("two", [(i, 0.9) for i in range(100)])]
-    plain = text_plots.curves("train/loss", [*lines, ("none", [])], 80, colour=False)
+    plain = terminal_plots.curves("train/loss", [*lines, ("none", [])], 80, colour=False)
     assert max(map(len, plain.splitlines())) <= 80
     assert "++ one   xx two" in plain
     assert "none" not in plain
-    assert "\x1b[" in text_plots.curves("train/loss", lines, 80, colour=True)
-    assert text_plots.curves("train/loss", [("none", [])], 80, colour=True) == ""
+    assert "\x1b[" in terminal_plots.curves("train/loss", lines, 80, colour=True)
+    assert terminal_plots.curves("train/loss", [("none", [])], 80, colour=True) == ""
 
 
 def test_runs_of_one_name_without_mlflow_are_each_shown(tmp_path: Path) -> None:

@@ -7,9 +7,10 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from conftest import ROOT
-from mlp_tape import checking, config
+from mlp_tape.config import validation
+from mlp_tape.config.settings import Settings, flatten
 from mlp_tape.errors import ConfigError
-from mlp_tape.redact import without_password
+from mlp_tape.system.redaction import without_password
 
 
 def composed(*overrides: str) -> DictConfig:
@@ -18,23 +19,23 @@ def composed(*overrides: str) -> DictConfig:
 
 
 def test_the_yaml_files_and_the_dataclasses_give_the_same_defaults() -> None:
-    settings = checking.parse(composed())
-    expected = dict(config.flat(config.Settings())) | {"dataset.offline": "subset"}
-    assert dict(config.flat(settings)) == expected
+    settings = validation.parse(composed())
+    expected = dict(flatten(Settings())) | {"dataset.offline": "subset"}
+    assert dict(flatten(settings)) == expected
 
 
 @pytest.mark.parametrize("experiment", sorted(path.stem for path in ROOT.glob("conf/experiment/*.yaml")))
 def test_the_experiments_are_valid(experiment: str) -> None:
-    checking.parse(composed(f"+experiment={experiment}"))
+    validation.parse(composed(f"+experiment={experiment}"))
 
 
 def test_the_seed_experiment_is_the_default() -> None:
-    assert checking.parse(composed("+experiment=seed")) == checking.parse(composed())
+    assert validation.parse(composed("+experiment=seed")) == validation.parse(composed())
 
 
 @pytest.mark.parametrize("dataset", ["mnist", "mnist_5k", "digits", "fashion_mnist", "arrays"])
 def test_each_dataset_takes_a_path_which_becomes_absolute(dataset: str) -> None:
-    settings = checking.parse(composed(f"dataset={dataset}", "dataset.path=some/file.npz"))
+    settings = validation.parse(composed(f"dataset={dataset}", "dataset.path=some/file.npz"))
     assert settings.dataset.name == dataset
     assert settings.dataset.path == str(Path.cwd() / "some/file.npz")
 
@@ -71,7 +72,7 @@ WRONG = [
 @pytest.mark.parametrize(("override", "found", "expected"), WRONG)
 def test_a_wrong_value_is_named_with_what_was_expected(override: str, found: str, expected: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        checking.parse(composed(override))
+        validation.parse(composed(override))
     assert caught.value.what.startswith(f"{found}: expected ")
     assert expected in caught.value.what
     assert caught.value.hint.startswith(f"type for example {found.split('=')[0]}=")
@@ -81,8 +82,8 @@ def test_a_wrong_value_is_named_with_what_was_expected(override: str, found: str
 def test_the_value_that_is_proposed_is_right() -> None:
     for override, _, _ in WRONG:
         with pytest.raises(ConfigError) as caught:
-            checking.parse(composed(override))
-        checking.parse(composed(caught.value.hint.removeprefix("type for example ")))
+            validation.parse(composed(override))
+        validation.parse(composed(caught.value.hint.removeprefix("type for example ")))
 
 
 @pytest.mark.parametrize(
@@ -97,20 +98,20 @@ def test_the_value_that_is_proposed_is_right() -> None:
     ],
 )
 def test_an_unknown_key_is_answered_with_the_nearest_right_one(key: str, near: str) -> None:
-    assert checking.unknown_key(key).hint == f"did you mean {near}=... ?"
+    assert validation.unknown_key(key).hint == f"did you mean {near}=... ?"
     with pytest.raises(ConfigError, match=f"unknown setting: {key}"):
-        checking.parse(composed(f"+{key}=1"))
+        validation.parse(composed(f"+{key}=1"))
 
 
 def test_a_deleted_setting_is_not_replaced_by_its_default() -> None:
     for key in ("lr", "model", "dataset.name"):
         with pytest.raises(ConfigError, match=f"{key} has no value"):
-            checking.parse(composed(f"~{key}"))
+            validation.parse(composed(f"~{key}"))
 
 
 def test_an_unresolvable_value_is_named() -> None:
     with pytest.raises(ConfigError, match="NOT_THERE"):
-        checking.parse(OmegaConf.create({"lr": "${oc.env:NOT_THERE}"}))
+        validation.parse(OmegaConf.create({"lr": "${oc.env:NOT_THERE}"}))
 
 
 @pytest.mark.parametrize(
@@ -132,6 +133,6 @@ def test_a_key_with_a_line_break_is_told_of_in_one_line(value: str) -> None:
     given = composed()
     given.lr = {"a\nb": value}
     with pytest.raises(ConfigError) as refused:
-        checking.parse(given)
+        validation.parse(given)
     assert "\n" not in refused.value.what + refused.value.hint
     assert "lr.a b" in refused.value.what + refused.value.hint

@@ -10,9 +10,9 @@ import mlflow
 import pytest
 
 from conftest import LIMIT, SMALL_PIPE, Run, ended, mlp_tape, send_the_rest, started, wait_until
-from mlp_tape.courier import CourierRun
-from mlp_tape.journal import Journal
-from mlp_tape.record import Record
+from mlp_tape.storage.journal import Journal
+from mlp_tape.storage.run_record import Record
+from mlp_tape.tracking.client import CourierRun
 
 ARGUMENTS = ["dataset=mnist_5k", "lr=0.1", "batch_size=96", "report=none"]
 

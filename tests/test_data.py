@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from conftest import LIMIT
-from mlp_tape import data, sources
-from mlp_tape.data import Dataset
+from mlp_tape.data import datasets, sources
+from mlp_tape.data.datasets import Dataset
 from mlp_tape.errors import DataError
-from mlp_tape.files import cache_directory
+from mlp_tape.system.atomic_files import cache_directory
 
 
 def arrays(**changes: np.ndarray) -> dict[str, np.ndarray]:
@@ -43,13 +43,13 @@ def test_mnist_5k_holds_500_images_of_each_digit_the_same_share_in_both_splits(m
 
 
 def test_mnist_5k_is_real_mnist(mnist_5k: Dataset, mnist_npz: str) -> None:
-    mnist = data.load("mnist", mnist_npz)
+    mnist = datasets.load("mnist", mnist_npz)
     known = {image.tobytes(): label for image, label in zip(mnist.x_train, mnist.y_train, strict=True)}
     assert all(known[x.tobytes()] == y for x, y in zip(mnist_5k.x_train, mnist_5k.y_train, strict=True))
 
 
 def test_digits_are_8_by_8_from_0_to_16() -> None:
-    digits = data.load("digits")
+    digits = datasets.load("digits")
     assert digits.x_train.shape == (1437, 8, 8)
     assert digits.x_test.shape == (360, 8, 8)
     assert digits.x_train.max() == digits.scale == 16
@@ -57,7 +57,7 @@ def test_digits_are_8_by_8_from_0_to_16() -> None:
 
 
 def test_full_mnist_is_what_the_seed_prints(mnist_npz: str) -> None:
-    mnist = data.load("mnist", mnist_npz)
+    mnist = datasets.load("mnist", mnist_npz)
     assert mnist.x_train.shape == (60_000, 28, 28)
     assert mnist.y_train.shape == (60_000,)
     assert (mnist.x_train.min(), mnist.x_train.max()) == (0, 255)
@@ -72,17 +72,17 @@ def test_ones_own_arrays_decide_the_networks_ends(tmp_path: Path) -> None:
         x_test=np.ones((2, 5), np.float64),
         y_test=np.array([3, 0], np.uint8),
     )
-    own = data.load("arrays", path)
+    own = datasets.load("arrays", path)
     assert (own.n_features, own.n_classes, own.scale) == (5, 4, 1.0)
     assert own.x_train.dtype == np.float32
 
 
 def test_one_pixel_changes_the_sha256(tmp_path: Path) -> None:
     x = arrays()["x_train"]
-    first = data.load("arrays", saved(tmp_path / "a.npz"))
+    first = datasets.load("arrays", saved(tmp_path / "a.npz"))
     x[0, 0, 0] ^= 1
-    assert data.load("arrays", saved(tmp_path / "b.npz", x_train=x)).sha256 != first.sha256
-    assert data.load("arrays", saved(tmp_path / "c.npz")).sha256 == first.sha256
+    assert datasets.load("arrays", saved(tmp_path / "b.npz", x_train=x)).sha256 != first.sha256
+    assert datasets.load("arrays", saved(tmp_path / "c.npz")).sha256 == first.sha256
 
 
 BAD_ARRAYS = {
@@ -105,7 +105,7 @@ BAD_ARRAYS = {
 @pytest.mark.parametrize("changes", BAD_ARRAYS.values(), ids=BAD_ARRAYS.keys())
 def test_arrays_that_no_network_can_learn_are_refused(tmp_path: Path, changes: dict) -> None:
     with pytest.raises(DataError) as caught:
-        data.load("arrays", saved(tmp_path / "bad.npz", **changes))
+        datasets.load("arrays", saved(tmp_path / "bad.npz", **changes))
     assert caught.value.hint
 
 
@@ -118,12 +118,12 @@ def test_files_that_are_no_npz_are_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "single.npy", np.zeros(3))
     for name in [*files, "keys.npz", "single.npy", "nowhere.npz", "."]:
         with pytest.raises(DataError, match=r"is not there|cannot be read|has no x_train"):
-            data.load("mnist", str(tmp_path / name))
+            datasets.load("mnist", str(tmp_path / name))
 
 
 def test_arrays_without_a_path_are_refused() -> None:
     with pytest.raises(DataError, match="needs a file"):
-        data.load("arrays")
+        datasets.load("arrays")
 
 
 @pytest.fixture
@@ -151,9 +151,9 @@ def test_mnist_is_downloaded_once_and_then_taken_from_the_cache(
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     monkeypatch.setattr(sources, "MNIST", ("mnist.npz", f"sha256:{digest}"))
     said: list[str] = []
-    first = data.load("mnist", offline="error", say=said.append)
+    first = datasets.load("mnist", offline="error", say=said.append)
     path.unlink()
-    again = data.load("mnist", offline="error", say=said.append)
+    again = datasets.load("mnist", offline="error", say=said.append)
     assert first.name == again.name == "mnist"
     assert first.sha256 == again.sha256
     assert said == [f"downloading {sources.HOST}mnist.npz"]
@@ -164,12 +164,12 @@ def test_kerass_own_cache_is_used(site: Path, tmp_path: Path, monkeypatch: pytes
     of_keras.mkdir(parents=True)
     digest = hashlib.sha256(Path(saved(of_keras / "mnist.npz")).read_bytes()).hexdigest()
     monkeypatch.setattr(sources, "MNIST", ("mnist.npz", f"sha256:{digest}"))
-    assert data.load("mnist", offline="error").name == "mnist"
+    assert datasets.load("mnist", offline="error").name == "mnist"
 
 
 def test_a_download_of_other_content_is_not_used(site: Path) -> None:
     saved(site / "mnist.npz")  # the published checksum is another one
-    found = data.load("mnist")
+    found = datasets.load("mnist")
     assert found.name == "mnist_5k"
     assert "download failed (ValueError)" in found.warning
     assert not list(cache_directory().glob("*.npz"))
@@ -184,17 +184,17 @@ def test_a_fault_of_the_checks_is_not_called_a_failed_download(
     def faulty(*arguments: object, **options: object) -> None:
         raise ValueError("a fault")
 
-    monkeypatch.setattr(data, "_checked", faulty)
+    monkeypatch.setattr(datasets, "_checked", faulty)
     with pytest.raises(ValueError, match=r"^a fault$"):
-        data.load("mnist")
+        datasets.load("mnist")
 
 
 def test_without_mnist_the_subset_is_named_and_warned_of(site: Path) -> None:
-    found = data.load("mnist")
+    found = datasets.load("mnist")
     assert found.name == "mnist_5k"
     assert "5,000 MNIST images" in found.warning
     with pytest.raises(DataError, match="download failed"):
-        data.load("mnist", offline="error")
+        datasets.load("mnist", offline="error")
 
 
 def test_a_host_that_does_not_answer_is_given_up(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,7 +203,7 @@ def test_a_host_that_does_not_answer_is_given_up(site: Path, monkeypatch: pytest
     with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts, and says nothing
         monkeypatch.setattr(sources, "HOST", f"http://127.0.0.1:{silent.getsockname()[1]}/")
         monkeypatch.setattr(sources, "TIMEOUT", (LIMIT, 0.1))
-        assert "download failed" in data.load("mnist").warning
+        assert "download failed" in datasets.load("mnist").warning
 
 
 def test_fashion_mnist_is_read_from_its_four_files(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,11 +216,11 @@ def test_fashion_mnist_is_read_from_its_four_files(site: Path, monkeypatch: pyte
         (site / name).write_bytes(raw)
         files[key] = (name, f"md5:{hashlib.md5(raw).hexdigest()}")
     monkeypatch.setattr(sources, "FASHION_MNIST", files)
-    found = data.load("fashion_mnist")
+    found = datasets.load("fashion_mnist")
     np.testing.assert_array_equal(found.x_train, expected["x_train"])
     np.testing.assert_array_equal(found.y_test, expected["y_test"])
 
 
 def test_fashion_mnist_that_cannot_be_had_is_an_error(site: Path) -> None:
     with pytest.raises(DataError, match="fashion_mnist is not in the cache"):
-        data.load("fashion_mnist")
+        datasets.load("fashion_mnist")

@@ -9,7 +9,7 @@ import mlflow
 import pytest
 
 from conftest import Run
-from mlp_tape import record
+from mlp_tape.storage import run_record
 
 ARGUMENTS = ["dataset=digits", "lr=0.1", "epochs=60", "model.hidden_sizes=[64]", "log_every=1", "report=none"]
 
@@ -59,4 +59,4 @@ def test_a_run_whose_disk_is_full_says_so_and_is_gone_on_with(
     assert refused.stderr.startswith(f"error: {directory} cannot be written to: Read-only file system")
     refused = run_py(disk, "dataset=digits", MLFLOW_TRACKING_URI=uri)
     assert (refused.returncode, len(refused.stderr.splitlines())) == (2, 2)
-    assert record.read(directory).sent
+    assert run_record.read(directory).sent

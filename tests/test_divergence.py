@@ -12,16 +12,22 @@ import pytest
 import tensorflow as tf
 
 from conftest import ROOT
-from mlp_tape import checkpoint, config, data, divergence, model, runner, step, train, walk
+from mlp_tape.config.settings import DatasetSettings, Settings, TrackingSettings
+from mlp_tape.data import datasets
 from mlp_tape.errors import ConfigError, DivergenceError
-from mlp_tape.state import State
+from mlp_tape.runs import divergence
+from mlp_tape.runs.run import execute_run
+from mlp_tape.storage import checkpoint
+from mlp_tape.tensors import network
+from mlp_tape.training import loop, trace, train_step
+from mlp_tape.training.state import State
 
-ASTRAY = config.Settings(
+ASTRAY = Settings(
     lr=3.0,
     batch_size=1437,  # all of the digits: a step an epoch
     epochs=30,
     log_every=10,
-    dataset=config.DatasetSettings(name="digits"),
+    dataset=DatasetSettings(name="digits"),
 )
 
 
@@ -29,7 +35,7 @@ ASTRAY = config.Settings(
 def astray(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, DivergenceError]:
     directory = tmp_path_factory.mktemp("astray")
     with contextlib.chdir(directory), pytest.raises(DivergenceError) as caught:
-        runner.run(ASTRAY, directory, [])
+        execute_run(ASTRAY, directory, [])
     return directory, caught.value
 
 
@@ -40,11 +46,11 @@ def test_the_step_before_is_kept_with_the_bits_that_training_had(
     (kept,) = checkpoint.usable(directory / "divergence", pytest.fail)
     assert f"at step {kept.step} (epoch {kept.step}, step 0)" in error.what
     assert kept.step > 3  # after several checkpoints
-    digits = data.load("digits")
-    recipe = step.recipe("relu", "mse", "sgd", 16.0)
-    params = model.init_params([64, 256, 128, 10], 0.1, 0)
+    digits = datasets.load("digits")
+    recipe = train_step.recipe("relu", "mse", "sgd", 16.0)
+    params = network.init_params([64, 256, 128, 10], 0.1, 0)
     settings = {"lr": 3.0, "batch_size": 1437, "epochs": 30, "log_every": 10}
-    for _ in train.train(params, digits.x_train, digits.y_train, recipe, **settings, until=kept.step):
+    for _ in loop.train(params, digits.x_train, digits.y_train, recipe, **settings, until=kept.step):
         pass
     for name, param in params.items():
         np.testing.assert_array_equal(kept.arrays[name], param.numpy())
@@ -86,13 +92,13 @@ def test_replay_shows_each_tensor_of_the_step(astray: tuple[Path, DivergenceErro
 
 
 def test_parameters_that_an_update_broke_are_traced_to_that_update(tmp_path: Path) -> None:
-    settings = config.Settings(
+    settings = Settings(
         lr=1e39,  # infinite as float32
-        dataset=config.DatasetSettings(name="digits"),
-        tracking=config.TrackingSettings(enabled=False),
+        dataset=DatasetSettings(name="digits"),
+        tracking=TrackingSettings(enabled=False),
     )
     with pytest.raises(DivergenceError, match=r"at step 1 .* is w1 after the update of step 0\n") as caught:
-        runner.run(settings, tmp_path, [])
+        execute_run(settings, tmp_path, [])
     assert "lr" in caught.value.hint
     (kept,) = checkpoint.usable(tmp_path / "divergence", pytest.fail)
     assert kept.step == 0
@@ -108,11 +114,11 @@ def test_the_walk_computes_what_the_step_computes() -> None:
     rng = np.random.default_rng(0)
     x = tf.constant(rng.integers(0, 256, (8, 4, 4), np.uint8))
     y = tf.constant(rng.integers(0, 3, 8).astype(np.int32))
-    params = model.init_params([16, 5, 4, 3], 0.5, 0)
-    recipe, lr = step.recipe("relu", "mse", "sgd", 255.0), tf.constant(0.1)
-    walked = dict(walk.walk(State(params, {}), x, y, lr, recipe))
+    params = network.init_params([16, 5, 4, 3], 0.5, 0)
+    recipe, lr = train_step.recipe("relu", "mse", "sgd", 255.0), tf.constant(0.1)
+    walked = dict(trace.walk(State(params, {}), x, y, lr, recipe))
     before = {name: param.numpy() for name, param in params.items()}
-    loss, grads, _ = step.train_step(params, x, y, lr, recipe)
+    loss, grads, _ = train_step.train_step(params, x, y, lr, recipe)
     assert list(walked)[6:13] == ["x", "z1", "h1", "z2", "h2", "logits", "loss"]
     np.testing.assert_array_equal(walked["loss"], loss)
     for name, param in params.items():

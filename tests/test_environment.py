@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from conftest import LIMIT, ROOT, Run, Server, started
-from mlp_tape import record
+from mlp_tape.storage import run_record
 
 ARGUMENTS = ["dataset=digits", "epochs=1", "model.hidden_sizes=[8]"]
 ENVIRONMENTS = [
@@ -74,7 +74,7 @@ def test_a_file_with_spaces_and_chinese_characters_in_its_path(run_py: Run, tmp_
     done = run_py(tmp_path, "dataset=arrays", f"dataset.path='{quoted}'", "epochs=2")
     assert done.returncode == 0, done.stdout + done.stderr
     (directory,) = tmp_path.glob("outputs/*/*")
-    assert record.read(directory).settings["dataset"]["path"] == str(folder / "图像 1.npz")
+    assert run_record.read(directory).settings["dataset"]["path"] == str(folder / "图像 1.npz")
     done = run_py(tmp_path, "resume=last", "epochs=3")
     assert done.returncode == 0, done.stdout + done.stderr
     done = run_py(tmp_path, "-m", "dataset=arrays", f"dataset.path='{quoted}'", "epochs=1", "lr=0.1,0.2")

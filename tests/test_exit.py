@@ -14,8 +14,8 @@ import pytest
 from proxy import Proxy
 
 from conftest import ROOT, SMALL, Run, Server, ended, mlp_tape, runs_in, sample, started, wait_until
-from mlp_tape import record
-from mlp_tape.journal import Journal
+from mlp_tape.storage import run_record
+from mlp_tape.storage.journal import Journal
 
 pytestmark = pytest.mark.concurrency
 CRASH = re.compile(r"Fatal Python error|terminate called|Extension modules|core dumped|Aborted|Segmentation")
@@ -207,7 +207,7 @@ def test_ctrl_c_does_not_wait_until_a_slow_server_has_everything(
     (directory / "run.json").write_text((directory / "run.json").read_text().replace(proxy.url, server.url))
     done = mlp_tape(tmp_path, offline, "sync", str(directory))
     assert done.returncode == 0, done.stdout + done.stderr
-    run_id = record.read(directory).run_id
+    run_id = run_record.read(directory).run_id
     run = next(each for each in runs_in(server.url) if each.info.run_id == run_id)
     assert (run.info.status, run.data.tags["reason"]) == ("KILLED", "SIGINT")
     client = mlflow.MlflowClient(server.url)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from conftest import ROOT, Run, sample
-from mlp_tape import record
+from mlp_tape.storage import run_record
 
 PAGE = (ROOT / "docs" / "extending.md").read_text()
 COMMANDS = re.findall(r"^python run\.py (.*)$", PAGE, re.M)
@@ -37,7 +37,7 @@ def test_each_command_trains(run_py: Run, here: Path, command: str) -> None:
     arguments += ["lr=0.5"] if "huber" in command else []
     done = run_py(here, *arguments, "epochs=20", "hydra.run.dir=run")
     assert done.returncode == 0, done.stdout + done.stderr
-    run = record.read(here / "run")
+    run = run_record.read(here / "run")
     assert run.results["test/accuracy"] > (0.6 if "spirals" in command else 0.15)
     client = mlflow.MlflowClient(f"sqlite:///{here}/mlflow.db")
     assert client.get_run(run.run_id).info.status == "FINISHED"

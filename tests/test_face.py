@@ -13,7 +13,7 @@ import mlflow
 import pytest
 
 from conftest import LIMIT, ROOT, Run, killed_if_it_hangs, sample, send_the_rest
-from mlp_tape import stop
+from mlp_tape.system import signals
 
 NOISE = re.compile(r"oneDNN|cuda|absl|INFO|alembic|Traceback|UserWarning", re.IGNORECASE)
 
@@ -123,7 +123,7 @@ def test_bad_data_are_refused_before_a_run_is_opened(run_py: Run, tmp_path: Path
 
 def test_the_settings_are_checked_before_tensorflow_or_mlflow_is_imported() -> None:
     probe = (
-        "import os, sys; from pathlib import Path; from mlp_tape.cli import main\n"
+        "import os, sys; from pathlib import Path; from mlp_tape.cli.main import main\n"
         "os._exit = sys.exit\n"
         "sys.argv = ['run.py', 'lr=-1']\n"
         "try: main(Path('conf').resolve())\n"
@@ -162,14 +162,14 @@ def test_the_mlflow_uri_of_the_environment_is_honoured(run_py: Run, tmp_path: Pa
 
 @pytest.mark.concurrency
 def test_a_signal_whose_exception_was_swallowed_still_stops(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stop, "_received", None)
-    with stop.on_signals():
-        stop.raise_if_asked()
+    monkeypatch.setattr(signals, "_received", None)
+    with signals.on_signals():
+        signals.raise_if_asked()
         with contextlib.suppress(KeyboardInterrupt):
             signal.raise_signal(signal.SIGTERM)
-        assert stop.asked() == signal.SIGTERM
-        with pytest.raises(stop.Stopped, match="SIGTERM"):
-            stop.raise_if_asked()
+        assert signals.asked() == signal.SIGTERM
+        with pytest.raises(signals.Stopped, match="SIGTERM"):
+            signals.raise_if_asked()
 
 
 def test_a_directory_that_cannot_be_made_is_answered_in_two_lines(run_py: Run, tmp_path: Path) -> None:

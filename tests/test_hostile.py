@@ -8,7 +8,7 @@ import pytest
 from corpus import CASES, Case
 
 from conftest import ROOT, Run, sample
-from mlp_tape import cli
+from mlp_tape.cli import main
 from mlp_tape.errors import ConfigError
 
 QUICK = [case for case in CASES if case.is_quick]
@@ -24,7 +24,7 @@ def name(case: Case) -> str:
 def test_a_wrong_input_is_refused_and_harms_nothing(run_py: Run, tmp_path: Path, case: Case) -> None:
     if case.is_quick and not TABLE:
         with pytest.raises(ConfigError) as refused:
-            cli.settings_of(ROOT / "conf", case.arguments)
+            main.settings_of(ROOT / "conf", case.arguments)
         assert case.told in f"error: {refused.value.what}"
         assert refused.value.hint.strip()
         assert refused.value.exit_code == 2

@@ -128,7 +128,7 @@ def name_of(path: Path) -> str:
 
 
 def imported(path: Path) -> set[str]:
-    """The modules that a file imports anywhere, such as `tensorflow` or `mlp_tape.config`."""
+    """The modules that a file imports anywhere, such as `tensorflow` or `mlp_tape.config.settings`."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -173,8 +173,8 @@ def test_ci_runs_both_commands_that_the_readme_prints() -> None:
 
 
 def test_the_readme_names_every_module_and_setting() -> None:
-    from mlp_tape import config
+    from mlp_tape.config.settings import Settings, flatten
 
     readme = (ROOT / "README.md").read_text()
     assert [path.name for path in MODULES if f"`{path.relative_to(PACKAGE)}`" not in readme] == []
-    assert [key for key, _ in config.flat(config.Settings()) if f"`{key}`" not in readme] == []
+    assert [key for key, _ in flatten(Settings()) if f"`{key}`" not in readme] == []

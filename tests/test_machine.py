@@ -10,9 +10,10 @@ from omegaconf import OmegaConf
 from test_outage import ARGUMENTS
 
 from conftest import LIMIT, SMALL, Run, Server, ended, started, wait_until
-from mlp_tape import checking, config, journal, record
-from mlp_tape.config import Settings
+from mlp_tape.config import validation
+from mlp_tape.config.settings import Settings, to_dict
 from mlp_tape.errors import ConfigError
+from mlp_tape.storage import journal, run_record
 
 MEASURED = {"MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING": "true", "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL": "0.2"}
 LOAD = "system/cpu_utilization_percentage"
@@ -46,7 +47,7 @@ def test_an_outage_and_a_stop_cost_no_sample(
     assert done.returncode == 0, done.stdout + done.stderr
     rows = samples(directory, "system/")
     assert len(samples(directory, LOAD)) > len(first)
-    client, run_id = mlflow.MlflowClient(server.url), record.read(directory).run_id
+    client, run_id = mlflow.MlflowClient(server.url), run_record.read(directory).run_id
     for key in {row.key for row in rows}:
         history = [(row.step, row.value, row.timestamp) for row in client.get_metric_history(run_id, key)]
         assert history == [(row.step, row.value, row.timestamp) for row in rows if row.key == key]
@@ -67,9 +68,9 @@ def test_a_short_run_has_a_sample_and_one_that_did_not_ask_has_none(run_py: Run,
 
 def test_what_measures_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "psutil", None)
-    settings = OmegaConf.create(config.nested(Settings()))
-    assert checking.parse(settings) == Settings()
+    settings = OmegaConf.create(to_dict(Settings()))
+    assert validation.parse(settings) == Settings()
     settings.tracking.system_metrics = True
     with pytest.raises(ConfigError, match="psutil is not installed") as told:
-        checking.parse(settings)
+        validation.parse(settings)
     assert "'.[system]'" in told.value.hint

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mlp_tape import losses, model, step, train
+from mlp_tape.tensors import losses, network
+from mlp_tape.training import loop, train_step
 
-RECIPE = step.recipe("relu", "mse", "sgd", 255.0)
+RECIPE = train_step.recipe("relu", "mse", "sgd", 255.0)
 
 
 def squared_error(y: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
@@ -21,12 +22,12 @@ def random_batch(rng: np.random.Generator, size: int, shape: tuple[int, ...] = (
 def test_gradients_are_those_of_a_central_difference(hidden_sizes: list[int]) -> None:
     rng = np.random.default_rng(3)
     sizes = [12, *hidden_sizes, 10]
-    drawn = model.init_params(sizes, 0.5, seed=1)
+    drawn = network.init_params(sizes, 0.5, seed=1)
     params = {name: tf.Variable(tf.cast(param, tf.float64) + 0.1) for name, param in drawn.items()}
     x, y = tf.constant(rng.normal(size=(16, 12))), tf.constant(rng.integers(0, 10, 16))
 
     def loss() -> tf.Tensor:
-        return squared_error(y, model.forward(params, x, tf.nn.relu))
+        return squared_error(y, network.forward(params, x, tf.nn.relu))
 
     with tf.GradientTape() as tape:
         value = loss()
@@ -62,11 +63,11 @@ def numpy_step(params: dict[str, np.ndarray], x: np.ndarray, y: np.ndarray, lr: 
 
 def test_a_step_is_that_of_its_numpy_twin() -> None:
     rng = np.random.default_rng(0)
-    params = model.init_params([784, 256, 128, 10], 0.1, seed=0)
+    params = network.init_params([784, 256, 128, 10], 0.1, seed=0)
     twin = {name: param.numpy().astype(np.float64) for name, param in params.items()}
     for size in (128, 96, 1):
         x, y = random_batch(rng, size)
-        loss, _, _ = step.train_step(params, tf.constant(x), tf.constant(y), tf.constant(0.5), RECIPE)
+        loss, _, _ = train_step.train_step(params, tf.constant(x), tf.constant(y), tf.constant(0.5), RECIPE)
         expected, twin = numpy_step(twin, x, y, 0.5)
         assert float(loss) == pytest.approx(expected, rel=1e-5)
         for name, param in params.items():
@@ -79,10 +80,10 @@ def test_the_loss_is_the_mean_over_batch_and_classes() -> None:
 
 
 def test_statistics_are_the_norms_of_the_first_step(mnist_5k) -> None:
-    params = model.init_params([784, 16, 10], 0.1, seed=0)
+    params = network.init_params([784, 16, 10], 0.1, seed=0)
     before = {name: param.numpy() for name, param in params.items()}
     x, y = mnist_5k.x_train[:64], mnist_5k.y_train[:64]
-    (block,) = train.train(params, x, y, RECIPE, lr=0.25, batch_size=64, epochs=1, engine="eager")
+    (block,) = loop.train(params, x, y, RECIPE, lr=0.25, batch_size=64, epochs=1, engine="eager")
     for name, param in params.items():
         update = before[name] - param.numpy()
         norm = np.linalg.norm(before[name])

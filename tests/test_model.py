@@ -17,10 +17,11 @@ import pytest
 import tensorflow as tf
 
 from conftest import LIMIT, Run, answers, sample, wait_until
-from mlp_tape import data, model
-from mlp_tape.record import Record, read
+from mlp_tape.data import datasets
+from mlp_tape.storage.run_record import Record, read
+from mlp_tape.tensors import network
 
-DIGITS = data.load("digits")
+DIGITS = datasets.load("digits")
 
 
 @pytest.fixture(scope="module")
@@ -79,11 +80,11 @@ def test_the_saved_model_has_the_bits_of_the_network_computed_eagerly(trained: R
     folder = mlflow.artifacts.download_artifacts(f"runs:/{trained.run_id}/saved_model")
     loaded = tf.saved_model.load(folder)
     with np.load(trained.directory / "weights.npz") as archive:
-        params = model.as_params(dict(archive))
+        params = network.as_params(dict(archive))
     for n in (1, 3, len(DIGITS.x_test)):
         images = DIGITS.x_test[:n]
-        rows = model.to_float(tf.constant(images), DIGITS.scale)
-        expected = model.forward(params, rows, tf.nn.relu).numpy()
+        rows = network.to_float(tf.constant(images), DIGITS.scale)
+        expected = network.forward(params, rows, tf.nn.relu).numpy()
         served = loaded.signatures["serving_default"](tf.constant(images))
         np.testing.assert_array_equal(loaded(images).numpy(), expected)
         np.testing.assert_array_equal(loaded(images.reshape(n, -1)).numpy(), expected)

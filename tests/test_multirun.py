@@ -11,7 +11,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from mlp_tape import cli, multirun
+from mlp_tape.cli import main, multirun
 
 FIRST = ["lr=0.1", "model.hidden_sizes=[3]", "dataset.path=null", "dataset=digits"]
 SECRET = "http://me:pw@h"
@@ -34,7 +34,7 @@ CONF = str(Path(__file__).parent.parent / "conf")
 def test_a_job_is_given_what_hydra_would_compose(
     wanted: list[str], is_composed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert cli.CheckSettings  # whose module makes the resolvers known
+    assert main.CheckSettings  # whose module makes the resolvers known
     compose, composed = ConfigLoaderImpl.load_sweep_config, list[list[str]]()
 
     def counted(self: ConfigLoaderImpl, master: DictConfig, overrides: list[str]) -> DictConfig:

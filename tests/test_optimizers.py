@@ -10,8 +10,9 @@ import pytest
 import tensorflow as tf
 import yaml
 
-from mlp_tape import config, optimizer
-from mlp_tape.optimizer import RULES, Optimizer
+from mlp_tape.config.settings import RULE_SETTINGS
+from mlp_tape.tensors import optimizers
+from mlp_tape.tensors.optimizers import RULES, Optimizer
 
 CONF = Path(__file__).parent.parent / "conf"
 SETTINGS: dict[str, dict[str, float]] = {
@@ -51,7 +52,7 @@ def go(name: str, engine: str) -> list[dict[str, np.ndarray]]:
     """The parameters after each step."""
     rule = Optimizer(RULES[name], tuple(SETTINGS[name].items()))
     params = {key: tf.Variable(np.ones_like(array)) for key, array in gradients()[0].items()}
-    slots, lr = optimizer.empty_slots(rule, params), tf.constant(0.01)
+    slots, lr = optimizers.empty_slots(rule, params), tf.constant(0.01)
 
     def step(grads: dict[str, tf.Tensor], t: tf.Tensor) -> None:
         updates = rule(params, grads, lr, t, slots)
@@ -79,7 +80,7 @@ def test_a_rule_goes_where_that_of_keras_goes(name: str, engine: str) -> None:
 
 
 def test_the_settings_of_a_rule_are_its_keywords() -> None:
-    assert set(config.RULES) == set(RULES) == {path.stem for path in CONF.glob("optimizer/*.yaml")}
+    assert set(RULE_SETTINGS) == set(RULES) == {path.stem for path in CONF.glob("optimizer/*.yaml")}
     for name, rule in RULES.items():
         kinds = inspect.signature(rule).parameters.values()
         keywords = {each.name for each in kinds if each.kind is each.KEYWORD_ONLY}
@@ -87,12 +88,12 @@ def test_the_settings_of_a_rule_are_its_keywords() -> None:
             keywords |= set(inspect.signature(RULES["adam"]).parameters) - set(POSITIONAL)
         given = yaml.safe_load((CONF / f"optimizer/{name}.yaml").read_text())
         assert given.pop("name") == name
-        assert set(config.RULES[name]) == keywords == set(given) == set(SETTINGS[name])
+        assert set(RULE_SETTINGS[name]) == keywords == set(given) == set(SETTINGS[name])
 
 
 @pytest.mark.parametrize("most", [0.5, 1e6])
 def test_gradients_are_clipped_as_tensorflow_clips_them(most: float) -> None:
     grads = {name: tf.constant(array) for name, array in gradients()[0].items()}
     expected, _ = tf.clip_by_global_norm(list(grads.values()), most)
-    for mine, theirs in zip(optimizer.clipped(grads, most).values(), expected, strict=True):
+    for mine, theirs in zip(optimizers.clipped(grads, most).values(), expected, strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=1e-6)

@@ -15,8 +15,8 @@ import mlflow
 import pytest
 
 from conftest import LIMIT, SMALL_PIPE, Run, Server, ended, mlp_tape, read_until, sample, started
-from mlp_tape import record
-from mlp_tape.journal import Journal
+from mlp_tape.storage import run_record
+from mlp_tape.storage.journal import Journal
 
 ARGUMENTS = ["dataset=mnist_5k", "lr=0.1", "batch_size=96", "log_every=10"]
 STEPS_PER_EPOCH = 42
@@ -47,7 +47,7 @@ def check_all_is_there(server: Server, epochs: int) -> None:
     assert {item.path for item in client.list_artifacts(run.info.run_id)} >= {"weights.npz", "plots"}
     (model,) = client.search_logged_models([experiment.experiment_id])
     assert (model.source_run_id, str(model.status)) == (run.info.run_id, "READY")
-    note = record.read(directory)
+    note = run_record.read(directory)
     assert history[-1].timestamp <= run.info.end_time == int(1000 * note.ended), "not when that was sent"
 
 
@@ -109,7 +109,7 @@ def test_a_server_that_stays_away_is_sent_everything_later(
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"[\d,]+ rows and the status FINISHED sent$", done.stdout.strip())
     check_all_is_there(server, epochs=100)
-    assert record.read(directory).ended <= over
+    assert run_record.read(directory).ended <= over
     done = mlp_tape(tmp_path, offline, "sync", str(directory))
     assert (done.returncode, done.stdout) == (0, "1 runs, nothing to send\n")
 
@@ -138,7 +138,7 @@ def test_a_server_that_has_hung_up_delays_neither_the_start_nor_the_end(
     done = mlp_tape(tmp_path, offline, "sync", str(directory))
     assert done.returncode == 0, done.stdout + done.stderr
     client = mlflow.MlflowClient(server.url)
-    run = client.get_run(record.read(directory).run_id)
+    run = client.get_run(run_record.read(directory).run_id)
     assert (run.info.status, run.data.tags["reason"]) == ("KILLED", "SIGINT")
     history = client.get_metric_history(run.info.run_id, "train/loss")
     assert sum(1 for _ in Journal(directory).read("train/loss")) == len(history) > 80 * STEPS_PER_EPOCH

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from conftest import ROOT, Program, Run, ended, send_the_rest, started, wait_until
-from mlp_tape import ledger, presence, record
+from mlp_tape.storage import lock, run_record
+from mlp_tape.sweeps import directory
 from sweeps import STEPS, at_work, losses, runs_in, the_sweep
 
 pytestmark = [pytest.mark.long, pytest.mark.concurrency]
@@ -81,7 +82,7 @@ def test_in_parallel_a_signal_ends_every_job_in_order(
     assert [run.info.status for run in [parent, *children]] == ["KILLED"] * 3
     for run in [parent, *children]:
         assert run.data.tags["reason"] == "SIGINT"
-    for job in ledger.Ledger(the_sweep(tmp_path)).jobs():
+    for job in directory.Ledger(the_sweep(tmp_path)).jobs():
         assert list((job.directory / "checkpoints").glob("*.json"))
 
 
@@ -101,6 +102,6 @@ def test_workers_end_when_the_sweeps_process_is_killed(offline: dict[str, str], 
     for job in jobs:
         assert job is not None
         directory, pid = job.directory, job.pid
-        wait_until("the end of a worker", lambda d=directory, p=pid: not presence.is_at_work(d, p))
-        assert record.read(directory).status == "KILLED"
+        wait_until("the end of a worker", lambda d=directory, p=pid: not lock.is_at_work(d, p))
+        assert run_record.read(directory).status == "KILLED"
         wait_until("the end of its process", lambda p=pid: not lives(p))

@@ -13,11 +13,13 @@ import pytest
 import tensorflow as tf
 
 from conftest import LIMIT, Run
-from mlp_tape import evaluate, model, snapshots, step, train
-from mlp_tape.data import Dataset
-from mlp_tape.histograms import Histogram, histogram
+from mlp_tape.data.datasets import Dataset
+from mlp_tape.storage import histogram_files
+from mlp_tape.tensors import network
+from mlp_tape.training import evaluation, loop, train_step
+from mlp_tape.training.histograms import Histogram, histogram
 
-RECIPE = step.recipe("relu", "mse", "sgd", 255.0)
+RECIPE = train_step.recipe("relu", "mse", "sgd", 255.0)
 PICTURES = {
     "class_accuracy.png",
     "confusion_matrix.png",
@@ -55,9 +57,9 @@ def test_counting_histograms_changes_nothing_of_what_is_trained(mnist_5k: Datase
     x, y = mnist_5k.x_train[:1000], mnist_5k.y_train[:1000]
     ends, found = [], {}
     for every in (None, 2):
-        params = model.init_params([784, 32, 10], 0.1, seed=0)
+        params = network.init_params([784, 32, 10], 0.1, seed=0)
         before = params["w1"].numpy()
-        for block in train.train(
+        for block in loop.train(
             params, x, y, RECIPE, lr=0.1, batch_size=64, epochs=2, log_every=5, histogram_every=every
         ):
             found |= {block.global_step: block.histograms} if block.histograms else {}
@@ -75,9 +77,9 @@ def test_counting_histograms_changes_nothing_of_what_is_trained(mnist_5k: Datase
 
 def test_histograms_are_read_as_they_were_written(tmp_path: Path) -> None:
     found = {"params/w1": Histogram(np.arange(4, dtype=np.int32), -1.0, 3.0)}
-    snapshots.save(tmp_path, 12, found)
-    snapshots.save(tmp_path, 7, found)
-    (first, _), (second, again) = snapshots.read(tmp_path)
+    histogram_files.save(tmp_path, 12, found)
+    histogram_files.save(tmp_path, 7, found)
+    (first, _), (second, again) = histogram_files.read(tmp_path)
     assert (first, second) == (7, 12)
     assert (again["params/w1"].low, again["params/w1"].high) == (-1.0, 3.0)
     np.testing.assert_array_equal(again["params/w1"].counts, [0, 1, 2, 3])
@@ -85,21 +87,21 @@ def test_histograms_are_read_as_they_were_written(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("engine", ["eager", "compiled"])
 def test_a_unit_is_dead_that_is_0_for_every_image(mnist_5k: Dataset, engine: str) -> None:
-    params = model.init_params([784, 8, 4, 10], 0.1, seed=0)
+    params = network.init_params([784, 8, 4, 10], 0.1, seed=0)
     params["b1"].assign(tf.constant([-1e6, -1e6, 1, 1, 1, 1, 1, 1], tf.float32))
     params["b2"].assign(tf.constant([-1e6, 1e6, 1e6, 1e6], tf.float32))
     x, y = mnist_5k.x_train[:3001], mnist_5k.y_train[:3001]
-    assert evaluate.evaluate(params, x, y, RECIPE, engine).dead == {"h1": 0.25, "h2": 0.25}
+    assert evaluation.evaluate(params, x, y, RECIPE, engine).dead == {"h1": 0.25, "h2": 0.25}
 
 
 def test_a_unit_that_one_image_reaches_is_not_dead(mnist_5k: Dataset) -> None:
     x, y = np.zeros((6000, 784), np.uint8), np.zeros(6000, np.int32)
     x[5500, 3] = 255  # in the second go
-    params = model.init_params([784, 2, 10], 0.1, seed=0)
+    params = network.init_params([784, 2, 10], 0.1, seed=0)
     weights = np.zeros((784, 2), np.float32)
     weights[3, 0] = 1
     params["w1"].assign(weights)
-    assert evaluate.evaluate(params, x, y, RECIPE).dead == {"h1": 0.5}
+    assert evaluation.evaluate(params, x, y, RECIPE).dead == {"h1": 0.5}
 
 
 def test_a_full_report_has_all_pictures_here_and_in_mlflow(run_py: Run, tmp_path: Path) -> None:
@@ -118,7 +120,7 @@ def test_a_full_report_has_all_pictures_here_and_in_mlflow(run_py: Run, tmp_path
     assert {Path(file.path).name for file in client.list_artifacts(run_id, "plots")} == PICTURES
     rows = client.get_metric_history(run_id, "units/h1/dead")
     assert [row.step for row in rows] == [11, 23, 35]
-    assert [step for step, _ in snapshots.read(directory)] == [0, 12, 24]  # each logged step
+    assert [step for step, _ in histogram_files.read(directory)] == [0, 12, 24]  # each logged step
 
 
 @pytest.mark.long

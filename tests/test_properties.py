@@ -19,17 +19,19 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from mlp_tape import checking, checkpoint, config, data, journal, record
-from mlp_tape.config import Settings
+from mlp_tape.config import validation
+from mlp_tape.config.settings import Settings, flatten, to_dict
+from mlp_tape.data import datasets
 from mlp_tape.errors import BrokenFileError, ConfigError, DataError
-from mlp_tape.journal import Journal, Row
+from mlp_tape.storage import checkpoint, journal, run_record
+from mlp_tape.storage.journal import Journal, Row
 
 CASES = int(os.environ.get("MLP_TAPE_CASES", "300"))
 many = settings(
     max_examples=CASES, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True, database=None
 )
-KEYS = [key for key, _ in config.flat(Settings())]
-DEFAULTS = config.nested(Settings())
+KEYS = [key for key, _ in flatten(Settings())]
+DEFAULTS = to_dict(Settings())
 
 plain = st.one_of(
     st.none(),
@@ -71,12 +73,12 @@ def test_settings_are_right_or_refused(changes: dict[str, Any]) -> None:
     except OmegaConfBaseException:  # as Hydra refuses it, while it composes
         return
     try:
-        found = checking.parse(composed)
+        found = validation.parse(composed)
     except ConfigError as error:
         assert error.what and error.hint
         assert "\n" not in error.what and "\n" not in error.hint
         return
-    for key, value in config.flat(found):
+    for key, value in flatten(found):
         rule = rule_of(key)
         assert rule.metadata["check"](value), key
         assert not isinstance(value, float) or math.isfinite(value)
@@ -120,7 +122,7 @@ def damaged(content: bytes) -> st.SearchStrategy[bytes]:
 
 def check_dataset(path: Path) -> None:
     try:
-        found = data.load("arrays", str(path))
+        found = datasets.load("arrays", str(path))
     except DataError as error:
         assert error.what and error.hint
         return
@@ -222,12 +224,12 @@ def test_a_checkpoint_is_what_was_written_or_refused(here: Path, edit: st.DataOb
 @many
 @given(edit=st.data())
 def test_a_record_is_read_or_refused(here: Path, edit: st.DataObject) -> None:
-    note = record.Record(here, name="lr=0.1", settings=DEFAULTS)
+    note = run_record.Record(here, name="lr=0.1", settings=DEFAULTS)
     note.save()
-    path = here / record.FILE
+    path = here / run_record.FILE
     path.write_bytes(edit.draw(damaged(path.read_bytes())))
     try:
-        found = record.read(here)
+        found = run_record.read(here)
     except BrokenFileError:
         return
     assert isinstance(found.name, str) and isinstance(found.settings, dict) and isinstance(found.pid, int)
@@ -238,8 +240,8 @@ def test_an_archive_that_swells_is_refused_before_it_is_unpacked(here: Path) -> 
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": (2**40,)})
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as made:
-        for key in data.KEYS:
+        for key in datasets.KEYS:
             made.writestr(f"{key}.npy", header.getvalue() + bytes(1_000_000))
     with pytest.raises(DataError) as told:
-        data.load("arrays", str(path))
+        datasets.load("arrays", str(path))
     assert "swollen.npz" in told.value.what

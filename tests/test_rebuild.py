@@ -10,7 +10,8 @@ import mlflow
 import pytest
 
 from conftest import SMALL, Run, mlp_tape, runs_in, sample
-from mlp_tape import address, presence, record
+from mlp_tape.storage import lock, run_record
+from mlp_tape.tracking.uri import missing_rows_message
 
 
 def overwrite_the_middle(path: Path) -> None:
@@ -127,13 +128,13 @@ def test_a_database_that_is_damaged_while_a_run_lasts_is_told_of_at_its_end(
 ) -> None:
     why = "(sqlite3.DatabaseError) database disk image is malformed"
     monkeypatch.chdir(tmp_path)
-    told = address.missing_part(f"sqlite:///{tmp_path / 'mlflow.db'}", 1234, why, "python -m mlp_tape sync x")
+    told = missing_rows_message(f"sqlite:///{tmp_path / 'mlflow.db'}", 1234, why, "python -m mlp_tape sync x")
     assert "1,234 rows are left" in told
     assert "python -m mlp_tape rebuild" in told
     assert "sync" not in told, "it cannot help"
-    told = address.missing_part(f"sqlite:///{tmp_path / 'other.db'}", 1, why, "")
+    told = missing_rows_message(f"sqlite:///{tmp_path / 'other.db'}", 1, why, "")
     assert f"python -m mlp_tape rebuild --uri sqlite:///{tmp_path / 'other.db'}" in told
-    told = address.missing_part("http://h", 1, "no answer", "python -m mlp_tape sync x")
+    told = missing_rows_message("http://h", 1, "no answer", "python -m mlp_tape sync x")
     assert told.endswith("To send it: python -m mlp_tape sync x")
 
 
@@ -162,7 +163,7 @@ def test_a_database_with_a_run_that_lasts_is_not_rebuilt(
     assert run_py(tmp_path, *SMALL).returncode == 0
     (directory,) = tmp_path.glob("outputs/*/*")
     overwrite_the_middle(tmp_path / "mlflow.db")
-    with presence.at_work(directory):
+    with lock.at_work(directory):
         done = mlp_tape(tmp_path, offline, "rebuild")
     assert done.returncode == 2
     assert done.stderr.startswith(f"error: {directory} is still running")
@@ -183,4 +184,4 @@ def test_a_run_of_an_earlier_version_is_rebuilt_too(
     done = mlp_tape(tmp_path, offline, "rebuild")
     assert done.returncode == 0, done.stdout + done.stderr
     (run,) = runs_in(f"sqlite:///{tmp_path / 'mlflow.db'}")
-    assert (run.info.run_id, run.info.status) == (record.read(directory).run_id, "FINISHED")
+    assert (run.info.run_id, run.info.status) == (run_record.read(directory).run_id, "FINISHED")

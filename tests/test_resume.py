@@ -17,33 +17,39 @@ import numpy as np
 import pytest
 
 from conftest import ROOT, Run, ended, sample, started
-from mlp_tape import batches, checkpoint, config, model, presence, record, resume, runner, step, store, train
+from mlp_tape.config.settings import DatasetSettings, ModelSettings, Settings, TrackingSettings
 from mlp_tape.errors import BrokenFileError, ConfigError, DataError
-from mlp_tape.journal import Journal, Row
+from mlp_tape.mlflow_backend import store
+from mlp_tape.runs import resume
+from mlp_tape.runs.run import execute_run
+from mlp_tape.storage import checkpoint, lock, run_record
+from mlp_tape.storage.journal import Journal, Row
+from mlp_tape.tensors import network
+from mlp_tape.training import batches, loop, train_step
 
-SMALL = config.Settings(
+SMALL = Settings(
     lr=0.1,
     batch_size=96,  # 4,000 = 41 * 96 + 64
     epochs=4,
     shuffle=True,
     log_every=10,
-    model=config.ModelSettings(hidden_sizes=[32]),
-    dataset=config.DatasetSettings(name="mnist_5k"),
+    model=ModelSettings(hidden_sizes=[32]),
+    dataset=DatasetSettings(name="mnist_5k"),
 )
 STEPS = 4 * 42
 
 
-def train_in(directory: Path, settings: config.Settings, **changes: object) -> None:
+def train_in(directory: Path, settings: Settings, **changes: object) -> None:
     """A run in a directory of its own, with its database there."""
     directory.mkdir(exist_ok=True)
     with contextlib.chdir(directory):
-        runner.run(dataclasses.replace(settings, **changes), directory, [])
+        execute_run(dataclasses.replace(settings, **changes), directory, [])
 
 
 def state_of(directory: Path) -> tuple[bytes, list[tuple[str, int, float]], str]:
     """The weights' file, all rows that MLflow holds, and the status."""
     client = mlflow.MlflowClient(f"sqlite:///{directory / 'mlflow.db'}")
-    run = client.get_run(record.read(directory).run_id)
+    run = client.get_run(run_record.read(directory).run_id)
     rows = [
         (key, row.step, row.value)
         for key in sorted(run.data.metrics)
@@ -77,21 +83,21 @@ def test_blocks_may_be_cut_anywhere_and_have_the_same_bits() -> None:
     rng = np.random.default_rng(0)
     x = rng.integers(0, 256, (100, 6), np.uint8)
     y = rng.integers(0, 3, 100).astype(np.int32)
-    recipe = step.recipe("relu", "mse", "sgd", 255.0)
+    recipe = train_step.recipe("relu", "mse", "sgd", 255.0)
     settings = {"lr": 0.1, "batch_size": 7, "epochs": 3, "log_every": 4, "shuffle_seed": 5}
 
-    def go(params: model.Params, **where: int | None) -> list[float]:
+    def go(params: network.Params, **where: int | None) -> list[float]:
         return [
-            loss for block in train.train(params, x, y, recipe, **settings, **where) for loss in block.losses
+            loss for block in loop.train(params, x, y, recipe, **settings, **where) for loss in block.losses
         ]
 
-    straight = model.init_params([6, 5, 3], 0.1, 0)
+    straight = network.init_params([6, 5, 3], 0.1, 0)
     losses = go(straight)
     assert len(losses) == 45
     for cut, pause in ((1, 2), (14, 3), (15, 44), (16, 1), (44, 7)):
-        before = model.init_params([6, 5, 3], 0.1, 0)
+        before = network.init_params([6, 5, 3], 0.1, 0)
         parts = go(before, until=cut, pause_every=pause)
-        after = model.as_params({name: param.numpy() for name, param in before.items()})
+        after = network.as_params({name: param.numpy() for name, param in before.items()})
         parts += go(after, first=cut, pause_every=pause)
         assert parts == losses
         for name, param in straight.items():
@@ -118,7 +124,7 @@ def test_a_run_that_is_trained_further_ends_as_one_that_was_longer(whole: Path, 
 
 @pytest.mark.long
 def test_a_run_that_was_not_tracked_can_be_tracked_from_there_on(whole: Path, tmp_path: Path) -> None:
-    train_in(tmp_path, SMALL, epochs=2, tracking=config.TrackingSettings(enabled=False))
+    train_in(tmp_path, SMALL, epochs=2, tracking=TrackingSettings(enabled=False))
     train_in(tmp_path, SMALL, resume="here")
     assert state_of(tmp_path) == state_of(whole)
 
@@ -189,7 +195,7 @@ def test_a_damaged_checkpoint_costs_time_and_nothing_else(
 def test_a_journal_that_lost_its_end_is_filled_from_an_earlier_checkpoint(
     whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    settings = dataclasses.replace(SMALL, tracking=config.TrackingSettings(enabled=False))
+    settings = dataclasses.replace(SMALL, tracking=TrackingSettings(enabled=False))
     train_in(tmp_path, settings, epochs=2)
     cut_the_journal(tmp_path)
     train_in(tmp_path, SMALL, resume="here")
@@ -244,15 +250,15 @@ def test_other_data_are_refused_before_the_run_is_touched(half: Path, tmp_path: 
         return {path: path.read_bytes() for path in half.rglob("*") if path.is_file()}
 
     with np.errstate(), contextlib.chdir(half):
-        from mlp_tape import data
+        from mlp_tape.data import datasets
 
-        mnist_5k = data.load("mnist_5k")
+        mnist_5k = datasets.load("mnist_5k")
     names = ("x_train", "y_train", "x_test", "y_test")
     arrays = {name: getattr(mnist_5k, name).copy() for name in names}
     arrays["x_train"][0, 0, 0] ^= 1
     np.savez(tmp_path / "other.npz", **arrays)
     before = everything()
-    other = config.DatasetSettings(name="mnist_5k", path=str(tmp_path / "other.npz"))
+    other = DatasetSettings(name="mnist_5k", path=str(tmp_path / "other.npz"))
     with pytest.raises(DataError, match="the data differ from those of the run"):
         train_in(half, SMALL, resume="here", dataset=other)
     assert everything() == before
@@ -262,7 +268,7 @@ def test_other_data_are_refused_before_the_run_is_touched(half: Path, tmp_path: 
 def test_a_run_that_another_version_began_is_gone_on_with_and_that_is_said(
     half: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    begun = record.read(half)
+    begun = run_record.read(half)
     assert begun.made_by["tensorflow"] == importlib.metadata.version("tensorflow")
     assert begun.made_by["threads"] == str(len(os.sched_getaffinity(0)))
     begun.made_by |= {"tensorflow": "2.20.0", "threads": "64"}
@@ -292,11 +298,11 @@ def test_a_directory_belongs_to_one_run_and_one_process(half: Path) -> None:
     ) as other:
         assert other.stdout is not None
         other.stdout.readline()
-        assert presence.is_at_work(half, other.pid)
+        assert lock.is_at_work(half, other.pid)
         with pytest.raises(ConfigError, match="another process is at work"):
             train_in(half, SMALL, resume="here")
         other.kill()
-    assert not presence.is_at_work(half, os.getpid())
+    assert not lock.is_at_work(half, os.getpid())
 
 
 @pytest.fixture(scope="module")
@@ -306,7 +312,7 @@ def at_home(run_py: Run, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path
     done = run_py(place, "dataset=digits", "epochs=1", "lr=0.1")
     assert done.returncode == 0, done.stderr
     (directory,) = place.glob("outputs/*/*")
-    return place, record.read(directory).run_id
+    return place, run_record.read(directory).run_id
 
 
 REFUSED = [
@@ -377,7 +383,7 @@ def test_a_run_that_was_killed_is_closed_at_the_next_start(
     program = started(tmp_path, offline, "epoch 20 ", "dataset=digits", "report=none", "epochs=1000000")
     (directory,) = tmp_path.glob("outputs/*/*")
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
-    run_id = record.read(directory).run_id
+    run_id = run_record.read(directory).run_id
     next_one = run_py(tmp_path, "dataset=digits", "epochs=1", "report=none")
     assert "was left RUNNING" not in next_one.stdout  # it lives
     assert client.get_run(run_id).info.status == "RUNNING"

@@ -8,24 +8,26 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mlp_tape import evaluate, losses, model, step, steps, train
-from mlp_tape.config import Settings
-from mlp_tape.data import Dataset
-from mlp_tape.optimizer import Grads, Optimizer, Slot, Updates
-from mlp_tape.plan import Plan
+from mlp_tape.config.settings import Settings
+from mlp_tape.data.datasets import Dataset
+from mlp_tape.runs.trainer import Plan
+from mlp_tape.tensors import losses, network
+from mlp_tape.tensors.optimizers import Grads, Optimizer, Slot, Updates
+from mlp_tape.training import evaluation, loop, train_step
+from mlp_tape.training.engine import compiled_steps
 
-RECIPE = step.recipe("relu", "mse", "sgd", 255.0)
+RECIPE = train_step.recipe("relu", "mse", "sgd", 255.0)
 SEED = {"lr": 0.001, "batch_size": 128, "epochs": 1}
 
 
 def losses_of(dataset: Dataset, sizes: list[int], **settings) -> np.ndarray:
-    params = model.init_params(sizes, 0.1, seed=0)
-    blocks = train.train(params, dataset.x_train, dataset.y_train, RECIPE, **settings)
+    params = network.init_params(sizes, 0.1, seed=0)
+    blocks = loop.train(params, dataset.x_train, dataset.y_train, RECIPE, **settings)
     return np.concatenate([block.losses for block in blocks])
 
 
 def test_the_first_weights_are_a_truncated_normal_and_zeros() -> None:
-    params = model.init_params([784, 256, 128, 10], 0.1, seed=0)
+    params = network.init_params([784, 256, 128, 10], 0.1, seed=0)
     assert list(params) == ["w1", "b1", "w2", "b2", "w3", "b3"]
     assert [tuple(param.shape) for param in params.values()] == [
         (784, 256),
@@ -49,7 +51,7 @@ def test_the_first_weights_are_a_truncated_normal_and_zeros() -> None:
 
 def test_the_first_weights_depend_on_the_seed_alone() -> None:
     def draw(seed: int) -> np.ndarray:
-        return model.init_params([784, 256, 10], 0.1, seed)["w1"].numpy()
+        return network.init_params([784, 256, 10], 0.1, seed)["w1"].numpy()
 
     first = draw(7)
     tf.random.set_seed(123)
@@ -62,7 +64,7 @@ def test_the_first_weights_depend_on_the_seed_alone() -> None:
 @pytest.mark.parametrize("engine", ["eager", "compiled"])
 def test_each_run_of_a_process_begins_with_the_first_weights(mnist_5k: Dataset, engine: str) -> None:
     plan = Plan(Settings(lr=0.1, epochs=1, engine=engine), mnist_5k, [784, 16, 10])
-    first = model.init_params([784, 16, 10], 0.1, seed=0)
+    first = network.init_params([784, 16, 10], 0.1, seed=0)
     for _ in range(2):
         now = plan.state_at(None)
         params = now.params
@@ -83,9 +85,9 @@ def test_both_engines_give_the_same_losses_the_partial_batch_included(mnist_5k: 
 
 @pytest.mark.long
 def test_an_epoch_of_mnist_is_469_steps_in_both_engines(mnist_npz: str) -> None:
-    from mlp_tape import data
+    from mlp_tape.data import datasets
 
-    mnist = data.load("mnist", mnist_npz)
+    mnist = datasets.load("mnist", mnist_npz)
     eager = losses_of(mnist, [784, 256, 128, 10], engine="eager", **SEED)
     compiled = losses_of(mnist, [784, 256, 128, 10], engine="compiled", **SEED)
     assert len(eager) == len(compiled) == 469
@@ -97,9 +99,9 @@ def test_an_epoch_of_mnist_is_469_steps_in_both_engines(mnist_npz: str) -> None:
 @pytest.mark.parametrize("log_every", [1, 2, 3, 100])
 def test_blocks_cover_each_step_once_in_order(n: int, log_every: int) -> None:
     x, y = np.zeros((n, 4), np.float32), np.arange(n, dtype=np.int32) % 2
-    params = model.init_params([4, 2], 0.1, seed=0)
+    params = network.init_params([4, 2], 0.1, seed=0)
     blocks = list(
-        train.train(params, x, y, RECIPE, lr=0.1, batch_size=6, epochs=2, log_every=log_every, engine="eager")
+        loop.train(params, x, y, RECIPE, lr=0.1, batch_size=6, epochs=2, log_every=log_every, engine="eager")
     )
     per_epoch = -(-n // 6)
     steps = [block.global_step + i for block in blocks for i in range(len(block.losses))]
@@ -126,10 +128,10 @@ def test_each_step_sees_the_next_images_in_file_order() -> None:
     def still(params: Slot, grads: Grads, lr: tf.Tensor, t: tf.Tensor) -> Updates:
         return {name: 0 * grad for name, grad in grads.items()}
 
-    recipe = step.Recipe(tf.identity, loss, Optimizer(still), 1.0)
+    recipe = train_step.Recipe(tf.identity, loss, Optimizer(still), 1.0)
     for engine in ("eager", "compiled"):
         params = {"w1": tf.Variable(tf.ones([1, 2])), "b1": tf.Variable(tf.zeros([2]))}
-        blocks = train.train(
+        blocks = loop.train(
             params, x, y, recipe, lr=1.0, batch_size=size, epochs=1, log_every=3, engine=engine
         )
         sums = np.concatenate([block.losses for block in blocks])
@@ -146,30 +148,30 @@ def test_shuffling_is_a_function_of_seed_and_epoch(mnist_5k: Dataset) -> None:
 
 
 def test_a_network_is_compiled_once_for_all_runs_of_its_shape(mnist_5k: Dataset) -> None:
-    recipe = step.recipe("relu", "mse", "sgd", 254.0)  # no other test's
+    recipe = train_step.recipe("relu", "mse", "sgd", 254.0)  # no other test's
     x, y = mnist_5k.x_train[:1000], mnist_5k.y_train[:1000]
     for lr in (0.1, 0.01, 0.001):
-        params = model.init_params([784, 32, 10], 0.1, seed=0)
-        for _ in train.train(params, x, y, recipe, lr=lr, batch_size=64, epochs=2, log_every=4):
+        params = network.init_params([784, 32, 10], 0.1, seed=0)
+        for _ in loop.train(params, x, y, recipe, lr=lr, batch_size=64, epochs=2, log_every=4):
             pass
-    compiled = steps.compiled_steps(recipe, 4)
+    compiled = compiled_steps(recipe, 4)
     assert compiled.experimental_get_tracing_count() == 2  # full batches, and the smaller last one
 
 
 def test_256_images_are_learnt_by_heart(mnist_5k: Dataset) -> None:
     x, y = mnist_5k.x_train[:256], mnist_5k.y_train[:256]
-    params = model.init_params([784, 256, 128, 10], 0.1, seed=0)
-    for _ in train.train(params, x, y, RECIPE, lr=0.5, batch_size=32, epochs=100):
+    params = network.init_params([784, 256, 128, 10], 0.1, seed=0)
+    for _ in loop.train(params, x, y, RECIPE, lr=0.5, batch_size=32, epochs=100):
         pass
-    assert evaluate.evaluate(params, x, y, RECIPE).accuracy == 1.0
+    assert evaluation.evaluate(params, x, y, RECIPE).accuracy == 1.0
 
 
 def test_the_evaluation_is_that_of_all_rows_at_once(mnist_5k: Dataset) -> None:
-    params = model.init_params([784, 16, 10], 0.1, seed=0)
+    params = network.init_params([784, 16, 10], 0.1, seed=0)
     x, y = mnist_5k.x_train[:3001], mnist_5k.y_train[:3001]  # more than one go
-    logits = model.forward(params, model.to_float(tf.constant(x), 255.0), tf.nn.relu)
+    logits = network.forward(params, network.to_float(tf.constant(x), 255.0), tf.nn.relu)
     expected = float(losses.mse(losses.targets(tf.constant(y), logits), logits))
-    result = evaluate.evaluate(params, x, y, RECIPE)
+    result = evaluation.evaluate(params, x, y, RECIPE)
     assert result.loss == pytest.approx(expected, rel=1e-5)
     np.testing.assert_array_equal(result.predictions, np.argmax(logits.numpy(), axis=1))
     assert result.accuracy == pytest.approx(float(np.mean(np.argmax(logits.numpy(), axis=1) == y)))
@@ -187,31 +189,31 @@ print(hashlib.sha256(b"".join(p.numpy().tobytes() for p in params.values())).hex
 
 
 def test_another_process_repeats_a_compiled_run_bit_for_bit(mnist_5k: Dataset) -> None:
-    params = model.init_params([784, 256, 128, 10], 0.1, seed=0)
+    params = network.init_params([784, 256, 128, 10], 0.1, seed=0)
     x, y = mnist_5k.x_train, mnist_5k.y_train
-    for _ in train.train(params, x, y, RECIPE, lr=0.1, batch_size=128, epochs=1):
+    for _ in loop.train(params, x, y, RECIPE, lr=0.1, batch_size=128, epochs=1):
         pass
     mine = hashlib.sha256(b"".join(param.numpy().tobytes() for param in params.values())).hexdigest()
     other = subprocess.run([sys.executable, "-c", WEIGHTS_HASH], capture_output=True, text=True, check=True)
     assert other.stdout.strip() == mine
 
 
-def train_one_block(params: model.Params, dataset: Dataset, engine: str) -> None:
+def train_one_block(params: network.Params, dataset: Dataset, engine: str) -> None:
     x, y = dataset.x_train, dataset.y_train
-    next(train.train(params, x, y, RECIPE, lr=0.1, batch_size=64, epochs=1, engine=engine))
+    next(loop.train(params, x, y, RECIPE, lr=0.1, batch_size=64, epochs=1, engine=engine))
 
 
 @pytest.mark.parametrize("engine", ["eager", "compiled"])
 def test_a_parameter_that_is_no_variable_is_refused_and_explained(mnist_5k: Dataset, engine: str) -> None:
-    params = model.init_params([784, 10], 0.1, seed=0)
+    params = network.init_params([784, 10], 0.1, seed=0)
     params["w1"] = params["w1"] - 0.1  # the seed's first pitfall: now a tf.Tensor
-    with pytest.raises(step.PitfallError, match=r"w1 .*tf\.Variable only.*assign_sub"):
+    with pytest.raises(train_step.PitfallError, match=r"w1 .*tf\.Variable only.*assign_sub"):
         train_one_block(params, mnist_5k, engine)
 
 
 @pytest.mark.parametrize("engine", ["eager", "compiled"])
 def test_a_loss_apart_from_a_parameter_is_refused_and_explained(mnist_5k: Dataset, engine: str) -> None:
-    params = model.init_params([784, 10], 0.1, seed=0)
+    params = network.init_params([784, 10], 0.1, seed=0)
     params["b2"] = tf.Variable([1.0])
-    with pytest.raises(step.PitfallError, match=r"gradient of b2 is None.*inside the tape"):
+    with pytest.raises(train_step.PitfallError, match=r"gradient of b2 is None.*inside the tape"):
         train_one_block(params, mnist_5k, engine)

@@ -18,12 +18,13 @@ from mlflow.entities import Run as MlflowEntity
 from proxy import Proxy
 
 from conftest import ROOT, SMALL, Run, Server, mlp_tape, runs_in
-from mlp_tape import address, store
 from mlp_tape.errors import TrackingError
-from mlp_tape.journal import Journal
-from mlp_tape.record import Record
+from mlp_tape.mlflow_backend import store
+from mlp_tape.mlflow_backend.run import MlflowRun
+from mlp_tape.storage.journal import Journal
+from mlp_tape.storage.run_record import Record
 from mlp_tape.system import sqlite_file
-from mlp_tape.tracking import MlflowRun
+from mlp_tape.tracking.uri import check_reachable, store_warnings
 
 WATCH = """
     import os, sys
@@ -120,7 +121,7 @@ def insert(path: str, number: int, transactions: int) -> None:
 
     def look() -> None:
         while not over.is_set():
-            address.refuse_silence(f"sqlite:///{path}", 0.01)
+            check_reachable(f"sqlite:///{path}", 0.01)
 
     threading.Thread(target=look, daemon=True).start()
     database = sqlite3.connect(path, timeout=600)
@@ -313,10 +314,10 @@ def test_a_network_file_system_is_known_by_its_mount(
     assert sqlite_file.file_system(Path(path), tmp_path / "mounts") == kind
     assert sqlite_file.file_system(Path(path), tmp_path / "nothing") == ""
     monkeypatch.setattr(sqlite_file, "file_system", lambda path: kind)
-    found = address.warnings(f"sqlite:///{path}")
+    found = store_warnings(f"sqlite:///{path}")
     assert bool(found) == warned
     assert all(path in each and "mlflow server" in each for each in found)
-    assert address.warnings("http://127.0.0.1:5000") == []
+    assert store_warnings("http://127.0.0.1:5000") == []
 
 
 @pytest.mark.long
@@ -343,9 +344,9 @@ def test_a_database_on_a_network_file_system_is_warned_of_once(run_py: Run, tmp_
 
 def test_a_second_name_of_a_database_is_warned_of(tmp_path: Path) -> None:
     path = tmp_path / "mlflow.db"
-    assert address.warnings(f"sqlite:///{path}") == []
+    assert store_warnings(f"sqlite:///{path}") == []
     path.touch()
-    assert address.warnings(f"sqlite:///{path}") == []
+    assert store_warnings(f"sqlite:///{path}") == []
     os.link(path, tmp_path / "copy.db")
-    (warning,) = address.warnings(f"sqlite:///{path}")
+    (warning,) = store_warnings(f"sqlite:///{path}")
     assert "hard link" in warning

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from mlp_tape import summary
-from mlp_tape.record import Record
+from mlp_tape.storage.run_record import Record
+from mlp_tape.sweeps import summary
 
 
 def job(number: int, **settings: object) -> Record:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from conftest import LIMIT, ROOT, Run, ended, sample, send_the_rest, started, stop_when
-from mlp_tape import journal, presence, record
+from mlp_tape.storage import journal, lock, run_record
 from sweeps import STEPS, at_work, losses, runs_in, table_of, the_sweep
 
 
@@ -108,7 +108,7 @@ def test_a_sweep_that_failed_and_was_killed_is_picked_up(
     assert victim is not None
     (parent,), children = runs_in(tmp_path)
     assert {run.info.run_id: run.info.status for run in children}[victim.run_id] == "RUNNING"
-    jobs = [record.read(path.parent) for path in the_sweep(tmp_path).glob("*/run.json")]
+    jobs = [run_record.read(path.parent) for path in the_sweep(tmp_path).glob("*/run.json")]
     before = {job.run_id: (job.began, job.ended) for job in jobs if job.status == "FINISHED"}
     assert len(before) == 2  # MLflow may not have heard of the second
 
@@ -129,7 +129,7 @@ def test_a_sweep_that_failed_and_was_killed_is_picked_up(
         if run.info.status == "FINISHED":
             assert losses(tmp_path, run) == list(range(60 * STEPS)), "each step is there once"
     for path in the_sweep(tmp_path).glob("*/run.json"):
-        job = record.read(path.parent)
+        job = run_record.read(path.parent)
         if job.run_id in before:
             assert (job.began, job.ended) == before[job.run_id], "it was not run again"
     table = {row["lr"]: row for row in table_of(the_sweep(tmp_path))}
@@ -153,17 +153,17 @@ def test_a_job_that_another_process_is_at_work_on_is_waited_for(
 ) -> None:
     run_py(tmp_path, "-m", "lr=1e20,0.1", "dataset=digits", "report=none", "epochs=1")
     job = the_sweep(tmp_path) / "0"
-    before = record.read(job)
-    with presence.at_work(job):
+    before = run_record.read(job)
+    with lock.at_work(job):
         program = started(tmp_path, offline, "sweep ", "-m", "sweep.resume=last")
         (tmp_path / "beside").mkdir()  # where all of it takes no longer than it has waited by then
         run_py(tmp_path / "beside", "-m", "lr=1e20,0.1", "dataset=digits", "report=none", "epochs=1")
         assert program.poll() is None
-        assert record.read(job) == before, "nobody touched it"
+        assert run_record.read(job) == before, "nobody touched it"
         released = time.time()
     shown = ended(program)
     assert program.returncode == 1, shown  # it fails again
-    assert record.read(job).began >= released
+    assert run_record.read(job).began >= released
 
 
 @pytest.mark.long

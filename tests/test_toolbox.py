@@ -12,11 +12,21 @@ import scipy.stats
 import tensorflow as tf
 import yaml
 
-from mlp_tape import activations, augmentation, config, draws, initializers, losses, model, schedules, step
-from mlp_tape.activations import ACTIVATIONS
-from mlp_tape.initializers import INITIALIZERS
-from mlp_tape.losses import LOSSES
-from mlp_tape.schedules import SCHEDULES
+from mlp_tape.config.settings import SCHEDULE_SETTINGS, ModelSettings, ScheduleSettings, Settings
+from mlp_tape.tensors import (
+    activations,
+    augmentation,
+    initializers,
+    losses,
+    network,
+    random_numbers,
+    schedules,
+)
+from mlp_tape.tensors.activations import ACTIVATIONS
+from mlp_tape.tensors.initializers import INITIALIZERS
+from mlp_tape.tensors.losses import LOSSES
+from mlp_tape.tensors.schedules import SCHEDULES
+from mlp_tape.training import train_step
 
 CONF = Path(__file__).parent.parent / "conf"
 RNG = np.random.default_rng(0)
@@ -45,7 +55,7 @@ def test_the_cross_entropy_of_large_scores_is_finite() -> None:
 
 
 def test_l2_is_that_of_keras_without_biases() -> None:
-    params = model.init_params([5, 4, 3], 0.5, 0)
+    params = network.init_params([5, 4, 3], 0.5, 0)
     params["b1"].assign([1.0, 2.0, 3.0, 4.0])
     expected = sum(float(keras.regularizers.L2(1.0)(params[name].numpy())) for name in ("w1", "w2"))
     assert float(losses.l2(params)) == pytest.approx(expected, rel=1e-6)
@@ -67,10 +77,10 @@ def test_an_activation_and_its_gradient_are_those_of_tensorflow(name: str) -> No
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_an_activation_is_served_as_it_was_trained(name: str) -> None:
-    from mlp_tape import serving
+    from mlp_tape.mlflow_backend import pyfunc_model
 
     z = np.linspace(-20, 20, 401).astype(np.float32)
-    served = serving.ACTIVATIONS[name](z)
+    served = pyfunc_model.ACTIVATIONS[name](z)
     assert served.dtype == np.float32
     np.testing.assert_allclose(served, ACTIVATIONS[name](tf.constant(z)).numpy(), rtol=1e-6, atol=1e-6)
 
@@ -78,13 +88,15 @@ def test_an_activation_is_served_as_it_was_trained(name: str) -> None:
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_each_gradient_is_that_of_a_central_difference(activation: str, loss: str) -> None:
-    recipe = step.recipe(activation, loss, "sgd", 1.0, label_smoothing=0.1, l2=0.01, precision="float64")
-    drawn = model.init_params([12, 9, 8, 10], 0.5, 1)
+    recipe = train_step.recipe(
+        activation, loss, "sgd", 1.0, label_smoothing=0.1, l2=0.01, precision="float64"
+    )
+    drawn = network.init_params([12, 9, 8, 10], 0.5, 1)
     params = {name: tf.Variable(tf.cast(param, tf.float64) + 0.1) for name, param in drawn.items()}
     x, y = tf.constant(RNG.normal(size=(16, 12))), tf.constant(RNG.integers(0, 10, 16))
 
     def objective() -> tf.Tensor:
-        logits = dict(model.layers(params, x, recipe.activation))["logits"]
+        logits = dict(network.layers(params, x, recipe.activation))["logits"]
         return recipe.loss(losses.targets(y, logits, 0.1), logits) + 0.01 * losses.l2(params)
 
     with tf.GradientTape() as tape:
@@ -144,10 +156,10 @@ def test_each_choice_of_the_settings_is_there() -> None:
         return str(settings.__dataclass_fields__[name].metadata["expected"])
 
     for settings, name, known in (
-        (config.ModelSettings, "activation", ACTIVATIONS),
-        (config.ModelSettings, "init", INITIALIZERS),
-        (config.Settings, "loss", LOSSES),
-        (config.ScheduleSettings, "name", SCHEDULES),
+        (ModelSettings, "activation", ACTIVATIONS),
+        (ModelSettings, "init", INITIALIZERS),
+        (Settings, "loss", LOSSES),
+        (ScheduleSettings, "name", SCHEDULES),
     ):
         assert choices(settings, name).startswith(f"one of: {', '.join(known)}")
 
@@ -210,11 +222,11 @@ def test_a_warm_up_rises_evenly_and_the_schedule_follows() -> None:
 
 def test_the_settings_of_a_schedule_are_its_keywords() -> None:
     files = {path.stem: yaml.safe_load(path.read_text()) for path in CONF.glob("schedule/*.yaml")}
-    assert {given["name"] for given in files.values()} == set(SCHEDULES) == set(config.SCHEDULES)
+    assert {given["name"] for given in files.values()} == set(SCHEDULES) == set(SCHEDULE_SETTINGS)
     for given in files.values():
-        assert set(given) == {"name", "warmup_epochs", *config.SCHEDULES[given["name"]]}
+        assert set(given) == {"name", "warmup_epochs", *SCHEDULE_SETTINGS[given["name"]]}
     for name, share in SCHEDULES.items():
-        assert set(share.__kwdefaults__ or share.__annotations__) >= set(config.SCHEDULES[name])
+        assert set(share.__kwdefaults__ or share.__annotations__) >= set(SCHEDULE_SETTINGS[name])
 
 
 @pytest.mark.parametrize("engine", ["eager", "compiled"])
@@ -229,14 +241,18 @@ def test_the_settings_of_a_schedule_are_its_keywords() -> None:
 def test_threefry_gives_the_known_answers(
     counter: tuple[int, int], key: tuple[int, int], expected: tuple[int, int], engine: str
 ) -> None:
-    draw = draws.threefry if engine == "eager" else tf.function(draws.threefry, jit_compile=True)
+    draw = (
+        random_numbers.threefry
+        if engine == "eager"
+        else tf.function(random_numbers.threefry, jit_compile=True)
+    )
     words = [[tf.constant(word, tf.uint32) for word in pair] for pair in (counter, key)]
     assert tuple(int(word) for word in draw(*words)) == expected
 
 
 def test_draws_are_even_and_of_their_own_stream() -> None:
     drawn = {
-        stream: draws.uniform([1001, 99], stream).numpy().ravel()
+        stream: random_numbers.uniform([1001, 99], stream).numpy().ravel()
         for stream in ((7, 0, 0), (7, 1, 0), (7, 0, 1), (8, 0, 0), (2**32 - 1, 2**32 - 1, 0))
     }
     for stream, values in drawn.items():
@@ -246,7 +262,7 @@ def test_draws_are_even_and_of_their_own_stream() -> None:
         assert abs(np.corrcoef(values[:-1], values[1:])[0, 1]) < 0.02
         for other, others in drawn.items():
             assert other == stream or abs(np.corrcoef(values, others)[0, 1]) < 0.02
-    again = tf.function(lambda step: draws.uniform([1001, 99], (7, step, 0)), jit_compile=True)
+    again = tf.function(lambda step: random_numbers.uniform([1001, 99], (7, step, 0)), jit_compile=True)
     np.testing.assert_array_equal(again(tf.constant(1, tf.int64)).numpy().ravel(), drawn[7, 1, 0])
 
 
@@ -264,7 +280,7 @@ def test_dropout_drops_its_share_and_keeps_the_mean() -> None:
 def test_images_are_moved_as_scipy_moves_them(shift: float, rotate: float) -> None:
     images = scipy.ndimage.gaussian_filter(RNG.random((5, 28, 20)), (0, 1, 1)).astype(np.float32)
     found = augmentation.moved(tf.constant(images), shift, rotate, (7, 3, 1)).numpy()
-    draw = 2 * draws.uniform([3, 5], (7, 3, 1)).numpy() - 1
+    draw = 2 * random_numbers.uniform([3, 5], (7, 3, 1)).numpy() - 1
     centre = np.array([13.5, 9.5])
     for image, moved, (down, right, angle) in zip(images, found, draw.T, strict=True):
         a = np.radians(rotate) * angle

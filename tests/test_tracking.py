@@ -21,20 +21,23 @@ import yaml
 from mlflow.entities import Run
 
 from conftest import LIMIT, ROOT, send_the_rest, wait_until
-from mlp_tape import config, delivery, runner, store, tracking
-from mlp_tape.data import Dataset
-from mlp_tape.delivery import NICENESS, Delivery
+from mlp_tape.config.settings import DatasetSettings, ModelSettings, Settings, TrackingSettings, flatten
+from mlp_tape.data.datasets import Dataset
 from mlp_tape.errors import DivergenceError, TrackingError
-from mlp_tape.journal import Journal, Row
-from mlp_tape.record import Record
+from mlp_tape.mlflow_backend import delivery, store
+from mlp_tape.mlflow_backend.delivery import NICENESS, Delivery
+from mlp_tape.mlflow_backend.run import MlflowRun
+from mlp_tape.runs.run import execute_run
+from mlp_tape.storage.journal import Journal, Row
+from mlp_tape.storage.run_record import Record
 
-SMALL = config.Settings(
+SMALL = Settings(
     lr=0.1,
     batch_size=96,  # 4,000 = 41 * 96 + 64
     epochs=2,
     log_every=10,
-    model=config.ModelSettings(hidden_sizes=[32]),
-    dataset=config.DatasetSettings(name="mnist_5k"),
+    model=ModelSettings(hidden_sizes=[32]),
+    dataset=DatasetSettings(name="mnist_5k"),
 )
 STEPS = 2 * 42
 
@@ -54,7 +57,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     before = Path.cwd()
     os.chdir(directory)
     try:
-        runner.run(SMALL, directory, ["lr=0.1", "dataset.path=x", "tracking.uri=http://me:secret@h/"])
+        execute_run(SMALL, directory, ["lr=0.1", "dataset.path=x", "tracking.uri=http://me:secret@h/"])
     finally:
         os.chdir(before)
     return directory
@@ -90,11 +93,9 @@ def test_params_are_the_resolved_settings_and_the_data(finished: Path, mnist_5k:
     params = run.data.params
     of_the_command = {"resume", "sweep.resume", "sweep.fail_fast"}
     of_other_rules = {
-        key
-        for key, value in config.flat(SMALL)
-        if value is None and key.startswith(("optimizer.", "schedule."))
+        key for key, value in flatten(SMALL) if value is None and key.startswith(("optimizer.", "schedule."))
     }
-    assert set(dict(config.flat(SMALL))) - of_the_command - of_other_rules <= set(params)
+    assert set(dict(flatten(SMALL))) - of_the_command - of_other_rules <= set(params)
     assert not of_other_rules & set(params)
     assert params["lr"] == "0.1"
     assert params["layer_sizes"] == "[784, 32, 10]"
@@ -166,7 +167,7 @@ def test_a_diverging_run_is_failed_and_says_why(tmp_path: Path, monkeypatch: pyt
     monkeypatch.chdir(tmp_path)
     settings = dataclasses.replace(SMALL, lr=1e20)
     with pytest.raises(DivergenceError, match=r"step \d+ \(epoch 0"):
-        runner.run(settings, tmp_path, [])
+        execute_run(settings, tmp_path, [])
     client, run = the_run(tmp_path)
     assert run.info.status == "FAILED"
     assert "DivergenceError: the loss is" in run.data.tags["reason"]
@@ -188,7 +189,7 @@ def test_a_stopped_run_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(Journal, "append", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        runner.run(dataclasses.replace(SMALL, epochs=100_000), tmp_path, [])
+        execute_run(dataclasses.replace(SMALL, epochs=100_000), tmp_path, [])
     send_the_rest(tmp_path, dict(os.environ))
     client, run = the_run(tmp_path)
     assert (run.info.status, run.data.tags["reason"]) == ("KILLED", "SIGINT")
@@ -200,7 +201,7 @@ def test_a_stopped_run_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_rows_are_sent_while_the_run_lasts_and_in_batches(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     with Journal(tmp_path) as journal:
-        run = tracking.MlflowRun(uri, "mlp_tape", Record(tmp_path), journal)
+        run = MlflowRun(uri, "mlp_tape", Record(tmp_path), journal)
         run.open()
         sizes: list[int] = []
         send = run._client.log_batch
@@ -355,7 +356,7 @@ def test_a_store_that_cannot_be_opened_is_an_error_at_once(tmp_path: Path, uri: 
     (tmp_path / "rubbish.db").write_text("this is no database")
     uri = uri.format(tmp_path)
     with Journal(tmp_path) as journal, pytest.raises(TrackingError, match="cannot be opened") as caught:
-        tracking.MlflowRun(uri, "mlp_tape", Record(tmp_path), journal).open()
+        MlflowRun(uri, "mlp_tape", Record(tmp_path), journal).open()
     assert caught.value.exit_code == 2
 
 
@@ -363,8 +364,8 @@ def test_an_untracked_run_leaves_its_files_and_no_database(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    settings = dataclasses.replace(SMALL, tracking=config.TrackingSettings(enabled=False))
-    accuracy = runner.run(settings, tmp_path, [])
+    settings = dataclasses.replace(SMALL, tracking=TrackingSettings(enabled=False))
+    accuracy = execute_run(settings, tmp_path, [])
     assert accuracy > 0.3
     assert not (tmp_path / "mlflow.db").exists()
     assert (tmp_path / "weights.npz").exists()

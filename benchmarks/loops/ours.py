@@ -8,16 +8,17 @@ VARIANTS = ("mlp_tape, compiled", "mlp_tape, eager")
 
 
 def prepare(variant: str, x: Any, y: Any, start: Weights) -> Loop:
-    from mlp_tape import quiet
+    from mlp_tape.system import tensorflow_setup
 
-    quiet.import_tensorflow()
-    from mlp_tape import model, step, train
+    tensorflow_setup.import_tensorflow()
+    from mlp_tape.tensors import network
+    from mlp_tape.training import loop, train_step
 
     names = [f"{kind}{layer}" for layer in range(1, len(start) // 2 + 1) for kind in "wb"]
-    params = model.as_params(dict(zip(names, start, strict=True)))
-    recipe = step.recipe("relu", "mse", "sgd", 255.0)
+    params = network.as_params(dict(zip(names, start, strict=True)))
+    recipe = train_step.recipe("relu", "mse", "sgd", 255.0)
     engine = variant.rpartition(" ")[2]
-    blocks = train.train(params, x, y, recipe, lr=LR, batch_size=BATCH, epochs=1_000_000, engine=engine)
+    blocks = loop.train(params, x, y, recipe, lr=LR, batch_size=BATCH, epochs=1_000_000, engine=engine)
 
     def epoch() -> None:
         next(block for block in blocks if block.ends_epoch)

@@ -11,11 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mlp_tape import journal, logged_model, presence, record, store, sync, tracking
 from mlp_tape.errors import ConfigError, MlpTapeError
-from mlp_tape.record import Record
-from mlp_tape.redact import without_password
+from mlp_tape.mlflow_backend import logged_model, store, sync
+from mlp_tape.mlflow_backend.run import RESULTS
+from mlp_tape.storage import journal, lock, run_record
+from mlp_tape.storage.run_record import Record
 from mlp_tape.system import sqlite_file
+from mlp_tape.system.redaction import without_password
 
 # isort: split
 from mlflow import MlflowClient
@@ -55,7 +57,7 @@ def rebuild(parents: list[Path], uri: str, say: Say) -> bool:
         )
     runs = _runs_of(file, parents, say)
     for run in runs:
-        if presence.is_at_work(run.directory, run.pid):
+        if lock.is_at_work(run.directory, run.pid):
             raise ConfigError(f"{run.directory} is still running", "wait for its end, or stop it")
     with store.making(file):
         new = store.make_beside(file)
@@ -74,9 +76,9 @@ def rebuild(parents: list[Path], uri: str, say: Say) -> bool:
 def _runs_of(file: Path, parents: list[Path], say: Say) -> list[Record]:
     """The runs and sweeps that a database held, those that were created first coming first."""
     found, elsewhere = list[Record](), 0
-    for directory in dict.fromkeys(each for parent in parents for each in record.directories(parent)):
+    for directory in dict.fromkeys(each for parent in parents for each in run_record.directories(parent)):
         try:
-            run = record.read(directory)
+            run = run_record.read(directory)
         except MlpTapeError as error:
             say(error.what)
             continue
@@ -136,7 +138,7 @@ def _create(run: Record, new: Path) -> None:
             database.execute("UPDATE runs SET artifact_uri = replace(artifact_uri, ?, run_uuid)", (drawn,))
         created = client.get_run(run.run_id)
         for noted in _models(run):
-            rows = (row for key in tracking.RESULTS for row in journal.rows(run.directory, key))
+            rows = (row for key in RESULTS for row in journal.rows(run.directory, key))
             last = {row.key: row for row in rows if row.step == noted["step"]}
             exchange = functools.partial(_exchange, new, noted)
             logged_model.restore(client, created, noted, list(last.values()), exchange)
@@ -186,8 +188,8 @@ def _register(model: tuple[str, str, str, str], client: MlflowClient) -> int:
 
 def _send(run: Record, new: Path, file: Path, say: Say) -> None:
     """Sends all that a run's directory holds to the new database."""
-    with presence.at_work(run.directory), journal.Journal(run.directory) as rows:
-        run = record.left(run.directory)
+    with lock.at_work(run.directory), journal.Journal(run.directory) as rows:
+        run = run_record.left(run.directory)
         rows.send_anew()
         n_rows = rows.count_unsent()
         sync.deliver(run, rows, f"sqlite:///{new}")

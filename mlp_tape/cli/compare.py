@@ -1,0 +1,158 @@
+"""Some runs side by side: the settings in which they differ, what came of them, and their curves."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from mlp_tape.errors import ConfigError
+from mlp_tape.reports import curve_plots
+from mlp_tape.reports.style import Point
+from mlp_tape.runs import resume
+from mlp_tape.storage import journal
+from mlp_tape.storage.run_record import Record
+from mlp_tape.sweeps import monitor, summary
+from mlp_tape.sweeps.directory import Ledger
+from mlp_tape.sweeps.summary import ACCURACY, LOSS, Table
+from mlp_tape.tracking.uri import may_exist
+
+KEYS = ("train/loss", LOSS, ACCURACY)
+SIDE_BY_SIDE = 6  # runs that have a column each; more have a row each
+LONGEST = 30  # characters of a name, or of a value, such as a path, of which the end is shown
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A run, as it is compared.
+
+    Attributes:
+        label: its name in the UI; else the name of its directory.
+        identity: MLflow's id; of a run that was not tracked, its directory.
+        params: what MLflow calls so.
+        outcome: its status, duration and last metrics, as they are shown.
+        losses: step and training loss.
+        accuracies: step and test accuracy, 0 to 1.
+    """
+
+    label: str
+    identity: str
+    params: dict[str, str]
+    outcome: dict[str, str]
+    losses: list[Point]
+    accuracies: list[Point]
+
+    @property
+    def steps(self) -> int:
+        """How many steps were trained."""
+        return self.losses[-1][0] + 1 if self.losses else 0
+
+
+def find(names: Sequence[str], uri: str) -> list[Entry]:
+    """The runs of some names, each once; a sweep stands for its jobs.
+
+    Args:
+        names: of each its directory, MLflow's id of it, or `last`.
+        uri: of the MLflow store that is asked for what has no directory here.
+
+    Raises:
+        ConfigError: there is no such run.
+        TrackingError: MLflow cannot be asked.
+    """
+    found: dict[str, Entry] = {}
+    for name in names:
+        here = resume.here(name)
+        entries = _of_mlflow(name, uri) if here is None else map(_of_directory, _jobs(here))
+        for entry in entries:
+            found.setdefault(entry.identity, entry)
+    seen = Counter(entry.label for entry in found.values())
+    return [
+        replace(each, label=f"{each.label} {Path(each.identity).name[:8]}") if seen[each.label] > 1 else each
+        for each in found.values()
+    ]
+
+
+def table(entries: Sequence[Entry]) -> Table:
+    """What the runs differ in, and what came of them; where they are few, a column for each."""
+    keys = list(dict.fromkeys(key for entry in entries for key in entry.params))
+    differ = [key for key in keys if len({entry.params.get(key) for entry in entries}) > 1]
+    outcome = list(dict.fromkeys(key for entry in entries for key in entry.outcome))
+    lines: list[list[str]] = [["run", *(entry.label for entry in entries)]]
+    lines += [[key, *(_short(entry.params.get(key, "")) for entry in entries)] for key in differ]
+    lines += [[key, *(entry.outcome.get(key, "") for entry in entries)] for key in outcome]
+    if len(entries) > SIDE_BY_SIDE:
+        lines = [list(line) for line in zip(*lines, strict=True)]
+    return Table(lines[0], [list(line) for line in lines[1:]])
+
+
+def curves(entries: Sequence[Entry]) -> dict[str, list[tuple[str, list[Point]]]]:
+    """By what is shown: of each run its label, and steps and values; not too many of them for a screen."""
+    found: dict[str, list[tuple[str, list[Point]]]] = {}
+    for entry in entries:
+        steps, means, _ = curve_plots.thinned(entry.losses, entry.steps, most=100)
+        found.setdefault("train/loss", []).append((entry.label, list(zip(steps, means, strict=True))))
+        found.setdefault(ACCURACY, []).append((entry.label, entry.accuracies))
+    return found
+
+
+def draw(path: Path, entries: Sequence[Entry]) -> None:
+    """Draws the curves of the runs over each other, as a PNG."""
+    curve_plots.overlay(path, [(each.label, each.losses, each.accuracies, each.steps) for each in entries])
+
+
+def _jobs(found: Record) -> list[Record]:
+    """The jobs of a sweep in the order of what was swept; a run itself."""
+    if found.kind == "run":
+        return [monitor.as_it_is(found)]
+    return summary.summarize([monitor.as_it_is(job) for job in Ledger(found.directory).jobs()]).jobs
+
+
+def _of_directory(run: Record) -> Entry:
+    losses, test_losses, accuracies = (
+        [(row.step, row.value) for row in journal.rows(run.directory, key)] for key in KEYS
+    )
+    outcome = _outcome(run.status, run.seconds, losses, test_losses, accuracies)
+    label, identity = _label(run.name or run.directory.name), run.run_id or str(run.directory)
+    return Entry(label, identity, run.params, outcome, losses, accuracies)
+
+
+def _of_mlflow(run_id: str, uri: str) -> list[Entry]:
+    """A run of which MLflow alone knows, such as one of another machine; or the jobs of a sweep."""
+    from mlp_tape.mlflow_backend import store  # imports MLflow
+
+    entries = []
+    if not may_exist(uri):
+        raise _nowhere(run_id)
+    for run in store.pasts(uri, run_id, KEYS):
+        losses, test_losses, accuracies = (run.curves[key] for key in KEYS)
+        outcome = _outcome(run.status, run.seconds, losses, test_losses, accuracies)
+        entries.append(Entry(_label(run.name), run.run_id, run.params, outcome, losses, accuracies))
+    if not entries:
+        raise _nowhere(run_id)
+    return entries
+
+
+def _nowhere(run_id: str) -> ConfigError:
+    return ConfigError(
+        f"no run {run_id} below {Path.cwd()}, nor in MLflow", "give its directory, MLflow's id, or last"
+    )
+
+
+def _outcome(
+    status: str, seconds: float, losses: list[Point], test_losses: list[Point], accuracies: list[Point]
+) -> dict[str, str]:
+    values = {"status": status, "steps": f"{losses[-1][0] + 1:,}" if losses else "0"}
+    values["seconds"] = f"{seconds:.1f}"
+    for key, points in (("train/loss", losses), (LOSS, test_losses)):
+        values[key] = f"{points[-1][1]:.6f}" if points else ""
+    best = max(accuracies, key=lambda point: point[1], default=None)
+    values[ACCURACY] = f"{accuracies[-1][1]:.4f}" if accuracies else ""
+    values["best accuracy"] = f"{best[1]:.4f} at step {best[0]:,}" if best else ""
+    return values
+
+
+def _label(name: str) -> str:
+    return name if len(name) <= LONGEST else f"{name[: LONGEST - 3]}..."
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= LONGEST else f"...{text[3 - LONGEST :]}"

@@ -1,0 +1,131 @@
+"""What is done beside runs, and with those that are over: `python -m mlp_tape --help`."""
+
+import argparse
+import dataclasses
+import os
+import shutil
+import sys
+import traceback
+from pathlib import Path
+
+from mlp_tape.config.settings import TrackingSettings
+from mlp_tape.errors import ConfigError, MlpTapeError
+from mlp_tape.runs import resume
+from mlp_tape.system import exit, provenance, tensorflow_setup
+from mlp_tape.tracking.uri import resolve_uri
+
+
+def main() -> int:
+    """Runs a command; returns the exit code: 0 done, 1 not all could be done, 2 the command was wrong."""
+    parser = argparse.ArgumentParser(prog="python -m mlp_tape", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    command = commands.add_parser("sync", help="sends to MLflow what it has not got of runs that are over")
+    command.add_argument(
+        "directory", nargs="?", type=Path, help="of a run, or above it; outputs/ and multirun/ if not given"
+    )
+    command.add_argument("--uri", help="of the MLflow store, where it is not the one the run was tracked in")
+    command = commands.add_parser(
+        "rebuild", help="makes a damaged database anew from the directories of its runs and sweeps"
+    )
+    command.add_argument(
+        "directory", nargs="?", type=Path, help="above the runs; outputs/ and multirun/ if not given"
+    )
+    command.add_argument("--uri", help="of the database; sqlite:///mlflow.db in this directory if not given")
+    command = commands.add_parser(
+        "replay", help="shows the step at which a run went astray, tensor by tensor"
+    )
+    command.add_argument("directory", type=Path, help="of the run")
+    command = commands.add_parser(
+        "walk", help="shows the first step of a run operation by operation, and two pitfalls"
+    )
+    command.add_argument("settings", nargs="*", metavar="SETTING=VALUE", help="as of run.py")
+    command = commands.add_parser("compare", help="shows runs side by side: settings, results, curves")
+    command.add_argument(
+        "runs",
+        nargs="+",
+        metavar="RUN",
+        help="MLflow's id, a directory, or last; a sweep stands for its jobs",
+    )
+    command.add_argument("--uri", help="of the MLflow store, for runs that have no directory here")
+    command.add_argument(
+        "--png", type=Path, default=Path("comparison.png"), help="where the curves are drawn (comparison.png)"
+    )
+    exit.own_temporary_directory()
+    try:
+        arguments = parser.parse_args()
+        return COMMANDS[arguments.command](arguments)
+    except MlpTapeError as error:
+        print(f"error: {error.what}\n       {error.hint}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    except SystemExit as error:  # of the parser, which has said why
+        return error.code if isinstance(error.code, int) else 1
+    except Exception as error:
+        traceback.print_exception(error)
+        return 1
+
+
+def _sync(arguments: argparse.Namespace) -> int:
+    parents = [Path(parent) for parent in resume.PARENTS]
+    if arguments.directory:
+        parents = [arguments.directory.absolute()]
+    if not any(parent.is_dir() for parent in parents):
+        raise ConfigError(f"{parents[0].absolute()} is not there", "python -m mlp_tape sync DIRECTORY")
+    from mlp_tape.mlflow_backend.sync import sync
+
+    return 0 if sync([parent.absolute() for parent in parents], arguments.uri, print) else 1
+
+
+def _replay(arguments: argparse.Namespace) -> int:
+    tensorflow_setup.import_tensorflow()
+    from mlp_tape.runs import divergence
+
+    for line in divergence.replay(arguments.directory):
+        print(line)
+    return 0
+
+
+def _walk(arguments: argparse.Namespace) -> int:
+    from mlp_tape.cli import main
+    from mlp_tape.data import datasets
+
+    settings = main.settings_of(provenance.ROOT / "conf", arguments.settings)
+    dataset = datasets.load(**dataclasses.asdict(settings.dataset), say=print)
+    if dataset.warning:
+        print(f"WARNING  {dataset.warning}", file=sys.stderr)
+    tensorflow_setup.import_tensorflow()
+    from mlp_tape.runs.trainer import Plan
+    from mlp_tape.runs.walkthrough import lesson
+
+    for line in lesson(Plan(settings, dataset, dataset.layer_sizes(settings.model.hidden_sizes))):
+        print(line)
+    return 0
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    from mlp_tape.cli import compare
+    from mlp_tape.reports import terminal_plots
+
+    entries = compare.find(arguments.runs, arguments.uri or resolve_uri(TrackingSettings()))
+    for line in compare.table(entries).as_text():
+        print(line)
+    utf8 = (sys.stdout.encoding or "").lower().startswith("utf")
+    colour = sys.stdout.isatty() and utf8 and not os.environ.get("NO_COLOR")
+    for title, lines in compare.curves(entries).items():
+        drawn = terminal_plots.curves(title, lines, shutil.get_terminal_size().columns, colour)
+        print(f"\n{drawn}" if drawn else "", end="\n" if drawn else "")
+    compare.draw(arguments.png.absolute(), entries)
+    print(f"\ncurves        {arguments.png.absolute()}")
+    return 0
+
+
+def _rebuild(arguments: argparse.Namespace) -> int:
+    from mlp_tape.mlflow_backend.rebuild import rebuild
+
+    parents = [arguments.directory] if arguments.directory else [Path(parent) for parent in resume.PARENTS]
+    uri = arguments.uri or resolve_uri(TrackingSettings())
+    return 0 if rebuild([parent.absolute() for parent in parents], uri, print) else 1
+
+
+COMMANDS = {"sync": _sync, "rebuild": _rebuild, "replay": _replay, "walk": _walk, "compare": _compare}

@@ -1,0 +1,1 @@
+"""The settings, their constraints, and the validation of what Hydra composes."""

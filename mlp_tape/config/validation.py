@@ -1,0 +1,152 @@
+"""Turns what Hydra composed into checked settings, and says what is wrong with it."""
+
+import difflib
+import importlib.util
+import math
+from dataclasses import MISSING, Field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from mlp_tape.config.settings import (
+    RULE_SETTINGS,
+    SCHEDULE_SETTINGS,
+    Settings,
+    flatten,
+    format_value,
+    non_null,
+)
+from mlp_tape.errors import ConfigError
+
+
+def parse(config: DictConfig) -> Settings:
+    """Turns Hydra's config into checked settings.
+
+    Paths become absolute, seen from the current directory.
+
+    Args:
+        config: what Hydra composed, without its `hydra` node.
+
+    Raises:
+        ConfigError: a key that is unknown, or a value of the wrong type or out of range; it names
+            the key, the value and what was expected.
+    """
+    try:
+        given = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(str(error).splitlines()[0], f"{_named(error)}give it a value") from error
+    assert isinstance(given, dict)
+    settings: Settings = _build(Settings, given, prefix="")
+    _refuse_strangers("optimizer", settings.optimizer, RULE_SETTINGS)
+    _refuse_strangers("schedule", settings.schedule, SCHEDULE_SETTINGS)
+    if settings.stopping.patience is not None and not settings.validation_fraction:
+        raise ConfigError(
+            f"stopping.patience={settings.stopping.patience} needs images that are not trained on",
+            "type validation_fraction=0.1, say",
+        )
+    if settings.tracking.system_metrics and importlib.util.find_spec("psutil") is None:
+        raise ConfigError(
+            "tracking.system_metrics=true: psutil is not installed, which measures",
+            "pip install -e '.[system]', or type tracking.system_metrics=false",
+        )
+    return settings
+
+
+def _refuse_strangers(group: str, settings: Any, known: dict[str, tuple[str, ...]]) -> None:
+    """Refuses what a rule or a schedule has not, and asks for what it has."""
+    given, name = non_null(settings), settings.name
+    if name not in known:  # a person's own, which knows for itself
+        return
+    default = type(settings)()
+    mine = {rule.name for rule in fields(settings) if getattr(default, rule.name) is not None}
+    for key in given:
+        if key not in mine and key not in known[name]:
+            others = [other for other, keys in known.items() if key in keys]
+            raise ConfigError(
+                f"{group}.{key}: {name} has no such setting", f"leave it out; {' and '.join(others)} have it"
+            )
+    for key in known[name]:
+        if key not in given:
+            raise ConfigError(f"{group}.{key} has no value, which {name} needs", f"type {group}={name}")
+
+
+def _named(error: OmegaConfBaseException) -> str:
+    """The key that is meant, in one line."""
+    return f"{' '.join(error.full_key.split())}: " if error.full_key else ""
+
+
+def _build(kind: type, given: dict[Any, Any], prefix: str) -> Any:
+    rules = {rule.name: rule for rule in fields(kind)}
+    types = get_type_hints(kind)
+    for name in given:
+        if name not in rules:
+            raise unknown_key(f"{prefix}{name}")
+    for name, rule in rules.items():
+        if name not in given and rule.default is not None:
+            raise ConfigError(f"{prefix}{name} has no value", f"type {prefix}{name}=..., without ~")
+    values = {}
+    for name, value in given.items():
+        key = f"{prefix}{name}"
+        if is_dataclass(types[name]):
+            if not isinstance(value, dict):
+                raise ConfigError(
+                    f"{key}={format_value(value)}: expected a group of settings",
+                    f"type a setting of it, such as {key}.{fields(types[name])[0].name}=...",
+                )
+            values[name] = _build(types[name], value, prefix=f"{key}.")
+        else:
+            values[name] = _checked(key, value, types[name], rules[name])
+    return kind(**values)
+
+
+def _checked(key: str, given: Any, kind: Any, rule: Field[Any]) -> Any:
+    """The value as its type, or a ConfigError that says what was expected."""
+    value = given
+    if kind in (float, float | None) and type(value) is int:
+        value = float(value) if abs(value) < 2**1023 else math.inf
+    elif kind in (str, str | None) and type(value) in (int, float):
+        value = str(value)
+    if not _fits(value, kind) or (value is not None and not rule.metadata["check"](value)):
+        expected = rule.metadata["expected"]
+        near = difflib.get_close_matches(str(value), expected.removeprefix("one of: ").split(", "), n=1)
+        default = rule.default if rule.default_factory is MISSING else rule.default_factory()
+        raise ConfigError(
+            f"{key}={format_value(given)}: expected {expected}",
+            f"type for example {key}={near[0] if near else format_value(default)}",
+        )
+    if key == "dataset.path" and value is not None:
+        return str(Path(value).expanduser().absolute())
+    return value
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a value is of a type; a bool is no int, and a number is no string."""
+    if get_origin(kind) is list:
+        (item,) = get_args(kind)
+        return isinstance(value, list) and all(_fits(each, item) for each in value)
+    if get_args(kind):
+        return any(_fits(value, option) for option in get_args(kind))
+    return type(value) is kind
+
+
+def unknown_key(key: str) -> ConfigError:
+    """The error for a key that no setting has, with the nearest right name."""
+    group = key.partition("@")[0].removeprefix("+")
+    if group in ("experiment", "cluster", "sweep"):
+        return ConfigError(f"{group} is not among the defaults", f"type +{group}=..., with a plus")
+    known = [name for name, _ in flatten(Settings())]
+    leaves = {name.split(".")[-1]: name for name in known}
+    group, _, leaf = key.rpartition(".")
+    near = (
+        [name for name in [leaves.get(leaf)] if name]
+        or difflib.get_close_matches(key, known, n=1)
+        or [leaves[name] for name in difflib.get_close_matches(leaf, leaves, n=1)]
+    )
+    if near:
+        return ConfigError(f"unknown setting: {key}", f"did you mean {near[0]}=... ?")
+    of_group = [name for name in known if group and name.startswith(f"{group}.")]
+    if of_group:
+        return ConfigError(f"unknown setting: {key}", f"{group} has {', '.join(of_group)}")
+    return ConfigError(f"unknown setting: {key}", "python run.py --help lists the settings")

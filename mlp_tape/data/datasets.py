@@ -1,0 +1,217 @@
+"""Data sets as checked NumPy arrays, on any machine."""
+
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from mlp_tape.data import sources
+from mlp_tape.data.sources import KEYS, Array, Arrays, Say
+from mlp_tape.errors import DataError, MlpTapeError
+from mlp_tape.system import user_functions
+from mlp_tape.system.atomic_files import cache_directory
+from mlp_tape.training import host_arrays
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Checked arrays for training and test.
+
+    Attributes:
+        name: what was loaded, which may be `mnist_5k` where `mnist` could not be had.
+        x_train: uint8 or float32 [n, ...], one image (or row of features) each.
+        y_train: int32 [n], from 0 to n_classes - 1.
+        x_test: as x_train, [m, ...].
+        y_test: as y_train, [m].
+        n_classes: the number of classes.
+        scale: what the step divides x by: the largest possible value of an integer image, 1 for floats.
+        sha256: of all four arrays: names, dtypes, shapes and bytes.
+        warning: what a person has to know about the data, or nothing.
+        x_validation: as x_train, [k, ...]; images that were taken from it to choose by, or none.
+        y_validation: as y_train, [k].
+    """
+
+    name: str
+    x_train: Array
+    y_train: Array
+    x_test: Array
+    y_test: Array
+    n_classes: int
+    scale: float
+    sha256: str
+    warning: str = ""
+    x_validation: Array = field(default_factory=lambda: np.empty(0, np.uint8))
+    y_validation: Array = field(default_factory=lambda: np.empty(0, np.int32))
+
+    @property
+    def images(self) -> tuple[Array, Array, Array]:
+        """Those of all splits: train, test, validation."""
+        return self.x_train, self.x_test, self.x_validation
+
+    @functools.cached_property
+    def span(self) -> tuple[float, float]:
+        """The lowest and the highest value of x_train, as the step sees them."""
+        return float(self.x_train.min() / self.scale), float(self.x_train.max() / self.scale)
+
+    @property
+    def n_features(self) -> int:
+        """The number of values in one image."""
+        return int(np.prod(self.x_train.shape[1:]))
+
+    def layer_sizes(self, hidden_sizes: list[int]) -> list[int]:
+        """The width of each layer, from the values in one image to the classes."""
+        return [self.n_features, *hidden_sizes, self.n_classes]
+
+
+def load(name: str, path: str | None = None, offline: str | None = "subset", say: Say = print) -> Dataset:
+    """Loads a data set.
+
+    Args:
+        name: mnist, mnist_5k, digits, fashion_mnist, arrays, or `module.function` of a function that takes
+            nothing and returns x_train, y_train, x_test and y_test by these names.
+        path: an `.npz` file to take instead, with x_train, y_train, x_test and y_test.
+        offline: what to do where mnist cannot be had: `subset` takes the 5,000 images of mnist_5k,
+            `error` refuses.
+        say: is told of a download.
+
+    Raises:
+        DataError: the data cannot be had, or are not what a network can be trained on.
+    """
+    if path is not None:
+        return _checked(name, sources.read_npz(Path(path)))
+    if "." in name:
+        return _checked(name, _made(name))
+    if name == "arrays":
+        raise DataError("dataset=arrays needs a file", "type dataset=arrays dataset.path=FILE.npz")
+    if name == "mnist_5k":
+        return _checked(name, sources.mnist_5k())
+    if name == "digits":
+        return _checked(name, sources.digits(), scale=16.0)
+    try:
+        arrays = sources.mnist(say) if name == "mnist" else sources.fashion_mnist(say)
+    except (OSError, ValueError) as error:  # requests' errors are OSErrors, a checksum's a ValueError
+        reason = f"{name} is not in the cache, and its download failed ({type(error).__name__})"
+        hint = f"give dataset.path=FILE.npz, or put what is published into {cache_directory()}"
+        if name == "fashion_mnist" or offline == "error":
+            raise DataError(reason, hint) from error
+        instead = "Training on the 5,000 MNIST images of mnist_5k instead"
+        warning = f"{reason}.\n{instead}.\nFor all 70,000, {hint}."
+        return _checked("mnist_5k", sources.mnist_5k(), warning=warning)
+    return _checked(name, arrays)
+
+
+def _made(name: str) -> Arrays:
+    """What a person's own function makes."""
+    try:
+        made = user_functions.find(name, {})()
+    except MlpTapeError:
+        raise
+    except Exception as error:
+        raise DataError(f"{name}() failed: {type(error).__name__}: {error}", "see to it") from error
+    missing = [key for key in KEYS if not isinstance(made, Mapping) or key not in made]
+    if missing:
+        raise DataError(f"{name}() gives no {', '.join(missing)}", f"return a dict of {', '.join(KEYS)}")
+    return {key: np.asarray(made[key]) for key in KEYS}
+
+
+@functools.lru_cache(maxsize=2)  # the jobs of a sweep have it in common
+def with_validation(dataset: Dataset, fraction: float) -> Dataset:
+    """Takes some images from training, to choose by; the same ones at each call and for each seed.
+
+    Args:
+        dataset: without.
+        fraction: of the images to train on, 0 to below 1; if it is above 0, at least one is taken.
+
+    Raises:
+        DataError: there is but one image.
+    """
+    if not fraction:
+        return dataset
+    n = len(dataset.x_train)
+    taken = max(1, round(fraction * n))
+    if taken >= n:
+        raise DataError(
+            f"validation_fraction={fraction} of {n} images leaves none to train on", "give a smaller one"
+        )
+    order = np.random.default_rng(0).permutation(n)
+    kept, validation = np.sort(order[taken:]), np.sort(order[:taken])
+    return dataclasses.replace(
+        dataset,
+        x_train=host_arrays.taken(dataset.x_train, kept),
+        y_train=dataset.y_train[kept],
+        x_validation=host_arrays.taken(dataset.x_train, validation),
+        y_validation=dataset.y_train[validation],
+    )
+
+
+def _checked(name: str, arrays: Arrays, scale: float = 255.0, warning: str = "") -> Dataset:
+    """The arrays as a Dataset, after a look at shapes, dtypes and ranges."""
+    x, y = {}, {}
+    for split in ("train", "test"):
+        x[split] = _features(f"x_{split}", arrays[f"x_{split}"])
+        y[split] = _labels(f"y_{split}", arrays[f"y_{split}"])
+        if len(x[split]) != len(y[split]) or len(y[split]) == 0:
+            raise DataError(
+                f"x_{split} has {len(x[split])} rows and y_{split} {len(y[split])}",
+                "give each image one label, and at least one image",
+            )
+    for what in ("shape", "dtype"):
+        train, test = (getattr(x[split], what) for split in ("train", "test"))
+        if what == "shape":
+            train, test = train[1:], test[1:]
+        if train != test:
+            raise DataError(f"x_train and x_test differ in {what}: {train} and {test}", "make them alike")
+    n_classes = 1 + max(int(labels.max()) for labels in y.values())
+    if n_classes < 2 or n_classes > 10_000:
+        raise DataError(
+            f"the labels go up to {n_classes - 1}", "give labels from 0 to classes - 1, at least 2"
+        )
+    return Dataset(
+        name=name,
+        x_train=x["train"],
+        y_train=y["train"],
+        x_test=x["test"],
+        y_test=y["test"],
+        n_classes=n_classes,
+        scale=scale if x["train"].dtype == np.uint8 else 1.0,
+        sha256=_sha256(x["train"], y["train"], x["test"], y["test"]),
+        warning=warning,
+    )
+
+
+def _features(key: str, x: Array) -> Array:
+    """Features as uint8 (integers from 0 to 255) or float32 (floats, finite)."""
+    if x.ndim < 2 or 0 in x.shape[1:]:
+        raise DataError(f"{key} has the shape {x.shape}", "give an array of [n, ...], one row an image")
+    if np.issubdtype(x.dtype, np.integer):
+        if x.size and (x.min() < 0 or x.max() > 255):
+            raise DataError(f"{key} holds integers from {x.min()} to {x.max()}", "give 0 to 255, or floats")
+        return host_arrays.aligned(x, np.uint8)
+    if np.issubdtype(x.dtype, np.floating):
+        with np.errstate(over="ignore"):
+            x = host_arrays.aligned(x, np.float32)
+        if not np.isfinite(x).all():
+            raise DataError(f"{key} holds NaN, infinity or more than float32 can", "give finite numbers")
+        return x
+    raise DataError(f"{key} is of dtype {x.dtype}", "give integers from 0 to 255, or floats")
+
+
+def _labels(key: str, y: Array) -> Array:
+    """Labels as int32 [n] of class numbers."""
+    if y.ndim != 1 or not np.issubdtype(y.dtype, np.integer):
+        raise DataError(f"{key} is {y.dtype} of shape {y.shape}", "give integer class numbers of shape [n]")
+    if y.size and (y.min() < 0 or y.max() > 9_999):
+        raise DataError(f"{key} goes from {y.min()} to {y.max()}", "give class numbers from 0 to 9,999")
+    return y.astype(np.int32)
+
+
+def _sha256(*arrays: Array) -> str:
+    digest = hashlib.sha256()
+    for key, array in zip(KEYS, arrays, strict=True):
+        digest.update(f"{key} {array.dtype} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()

@@ -1,0 +1,333 @@
+"""The MLflow store: made by one process, asked by many; its experiments, and the runs left in it."""
+
+import contextlib
+import logging
+import os
+import platform
+import secrets
+import shlex
+import sqlite3
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from mlp_tape.mlflow_backend import delivery
+from mlp_tape.reports import description
+from mlp_tape.storage import lock, run_record
+from mlp_tape.storage.run_record import Record
+from mlp_tape.system import sqlite_file
+from mlp_tape.system.redaction import without_password
+from mlp_tape.tracking.uri import check_reachable, unavailable_error
+
+# Read by MLflow when it is imported, or at each request.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+# A request whose answer was lost may have been carried out: MLflow would send it again, we look first.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")  # seconds
+
+import filelock
+import mlflow
+from mlflow.entities import Run, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+
+T = TypeVar("T")
+BUSY = 120.0  # seconds that a store may be locked by other processes before it counts as unavailable
+PAUSE = 0.1  # seconds between two tries while it is
+FRESH = 10.0  # seconds since the last write within which its tables may still be in the making
+MAKING = 600.0  # seconds to wait for another process that makes the tables, which takes it two
+TOKEN = "token"  # the tag by which a run is found again
+TWIN = "created twice; the run of this directory is "  # the reason of a run that should not be there
+
+for name in ("mlflow", "alembic"):
+    logging.getLogger(name).setLevel(logging.CRITICAL)  # what is wrong, they raise too
+
+
+def end(client: mlflow.MlflowClient, run_id: str, record: Record) -> None:
+    """Sets the status of a run, why it did not finish, and what else is to be said of it."""
+    tags = (
+        description.tags(record)
+        | record.tags
+        | ({"reason": without_password(record.reason)[:5000]} if record.reason else {})
+    )
+    client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+    client.set_terminated(run_id, record.status, end_time=milliseconds(record.ended))
+
+
+def directory_of(uri: str, run_id: str) -> Path | None:
+    """The directory that a run has on the machine where it was started, if it exists at all."""
+    run = ask(uri, lambda client: run_of(client, run_id))
+    return Path(run.data.tags["directory"]) if run and "directory" in run.data.tags else None
+
+
+def close_dead(uri: str, experiment: str) -> Iterator[str]:
+    """Closes what processes of this machine left RUNNING; yields a line for each.
+
+    That is as KILLED, unless the run's directory says how it ended; and so is a second run of one directory,
+    which earlier versions could create where the store was busy.
+    """
+
+    def running(client: mlflow.MlflowClient) -> list[Run]:
+        mine = f"attributes.status = 'RUNNING' and tags.host = '{platform.node()}'"
+        return list(client.search_runs([experiment_id(client, experiment)], mine, max_results=10_000))
+
+    for run in ask(uri, running):
+        directory = Path(run.data.tags.get("directory", "/nowhere"))
+        if lock.is_at_work(directory, int(run.data.tags.get("pid", 0))):
+            continue
+        yield from _close_dead(uri, run, directory)
+
+
+def _close_dead(uri: str, run: Run, directory: Path) -> Iterator[str]:
+    left, run_id = run_record.left(directory), run.info.run_id
+    told = f"{run_id} ({run.info.run_name}) was left RUNNING by a process that is gone"
+    if left.run_id and left.run_id != run_id:
+        reason = TWIN + left.run_id
+        twin = Record(directory, status="KILLED", reason=reason, ended=left.ended)
+        ask(uri, lambda client: end(client, run_id, twin))
+        yield f"{run_id} ({run.info.run_name}) was {reason}"
+        return
+    ask(uri, lambda client: end(client, run_id, left))
+    if left.status == "KILLED" and directory.is_dir() and left.run_id:
+        yield f"{told}; to go on: {left.resume}"
+    elif not left.sent and left.run_id:
+        if not lock.exists(left.pid):  # else it is the one that sends the rest
+            yield f"{told}; to send the rest of it: python -m mlp_tape sync {shlex.quote(str(directory))}"
+    else:
+        yield told
+
+
+@dataclass(frozen=True)
+class Past:
+    """What MLflow holds of a run.
+
+    Attributes:
+        name: in the UI.
+        run_id: MLflow's.
+        status: as MLflow has it.
+        seconds: from its beginning to its end; 0 while it lasts.
+        params: what MLflow calls so.
+        curves: step and value by the key of a metric.
+    """
+
+    name: str
+    run_id: str
+    status: str
+    seconds: float
+    params: dict[str, str]
+    curves: dict[str, list[tuple[int, float]]]
+
+
+def pasts(uri: str, run_id: str, keys: Iterable[str]) -> list[Past]:
+    """What MLflow holds of a run, or of each run that stands below it; nothing if it has no such run.
+
+    Args:
+        uri: of the store.
+        run_id: MLflow's, of the run or of what it stands below.
+        keys: of the metrics that are wanted.
+    """
+
+    def found(client: mlflow.MlflowClient) -> list[Past]:
+        run = run_of(client, run_id)
+        if run is None:
+            return []
+        below = client.search_runs(
+            [run.info.experiment_id],
+            f"tags.mlflow.parentRunId = '{run_id}'",
+            order_by=["attributes.start_time ASC"],
+        )
+        return [_past(client, each, keys) for each in below or [run]]
+
+    return ask(uri, found)
+
+
+def _past(client: mlflow.MlflowClient, run: Run, keys: Iterable[str]) -> Past:
+    curves = {
+        key: sorted((each.step, each.value) for each in client.get_metric_history(run.info.run_id, key))
+        for key in keys
+    }
+    seconds = (run.info.end_time - run.info.start_time) / 1000 if run.info.end_time else 0.0
+    name, params = str(run.info.run_name), dict(run.data.params)
+    return Past(name, run.info.run_id, run.info.status, seconds, params, curves)
+
+
+def ask(uri: str, question: Callable[[mlflow.MlflowClient], T]) -> T:
+    """Asks a store something, again and again while other processes keep it locked.
+
+    Args:
+        uri: of the store.
+        question: gets a client. It may be called several times, and the store may have carried out what it
+            reported as failed, so what creates something has to look first.
+
+    Raises:
+        TrackingError: the store does not answer, or MLflow cannot work with it.
+    """
+    check_reachable(uri)
+    ends = time.monotonic() + BUSY
+    try:
+        _make_if_missing(uri)
+        while True:
+            try:
+                return question(mlflow.MlflowClient(uri))
+            except Exception as error:
+                if not (is_busy(error) or _is_being_made(uri)) or time.monotonic() > ends:
+                    raise
+            time.sleep(PAUSE)
+    except Exception as error:
+        raise unavailable_error(uri, delivery.why(error)) from error
+
+
+def is_busy(error: Exception) -> bool:
+    """Whether an error says that other processes kept a SQLite database locked."""
+    return "is locked" in str(error)
+
+
+def experiment_id(client: mlflow.MlflowClient, name: str) -> str:
+    """The id of an experiment, which is made if it is not there, also by several processes at once."""
+    found = client.get_experiment_by_name(name)
+    if found:
+        return str(found.experiment_id)
+    try:
+        return str(client.create_experiment(name))
+    except Exception:  # another process was faster, or it was made although an error is reported
+        made_meanwhile = client.get_experiment_by_name(name)
+        if made_meanwhile is None:
+            raise
+        return str(made_meanwhile.experiment_id)
+
+
+def create_run(client: mlflow.MlflowClient, experiment_id: str, record: Record) -> Run:
+    """Creates the run of a record, with the tags by which it is found again."""
+    tags = record.source | record.process | ({TOKEN: record.token} if record.token else {})
+    if record.parent:
+        tags[MLFLOW_PARENT_RUN_ID] = record.parent
+    return client.create_run(experiment_id, milliseconds(record.created), tags, record.name or None)
+
+
+def runs_with(client: mlflow.MlflowClient, experiment_id: str, tag: str, value: str) -> list[Run]:
+    """The runs of an experiment that have a tag of some value, those that were created first coming first."""
+    quote = '"' if "'" in value else "'"  # MLflow has no way to escape one
+    if quote in value:
+        return []
+    found = client.search_runs(
+        [experiment_id],
+        f"tags.`{tag}` = {quote}{value}{quote}",
+        order_by=["attributes.start_time ASC", "attributes.run_id ASC"],
+    )
+    return list(found)
+
+
+def milliseconds(seconds: float) -> int | None:
+    """A time since 1970 as MLflow takes it; None for 0, which stands for a time that is not known."""
+    return int(1000 * seconds) or None
+
+
+def run_of(client: mlflow.MlflowClient, run_id: str) -> Run | None:
+    """The run of an id, if the store has it."""
+    try:
+        return client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return None
+        raise
+
+
+def _make_if_missing(uri: str) -> None:
+    """Makes a SQLite store that is not there; one process at a time, for several at once fail."""
+    file = sqlite_file.path_of(uri)
+    if file is None or not file.parent.is_dir() or _has_content(file):
+        return
+    with making(file):
+        if _has_content(file):
+            return
+        if file.exists():  # empty; another program may have it open, so that it has to stay the file it is
+            mlflow.MlflowClient(uri).search_experiments(max_results=1)
+            return
+        new = make_beside(file)
+        with contextlib.suppress(FileExistsError):  # another program, such as mlflow ui, made one meanwhile
+            give_name(new, file)
+
+
+def making(file: Path) -> filelock.BaseFileLock:
+    """The lock of the process that makes a SQLite store; `file` is its path, symbolic links resolved."""
+    return filelock.FileLock(f"{file}.lock", timeout=MAKING)
+
+
+def make_beside(file: Path) -> Path:
+    """Makes a SQLite store under another name, for one that is killed in its migrations never opens again.
+
+    Args:
+        file: the path that it is to be renamed to; its lock is held.
+
+    Returns:
+        The path of the store, to which no connection is open: one would know the journal by the old name.
+    """
+    for left in file.parent.glob(f"{file.name}.making-*"):  # by processes that are gone: they held the lock
+        left.unlink()
+    new = file.with_name(f"{file.name}.making-{secrets.token_hex(4)}")
+    # With the mode that the umask leaves; SQLite itself would let nobody else write. The file is new, so that
+    # nobody can have a connection to it whose locks this would drop.
+    os.close(os.open(new, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    with without_pool():
+        mlflow.MlflowClient(f"sqlite:///{new}").search_experiments(max_results=1)
+    return new
+
+
+def give_name(new: Path, file: Path) -> None:
+    """Renames a store that no process has open, and never over another one.
+
+    Raises:
+        FileExistsError: there is one; the new one is removed.
+    """
+    try:
+        os.link(new, file)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links
+        if file.exists():
+            raise FileExistsError(file) from None
+        new.rename(file)
+    finally:
+        new.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def without_pool() -> Iterator[None]:
+    """Lets the engines that MLflow makes in the block close each connection once it was used."""
+    key = "MLFLOW_SQLALCHEMYSTORE_POOLCLASS"
+    before = os.environ.get(key)
+    os.environ[key] = "NullPool"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[key]
+        else:
+            os.environ[key] = before
+
+
+def _has_content(file: Path) -> bool:
+    """Whether a store is there; an empty file is none."""
+    try:
+        return file.stat().st_size > 0
+    except OSError:
+        return False
+
+
+def _is_being_made(uri: str) -> bool:
+    """Whether another program, such as `mlflow ui`, may be making the tables: they were changed just now."""
+    file = sqlite_file.path_of(uri)
+    try:
+        if file is None or time.time() - file.stat().st_mtime > FRESH:
+            return False
+        with sqlite_file.connection(file) as database:
+            found = database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+            return bool(found) and not database.execute("SELECT count(*) FROM experiments").fetchone()[0]
+    except sqlite3.OperationalError:  # a table is not there yet
+        return True
+    except (OSError, sqlite3.Error):
+        return False

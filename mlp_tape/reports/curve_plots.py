@@ -1,0 +1,124 @@
+"""Pictures of how training went: the learning curve, each layer, and several runs over each other."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from mlp_tape.reports import style
+from mlp_tape.reports.style import BLUE, COLOURS, GREY, ORANGE, Point
+
+MOST = 12  # curves in one picture
+
+
+def thinned(rows: Iterable[Point], n: int, most: int = 10_000) -> tuple[NDArray[Any], NDArray[Any], int]:
+    """Means of every k values, so that there are at most `most`; memory does not grow with n.
+
+    Args:
+        rows: step and value, one for each step from 0 to n - 1; some may be missing.
+        n: how many steps there are.
+        most: how many means, at the most.
+
+    Returns:
+        The steps in the middle of each mean, the means, and k.
+    """
+    k = max(1, -(-n // most))
+    sums, counts = np.zeros(-(-n // k)), np.zeros(-(-n // k))
+    for step, value in rows:
+        sums[step // k] += value
+        counts[step // k] += 1
+    there = np.flatnonzero(counts)
+    return there * k + (k - 1) / 2, sums[there] / counts[there], k
+
+
+def learning_curve(
+    path: Path, training: Iterable[Point], n: int, test_losses: list[Point], accuracies: list[Point]
+) -> None:
+    """Draws the loss of each step, smoothed too, and the test loss and accuracy of each epoch.
+
+    Args:
+        path: of the PNG.
+        training: step and loss.
+        n: how many steps there are.
+        test_losses: step and loss, one an epoch.
+        accuracies: step and accuracy, 0 to 1, one an epoch.
+    """
+    steps, losses, k = thinned(training, n)
+    figure = Figure(figsize=(8, 6))  # with fixed margins: to find the best takes as long as to draw
+    margins = {"left": 0.1, "right": 0.98, "bottom": 0.09, "top": 0.98, "hspace": 0.06}
+    top, bottom = figure.subplots(2, sharex=True, gridspec_kw=margins)
+    each = "each step" if k == 1 else f"mean of {k} steps"
+    top.plot(steps, losses, color=GREY, linewidth=0.5, label=f"training, {each}")
+    window = max(1, min(100, len(losses) // 10))
+    smooth = np.convolve(losses, np.ones(window) / window, mode="valid")
+    middle = np.convolve(steps, np.ones(window) / window, mode="valid")
+    top.plot(middle, smooth, color=BLUE, label=f"mean of {window * k} steps")
+    top.plot(
+        [step for step, _ in test_losses], [loss for _, loss in test_losses], "o-", color=ORANGE, label="test"
+    )
+    top.set(ylabel="loss")
+    top.legend()
+    bottom.plot(
+        [step for step, _ in accuracies], [100 * value for _, value in accuracies], "o-", color=ORANGE
+    )
+    bottom.set(xlabel="step", ylabel="test accuracy (%)")
+    for axes in (top, bottom):
+        axes.grid(alpha=0.3)
+    style.save(figure, path)
+
+
+def layers(path: Path, dead: Mapping[str, Sequence[Point]], ratios: Mapping[str, Sequence[Point]]) -> None:
+    """Draws the share of dead units and the size of the updates, over time.
+
+    Args:
+        path: of the PNG.
+        dead: by hidden layer, step and the fraction of its units that are 0 for every test image.
+        ratios: by parameter, step and the norm of what was subtracted over the parameter's norm.
+    """
+    figure = Figure(figsize=(8, 6))
+    margins = {"left": 0.1, "right": 0.98, "bottom": 0.09, "top": 0.96, "hspace": 0.12}
+    top, bottom = figure.subplots(2, sharex=True, gridspec_kw=margins)
+    for axes, lines, scale in ((top, dead, 100.0), (bottom, ratios, 1.0)):
+        for name, points in lines.items():
+            layer = int(re.sub(r"\D", "", name) or 1)
+            line = "--" if name.startswith("b") else "-"
+            steps, values = [step for step, _ in points], [scale * value for _, value in points]
+            marker = "." if len(points) <= 60 else ""
+            axes.plot(steps, values, line, marker=marker, color=COLOURS[(layer - 1) % 8], label=name)
+        axes.grid(alpha=0.3)
+    top.set(ylabel="dead units (% of the layer)", ylim=(-2, 102))
+    top.set_title("dead: 0 for every test image", fontsize="medium")
+    bottom.set(xlabel="step", ylabel="norm of update / norm of parameter", yscale="log")
+    bottom.axhline(1e-3, color=GREY, linewidth=1, linestyle=":")
+    for axes, lines in ((top, dead), (bottom, ratios)):
+        if lines:
+            axes.legend(ncols=min(4, len(lines)))
+    style.save(figure, path)
+
+
+def overlay(path: Path, runs: Sequence[tuple[str, list[Point], list[Point], int]]) -> None:
+    """Draws the training loss and the test accuracy of some runs over each other.
+
+    Args:
+        path: of the PNG.
+        runs: name, steps and training losses, steps and test accuracies (0 to 1), number of steps.
+    """
+    figure = Figure(figsize=(9, 6), layout="constrained")
+    top, bottom = figure.subplots(2, sharex=True)
+    colours = matplotlib.colormaps["viridis"](np.linspace(0, 0.9, len(runs)))
+    for colour, (name, losses, tested, steps) in zip(colours, runs, strict=True):
+        top.plot(*thinned(losses, steps, most=100)[:2], color=colour, linewidth=1)
+        where, how_good = zip(*tested, strict=True) if tested else ((), ())
+        bottom.plot(where, [100 * value for value in how_good], "o-", color=colour, markersize=3, label=name)
+    top.set(ylabel="training loss")
+    top.set_yscale("log")
+    bottom.set(xlabel="step", ylabel="test accuracy (%)")
+    figure.legend(loc="outside right upper", fontsize="small")
+    for axes in (top, bottom):
+        axes.grid(alpha=0.3)
+    style.save(figure, path)

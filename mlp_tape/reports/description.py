@@ -1,0 +1,73 @@
+"""What the page of a run says of it: in words, and as the data set that it was trained on."""
+
+import json
+import shlex
+
+from mlp_tape.storage.run_record import Record
+
+DESCRIPTION = "mlflow.note.content"
+DIGEST = 36  # characters, the most that MLflow keeps
+
+
+def tags(record: Record) -> dict[str, str]:
+    """The description of a run as it is by now, in Markdown.
+
+    None of a sweep, which has its own, nor of a run whose record is lost.
+    """
+    return {DESCRIPTION: _description(record)} if record.kind == "run" and record.params else {}
+
+
+def dataset(record: Record) -> dict[str, str]:
+    """The data that a run is trained on, as MLflow's `Dataset` takes them.
+
+    By our own SHA-256: the digest that MLflow makes does not look at all pixels.
+    """
+    data = record.settings["dataset"]
+    source = json.dumps({"path": data["path"] or data["name"]})
+    profile = json.dumps({"n_train": int(record.params["n_train"]), "sha256": record.data_sha256})
+    digest = record.data_sha256[:DIGEST]
+    return {
+        "name": data["name"],
+        "digest": digest,
+        "source_type": "local",
+        "source": source,
+        "profile": profile,
+    }
+
+
+def _description(record: Record) -> str:
+    settings, results = record.settings, record.results
+    sizes = record.params["layer_sizes"].strip("[]").replace(", ", " → ")
+    lines = [
+        f"A multilayer perceptron {sizes} on **{settings['dataset']['name']}**: {settings['epochs']} epochs "
+        f"in batches of {settings['batch_size']}, {settings['loss']} by {settings['optimizer']['name']}, "
+        f"learning rate {settings['lr']:g}.",
+        "",
+    ]
+    if record.status == "FINISHED":
+        lines += [
+            f"**Test accuracy {results['test/accuracy']:.4f}**, test loss {results['test/loss']:.6f} after "
+            f"{record.steps:,} steps in {record.seconds:.1f} s.",
+        ]
+    elif record.status == "RUNNING":
+        lines += ["It is being trained."]
+    else:
+        lines += [f"It is {record.status}: {record.reason}", "", _code("sh", record.resume)]
+    lines += ["", "To repeat it:", "", _code("sh", record.command)]
+    if record.status == "FINISHED" and record.full:
+        load = f'model = mlflow.pyfunc.load_model("runs:/{record.run_id}/model")'
+        lines += [
+            "",
+            "To use the model (NumPy alone; `saved_model/` is for TensorFlow):",
+            "",
+            _code("python", f"import mlflow\n\n{load}\nscores = model.predict(images)  # [n, classes]"),
+            "",
+            _code("sh", f"mlflow models serve --env-manager local -m runs:/{record.run_id}/model"),
+        ]
+    return "\n".join(
+        [*lines, "", f"In `{shlex.quote(str(record.directory))}` on {record.host or 'this machine'}."]
+    )
+
+
+def _code(language: str, text: str) -> str:
+    return f"```{language}\n{text}\n```"

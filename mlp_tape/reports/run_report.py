@@ -1,0 +1,148 @@
+"""What a run leaves behind in its directory: settings, weights, pictures, and what its model needs."""
+
+import collections
+import io
+import json
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from omegaconf import OmegaConf
+
+from mlp_tape.config.settings import Settings, to_dict
+from mlp_tape.data.datasets import Dataset
+from mlp_tape.data.sources import Array
+from mlp_tape.reports.result import Result
+from mlp_tape.storage import histogram_files
+from mlp_tape.storage.journal import Journal, Row
+from mlp_tape.system import atomic_files, provenance
+from mlp_tape.training.histograms import Histogram, histogram
+
+FOR_PICTURES = "report.npz"
+
+_is_ready, _getting_ready = False, threading.Lock()
+
+
+def at_the_start(directory: Path, settings: Settings) -> None:
+    """Writes what is known before the first step: `config.yaml` and `environment.txt`."""
+    contents = {
+        "config.yaml": OmegaConf.to_yaml(OmegaConf.create(to_dict(settings))),
+        "environment.txt": provenance.environment(),
+    }
+    for name, text in contents.items():
+        atomic_files.write(directory / name, text.encode())
+
+
+def at_the_end(directory: Path, settings: Settings, dataset: Dataset, result: Result) -> None:
+    """Writes what was learnt.
+
+    That is `weights.npz`; `network.json`, with what else its model needs; and `report.npz`, with what else
+    the pictures need, the scores of the test images and w1 before the first step, and two test images.
+    """
+    for_pictures = {
+        "scores": result.scores,
+        "first_weights": result.first_weights,
+        "examples": dataset.x_test[:2],
+    }
+    for name, arrays in (("weights.npz", result.weights), (FOR_PICTURES, for_pictures)):
+        buffer = io.BytesIO()
+        np.savez(buffer, **arrays)
+        atomic_files.write(directory / name, buffer.getvalue())
+    network = {
+        "activation": settings.model.activation,
+        "scale": dataset.scale,
+        "dtype": str(dataset.x_test.dtype),
+        "shape": dataset.x_test.shape[1:],
+        "n_classes": dataset.n_classes,
+    }
+    atomic_files.write(directory / "network.json", json.dumps(network).encode())
+
+
+def get_ready() -> None:
+    """Imports what draws, and draws once; while there is training, nobody waits for it."""
+    global _is_ready
+    with _getting_ready:
+        if not _is_ready:
+            from mlp_tape.reports import curve_plots, prediction_plots, style, weight_plots  # noqa: F401
+
+            style.warm_up()
+            _is_ready = True
+
+
+def in_pictures(directory: Path, dataset: Dataset, steps: int, journal: Journal) -> None:
+    """Draws what a run left in its directory.
+
+    Args:
+        directory: of a run of which `at_the_end` has written down what was learnt.
+        dataset: of the run.
+        steps: how many were trained.
+        journal: of the run.
+    """
+    get_ready()
+    folder = directory / "plots"
+    folder.mkdir(exist_ok=True)
+    _draw_training(folder, steps, journal)
+    with np.load(directory / FOR_PICTURES, allow_pickle=False) as archive:
+        scores, before = archive["scores"], archive["first_weights"]
+    with np.load(directory / "weights.npz", allow_pickle=False) as archive:
+        weights = dict(archive)
+    _draw_answers(folder, dataset, scores)
+    _draw_weights(folder, dataset, before, weights, list(histogram_files.read(directory)), steps)
+
+
+def _draw_training(folder: Path, steps: int, journal: Journal) -> None:
+    from mlp_tape.reports import curve_plots
+
+    losses = ((row.step, row.value) for row in journal.read("train/loss"))
+    tested = [
+        [(row.step, row.value) for row in journal.read(f"test/{what}")] for what in ("loss", "accuracy")
+    ]
+    curve_plots.learning_curve(folder / "learning_curve.png", losses, steps, *tested)
+    dead, ratios = (_by_layer(journal.read(kind)) for kind in ("units/", "updates/"))
+    curve_plots.layers(folder / "layers.png", dead, ratios)
+
+
+def _by_layer(rows: Iterable[Row], most: int = 2_000) -> dict[str, list[tuple[int, float]]]:
+    """Step and value of rows such as `updates/w1/ratio`, by the name in the middle; not too many of each."""
+    found: dict[str, list[tuple[int, float]]] = {}
+    every, seen = collections.Counter[str](), collections.Counter[str]()
+    for row in rows:
+        name = row.key.split("/")[1]
+        points = found.setdefault(name, [])
+        if seen[name] % (1 << every[name]) == 0:
+            points.append((row.step, row.value))
+        seen[name] += 1
+        if len(points) > most:
+            del points[1::2]
+            every[name] += 1
+    return found
+
+
+def _draw_answers(folder: Path, dataset: Dataset, scores: Array) -> None:
+    from mlp_tape.reports import prediction_plots
+
+    labels, predictions, n = dataset.y_test, scores.argmax(axis=1), dataset.n_classes
+    prediction_plots.confusion_matrix(folder / "confusion_matrix.png", labels, predictions, n)
+    prediction_plots.class_accuracies(folder / "class_accuracy.png", labels, predictions, n)
+    if dataset.x_test.ndim == 3:
+        prediction_plots.worst_mistakes(folder / "worst_mistakes.png", dataset.x_test, labels, scores)
+
+
+def _draw_weights(
+    folder: Path,
+    dataset: Dataset,
+    before: Array,
+    weights: dict[str, Array],
+    times: list[tuple[int, dict[str, Histogram]]],
+    steps: int,
+) -> None:
+    from mlp_tape.reports import weight_plots
+
+    if dataset.x_test.ndim == 3:
+        height, width = dataset.x_test.shape[1:]
+        weight_plots.first_layer(folder / "first_layer.png", before, weights["w1"], (height, width))
+    if times:
+        last = {f"params/{name}": histogram(values) for name, values in weights.items()}
+        times = [*times, (steps, {key: found for key, found in last.items() if found})]
+        weight_plots.histograms(folder / "histograms.png", times)

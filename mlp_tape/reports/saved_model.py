@@ -1,0 +1,56 @@
+"""The trained network as a TensorFlow SavedModel, made of the files in the run's directory."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from mlp_tape.tensors import network
+from mlp_tape.tensors.activations import ACTIVATIONS
+from mlp_tape.tensors.network import Params
+
+FOLDER = "saved_model"
+
+
+class TapeModule(tf.Module):  # type: ignore[misc]
+    """The network as a function of images, with its parameters.
+
+    Args:
+        params: as from `init_params`.
+        activation: its name.
+        scale: what images are divided by.
+    """
+
+    def __init__(self, params: Params, activation: str, scale: float) -> None:
+        super().__init__()
+        self.params = params
+        self.activation = ACTIVATIONS[activation]
+        # A constant would let TensorFlow multiply by its inverse, which gives other bits.
+        self.scale = tf.Variable(scale, trainable=False, name="scale")
+
+    @tf.function(autograph=False)  # type: ignore[untyped-decorator]
+    def __call__(self, images: tf.Tensor) -> tf.Tensor:
+        """Computes the scores of each class: images as in training, [n, ...] -> float32 [n, classes]."""
+        x = tf.cast(images, tf.float32) / self.scale  # [n,28,28]
+        x = tf.reshape(x, [-1, self.params["w1"].shape[0]])  # [n,28,28] -> [n,784]
+        return network.forward(self.params, x, self.activation)  # [n,784] -> [n,10]
+
+
+def save(directory: Path) -> None:
+    """Writes it to `saved_model/`: it takes images as they are, or as rows, and is as if computed eagerly.
+
+    Args:
+        directory: of a run, with `weights.npz` and `network.json`.
+    """
+    about = json.loads((directory / "network.json").read_bytes())
+    with np.load(directory / "weights.npz", allow_pickle=False) as archive:
+        params = network.as_params(dict(archive))
+    module = TapeModule(params, about["activation"], about["scale"])
+    shapes = {(None, *about["shape"]), (None, params["w1"].shape[0])}
+    calls = {
+        shape: module.__call__.get_concrete_function(tf.TensorSpec(shape, about["dtype"], "images"))
+        for shape in sorted(shapes, key=len)
+    }
+    as_they_are = calls[(None, *about["shape"])]
+    tf.saved_model.save(module, str(directory / FOLDER), signatures=as_they_are)

@@ -1,0 +1,1 @@
+"""One run from top to bottom: the trainer, fit, early stopping, metadata, resuming, divergence."""

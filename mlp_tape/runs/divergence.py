@@ -1,0 +1,95 @@
+"""The step at which a run went astray: kept with its batch, and shown again tensor by tensor."""
+
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from mlp_tape.errors import ConfigError, DivergenceError
+from mlp_tape.runs.trainer import Plan
+from mlp_tape.storage import checkpoint
+from mlp_tape.storage.checkpoint import Checkpoint
+from mlp_tape.training import state, train_step
+from mlp_tape.training.loop import Block
+from mlp_tape.training.state import State
+from mlp_tape.training.trace import walk
+
+FOLDER = "divergence"
+
+
+def explained(plan: Plan, start: Checkpoint | None, block: Block, directory: Path) -> DivergenceError:
+    """Finds the tensor with which a loss that is not finite began, and keeps its step for `replay`.
+
+    Args:
+        plan: of the run.
+        start: a checkpoint before the block, or None for the first weights.
+        block: with the loss.
+        directory: of the run.
+    """
+    i = int(np.flatnonzero(~np.isfinite(block.losses))[0])
+    bad = kept = block.global_step + i
+    now = _state_before(bad, plan, start)
+    if bad and not all(np.isfinite(param.numpy()).all() for param in now.params.values()):
+        kept = bad - 1  # whose loss was finite, and whose update was not
+        now = _state_before(kept, plan, start)
+    x, y = plan.batch(kept)
+    about = {"ingredients": plan.ingredients, "lr": plan.lr(kept), "seed": plan.settings.seed}
+    about["layer_sizes"] = plan.layer_sizes
+    arrays = now.arrays() | {"x": x, "y": y}
+    checkpoint.save(directory / FOLDER, kept, arrays, about)
+    name = _first_bad(Checkpoint(kept, arrays, about))
+    return DivergenceError(
+        f"the loss is {block.losses[i]} at step {bad} (epoch {block.epoch}, step {block.step + i}); "
+        f"the first tensor that is not finite is {name}" + (f" of step {kept}" if kept < bad else ""),
+        f"python -m mlp_tape replay {shlex.quote(str(directory))} shows that step; "
+        "a smaller lr=... or model.init_stddev=... may cure it",
+    )
+
+
+def _state_before(global_step: int, plan: Plan, start: Checkpoint | None) -> State:
+    """The state before a step: trained again from the checkpoint, with the same bits."""
+    now = plan.state_at(start)
+    for _ in plan.train(now, first=start.step if start else 0, until=global_step):
+        pass
+    return now
+
+
+def _first_bad(kept: Checkpoint) -> str:
+    """Names the first tensor of a step that is not finite, in the order in which they come to be."""
+    bad = (name for name, tensor in _walked(kept) if not np.isfinite(tensor.numpy()).all())
+    return next(bad, "the loss, computed in blocks; step by step it is finite")
+
+
+def replay(directory: Path) -> Iterator[str]:
+    """Runs the step that was kept, eagerly, and yields a line for each tensor of it.
+
+    Args:
+        directory: of the run.
+
+    Raises:
+        ConfigError: none was kept there.
+    """
+    kept = next(checkpoint.usable(directory / FOLDER, print), None)
+    if kept is None:
+        raise ConfigError(
+            f"{directory} keeps no step that went astray", "python -m mlp_tape replay RUN_DIRECTORY"
+        )
+    yield f"step {kept.step}, lr {kept.about['lr']}"
+    yield f"{'tensor':<22} {'shape':<18} {'dtype':<8} {'min':>12} {'max':>12}  not finite"
+    for name, tensor in _walked(kept):
+        values = tensor.numpy()
+        finite = values[np.isfinite(values)]
+        low, high = (f"{finite.min():.4g}", f"{finite.max():.4g}") if finite.size else ("-", "-")
+        bad = values.size - finite.size
+        shape = str(tuple(values.shape))
+        yield f"{name:<22} {shape:<18} {values.dtype!s:<8} {low:>12} {high:>12}  {bad or ''}".rstrip()
+
+
+def _walked(kept: Checkpoint) -> Iterator[tuple[str, tf.Tensor]]:
+    about, arrays = kept.about, dict(kept.arrays)
+    x, y = tf.constant(arrays.pop("x")), tf.constant(arrays.pop("y"))
+    recipe = train_step.recipe(**about["ingredients"])
+    now = state.of(arrays, about["layer_sizes"], recipe.optimizer)
+    return walk(now, x, y, tf.constant(about["lr"], tf.float32), recipe, kept.step, about["seed"])

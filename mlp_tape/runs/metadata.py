@@ -1,0 +1,91 @@
+"""What is written down of a run before it begins: its settings, its data, and its place in a sweep."""
+
+import secrets
+from dataclasses import dataclass
+
+from mlp_tape.config.settings import RULE_SETTINGS, SCHEDULE_SETTINGS, Settings, flatten, to_dict
+from mlp_tape.data.datasets import Dataset
+from mlp_tape.storage.run_record import Record
+from mlp_tape.system import provenance
+from mlp_tape.system.redaction import without_password
+
+# Settings that one rule has, or one schedule, and others have not.
+OF_ONE_RULE = {
+    f"{group}.{key}"
+    for group, known in (("optimizer", RULE_SETTINGS), ("schedule", SCHEDULE_SETTINGS))
+    for keys in known.values()
+    for key in keys
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run's place in a sweep.
+
+    Attributes:
+        name: what was swept, such as `lr=0.1`.
+        parent: MLflow's id of the sweep's own run; empty where there is none.
+        dataset: the same for all jobs with the same settings of it.
+    """
+
+    name: str
+    parent: str
+    dataset: Dataset
+
+
+def noted(
+    note: Record,
+    settings: Settings,
+    dataset: Dataset,
+    layer_sizes: list[int],
+    overrides: list[str],
+    job: Job | None,
+) -> Record:
+    """The run's record, with all that is known before it is opened.
+
+    Args:
+        note: a new one, or that of a run which is gone on with.
+        settings: of the run, with the name of the data that are really used.
+        dataset: what to learn.
+        layer_sizes: from the input's width to the number of classes.
+        overrides: as typed on the command line.
+        job: the run's place in a sweep, if it has one.
+    """
+    if note.made_by:
+        note.overrides = _longer(note, settings.epochs)
+    else:
+        note.overrides = [without_password(text) for text in overrides]
+        note.made_by, note.source = provenance.makers(), provenance.tags()
+        note.token = secrets.token_hex(16)
+        note.name = job.name if job else _name(note.overrides)
+    if job:
+        note.parent = job.parent
+    note.full = settings.report == "full" or (settings.report is None and not note.parent and not job)
+    note.params = _hparams(settings, dataset, layer_sizes)
+    note.settings, note.data_sha256 = to_dict(settings), dataset.sha256
+    note.steps = settings.epochs * -(-len(dataset.x_train) // settings.batch_size)
+    return note
+
+
+def _hparams(settings: Settings, dataset: Dataset, layer_sizes: list[int]) -> dict[str, str]:
+    """What MLflow calls params: the settings, flat, and the data."""
+    flat = {
+        key: without_password(str(value))
+        for key, value in flatten(settings)
+        if key != "resume" and not key.startswith("sweep.") and (value is not None or key not in OF_ONE_RULE)
+    }
+    known = {"layer_sizes": layer_sizes, "n_train": len(dataset.x_train), "data_sha256": dataset.sha256}
+    return flat | {key: str(value) for key, value in known.items()}
+
+
+def _name(overrides: list[str]) -> str:
+    """The run's name in the UI: what was typed, but for paths and addresses."""
+    told = [text for text in overrides if not text.startswith(("dataset.path=", "tracking."))]
+    return " ".join(told)[:200]
+
+
+def _longer(past: Record, epochs: int) -> list[str]:
+    """The overrides of a run that is gone on with, for as many epochs as it will have."""
+    if past.settings["epochs"] == epochs:
+        return past.overrides
+    return [text for text in past.overrides if not text.startswith("epochs=")] + [f"epochs={epochs}"]

@@ -1,0 +1,152 @@
+"""Finds the run that `resume=` means, and joins its settings with what was typed."""
+
+import dataclasses
+from collections.abc import Container, Iterable
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from mlp_tape.config import validation
+from mlp_tape.config.settings import FREE, TO_THE_END, Settings, TrackingSettings, differences, flatten
+from mlp_tape.errors import BrokenFileError, ConfigError
+from mlp_tape.storage import lock, run_record
+from mlp_tape.storage.run_record import Record
+from mlp_tape.tracking.uri import may_exist, recorded_uri
+
+PARENTS = ("outputs", "multirun")
+
+
+def find(which: str, uri: str, kind: str = "run") -> Path:
+    """The directory of a run, or of a sweep.
+
+    Args:
+        which: MLflow's id of it, its directory, or `last`: of those below `outputs/` and `multirun/` of
+            the current directory that no process is at work on, the one that was begun last.
+        uri: of the MLflow store that is asked for an id that is not found there.
+        kind: `run` or `sweep`.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    key = "resume" if kind == "run" else "sweep.resume"
+    found = here(which, kind)
+    if found:
+        return _of_kind(found, kind)
+    if which == "last":
+        raise ConfigError(f"{key}=last: no {kind} below {Path.cwd()}", f"type {key}=RUN_ID, or a directory")
+    told = None
+    if may_exist(uri):
+        from mlp_tape.mlflow_backend import store  # imports MLflow
+
+        told = store.directory_of(uri, which)
+    if told is None or not (told / run_record.FILE).exists():
+        where = (
+            f"its directory {told} is not there"
+            if told
+            else f"no such {kind} below {Path.cwd()}, nor in MLflow"
+        )
+        raise ConfigError(f"{key}={which}: {where}", f"type {key}=DIRECTORY, or {key}=last")
+    return _of_kind(run_record.read(told), kind)
+
+
+def here(which: str, kind: str | None = None) -> Record | None:
+    """What is known here of a run, or of a sweep; None where nothing is.
+
+    Args:
+        which: as of `find`.
+        kind: of what is meant by `last`; None for either.
+    """
+    if (Path(which) / run_record.FILE).exists():
+        return run_record.read(Path(which).absolute())
+    for run in sorted(_known(), key=lambda run: run.began, reverse=True):
+        if run.run_id == which:
+            return run
+        meant = which == "last" and kind in (None, run.kind)
+        if meant and not lock.is_at_work(run.directory, run.pid):
+            return run
+    return None
+
+
+def _of_kind(found: Record, kind: str) -> Path:
+    if found.kind != kind:
+        raise ConfigError(f"{found.run_id or found.directory} is a {found.kind}", f"type {found.resume}")
+    return found.directory
+
+
+def _known() -> list[Record]:
+    """The runs of the current directory, and what is said of them."""
+    found = []
+    for parent in PARENTS:
+        for directory in run_record.directories(Path.cwd() / parent):
+            try:
+                found.append(run_record.read(directory))
+            except BrokenFileError:  # is told of when it is asked for
+                continue
+    return found
+
+
+def typed_keys(names: Iterable[str]) -> set[str]:
+    """The settings that a command line names: by their keys, their group or an experiment.
+
+    Args:
+        names: what stands left of each `=`, such as `lr`, `dataset` or `experiment`.
+    """
+    known = [key for key, _ in flatten(Settings())]
+    typed: set[str] = set()
+    for name in names:
+        below = {key for key in known if key == name or key.startswith(f"{name}.")}
+        others = {key for key in known if not key.startswith(FREE)}
+        typed |= below or (set() if name.startswith("hydra") else others)
+    return typed
+
+
+def settings(directory: Path, asked: Settings, typed: Container[str]) -> Settings:
+    """The run's own settings, with the epochs and the tracking that were typed.
+
+    Args:
+        directory: of the run.
+        asked: the settings as the command line gives them.
+        typed: the keys that it names, directly or by a group.
+
+    Raises:
+        ConfigError: what was typed would make another run of it, or nothing is left to train.
+    """
+    run = run_record.read(directory)
+    defaults = OmegaConf.create(dataclasses.asdict(Settings()))  # for a run of an older version
+    defaults.merge_with(run.settings)
+    old = validation.parse(defaults)
+    different = differences(old, asked, typed)
+    if different:
+        raise ConfigError(
+            "; ".join(different), f"leave it out, or start a new run without resume={asked.resume}"
+        )
+    epochs = asked.epochs if "epochs" in typed else old.epochs
+    if run.status == "FINISHED" and epochs <= old.epochs and (run.sent or not run.uri):
+        raise ConfigError(
+            f"the run in {directory} has finished its {old.epochs} epochs",
+            f"to train it further, type epochs=... above {old.epochs}",
+        )
+    if epochs != old.epochs and old.schedule.name in TO_THE_END:
+        raise ConfigError(
+            f"epochs={epochs}, but the run's schedule={old.schedule.name} ends with its {old.epochs} epochs",
+            f"leave it out, or start a new run without resume={asked.resume}",
+        )
+    path = asked.dataset.path if "dataset.path" in typed else old.dataset.path
+    return dataclasses.replace(
+        old,
+        epochs=epochs,
+        resume=str(directory),
+        tracking=_tracking(old.tracking, run, asked.tracking, typed),
+        checkpoint=asked.checkpoint if "checkpoint.every_steps" in typed else old.checkpoint,
+        dataset=dataclasses.replace(old.dataset, path=path),
+    )
+
+
+def _tracking(
+    old: TrackingSettings, run: Record, asked: TrackingSettings, typed: Container[str]
+) -> TrackingSettings:
+    """As typed; else as the run was tracked."""
+    values = {key: getattr(asked if f"tracking.{key}" in typed else old, key) for key, _ in flatten(old)}
+    if values["uri"] is None or "tracking.uri" not in typed:
+        values["uri"] = recorded_uri(run.uri) or None
+    return TrackingSettings(**values)

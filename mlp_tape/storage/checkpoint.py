@@ -1,0 +1,95 @@
+"""Checkpoints: arrays and a readable description of them, written so that a kill leaves the one before."""
+
+import hashlib
+import io
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlp_tape.errors import BrokenFileError
+from mlp_tape.system import atomic_files
+
+FOLDER = "checkpoints"  # in the run's directory
+KEPT = 2
+Arrays = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """All that the next step depends on.
+
+    Attributes:
+        step: the next step's number in the run, which is how many are done.
+        arrays: by name: w1, b1, w2, b2, ...
+        about: what else is known of it, as JSON holds it.
+    """
+
+    step: int
+    arrays: Arrays
+    about: dict[str, Any]
+
+
+def save(directory: Path, step: int, arrays: Arrays, about: dict[str, Any]) -> None:
+    """Writes `step-N.npz`, then `step-N.json`, which makes it valid; keeps the last two.
+
+    Args:
+        directory: made if it is not there.
+        step: the next step's number in the run.
+        arrays: by name.
+        about: anything that JSON can hold.
+    """
+    directory.mkdir(exist_ok=True)
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]
+    shapes = {name: f"{array.dtype}{list(array.shape)}" for name, array in arrays.items()}
+    described = about | {"step": step, "arrays": shapes}
+    described["sha256"] = _checksum(buffer.getvalue(), described)
+    path = directory / f"step-{step:09d}.npz"
+    atomic_files.write(path, buffer.getvalue())
+    atomic_files.write(path.with_suffix(".json"), json.dumps(described, indent=1).encode())
+    kept = {path.stem for path in _newest_first(directory)[:KEPT]}
+    for file in directory.glob("step-*"):
+        if file.name.partition(".")[0] not in kept:
+            file.unlink()
+
+
+def load(path: Path) -> Checkpoint:
+    """Reads the checkpoint of a `step-N.json`.
+
+    Raises:
+        BrokenFileError: it is damaged, or its arrays are.
+    """
+    try:
+        content = path.with_suffix(".npz").read_bytes()
+        about = json.loads(path.read_bytes())
+        if about.pop("sha256") != _checksum(content, about):
+            raise ValueError("its checksum differs")
+        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+            return Checkpoint(int(about["step"]), dict(archive), about)
+    except FileNotFoundError as error:
+        raise BrokenFileError(f"{path.stem} has no arrays", "take another") from error
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+        raise BrokenFileError(f"{path.stem} is damaged: {error}", "take another") from error
+
+
+def usable(directory: Path, say: Callable[[str], None]) -> Iterator[Checkpoint]:
+    """Yields the checkpoints that can be read, newest first; says which cannot."""
+    for path in _newest_first(directory):
+        try:
+            yield load(path)
+        except BrokenFileError as error:
+            say(f"checkpoint {error.what}")
+
+
+def _newest_first(directory: Path) -> list[Path]:
+    return sorted(directory.glob("step-*.json"), reverse=True)
+
+
+def _checksum(content: bytes, about: dict[str, Any]) -> str:
+    """SHA-256 of the arrays' file and of the description."""
+    return hashlib.sha256(content + json.dumps(about, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,42 @@
+"""The histograms of a run over time, in a small file for each."""
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mlp_tape.system import atomic_files
+from mlp_tape.training.histograms import Histogram
+
+FOLDER = "histograms"
+
+
+def save(directory: Path, global_step: int, found: dict[str, Histogram]) -> None:
+    """Writes the histograms of a step, over those that an earlier process wrote of it.
+
+    Args:
+        directory: of the run.
+        global_step: before which the parameters were counted.
+        found: by `params/w1`, `grads/w1`, ...
+    """
+    folder = directory / FOLDER
+    folder.mkdir(exist_ok=True)
+    arrays: dict[str, Any] = {}
+    for key, each in found.items():
+        arrays |= {f"{key}/counts": each.counts, f"{key}/range": np.array([each.low, each.high])}
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    atomic_files.write(folder / f"step-{global_step:09d}.npz", buffer.getvalue())
+
+
+def read(directory: Path) -> Iterator[tuple[int, dict[str, Histogram]]]:
+    """Yields global step and histograms of a run, in order."""
+    for path in sorted(directory.glob(f"{FOLDER}/step-*.npz")):
+        with np.load(path, allow_pickle=False) as archive:
+            keys = [name.removesuffix("/counts") for name in archive.files if name.endswith("/counts")]
+            found = {
+                key: Histogram(archive[f"{key}/counts"], *archive[f"{key}/range"].tolist()) for key in keys
+            }
+        yield int(path.stem.removeprefix("step-")), found

@@ -1,0 +1,1 @@
+"""A sweep: its directory, jobs, monitor, summary, report and workers."""

@@ -1,0 +1,139 @@
+"""A sweep's directory: which job is which, where each lies, on which data, and whether to stop."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from mlp_tape.config.settings import DatasetSettings, Settings, job_identity
+from mlp_tape.data import datasets
+from mlp_tape.data.datasets import Dataset
+from mlp_tape.errors import BrokenFileError, ConfigError, DataError
+from mlp_tape.storage import run_record
+from mlp_tape.storage.run_record import Record
+from mlp_tape.system import atomic_files
+
+Say = Callable[[str], None]
+
+
+class Ledger:
+    """What the processes of a sweep, on one machine or many, agree on by way of its directory.
+
+    `jobs.json` holds the name of each job's directory by the job's identity, `data.json` what each choice
+    of data came to, and `stop`, once it is there, why no further step is to be trained.
+
+    Args:
+        directory: of the sweep, absolute; exists.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.stop_file = directory / "stop"
+        self._lock = filelock.FileLock(directory / "ledger.lock")
+        self._seen: dict[Path, tuple[tuple[int, int], Record]] = {}
+
+    def dataset(self, settings: DatasetSettings, say: Say = lambda line: None) -> Dataset:
+        """Loads the data of some settings: the same for every job, and once in a process.
+
+        The first who asks decides what is taken where MNIST cannot be had.
+
+        Args:
+            settings: of the data set.
+            say: is told of a download.
+
+        Raises:
+            DataError: the data cannot be had or used, or are not what they were.
+        """
+        choice = json.dumps(dataclasses.asdict(settings), sort_keys=True)
+        with self._lock:
+            decided = self._read("data.json")
+            if choice not in decided:
+                found = _load(settings, say)
+                decided[choice] = {"name": found.name, "sha256": found.sha256}
+                self._write("data.json", decided)
+                return found
+        name, sha256 = decided[choice]["name"], decided[choice]["sha256"]
+        found = _load(dataclasses.replace(settings, name=name), say)
+        if found.sha256 != sha256:
+            raise DataError(
+                f"the data of {name} are not those that the sweep began with: "
+                f"SHA-256 {found.sha256[:12]}..., those had {sha256[:12]}...",
+                "bring them back, or start a new sweep",
+            )
+        return found
+
+    def claim(self, settings: Settings, dataset: Dataset | None, number: int, name: str = "") -> Path:
+        """The directory of a job: the one that it has had before, or a new one.
+
+        Args:
+            settings: of the job.
+            dataset: the data that are really used; None where they cannot be had.
+            number: the job's in this command, which names its directory if it is not taken.
+            name: to be taken instead of a number.
+        """
+        unknown = identity = job_identity(settings, "")
+        if dataset:
+            named = dataclasses.replace(settings.dataset, name=dataset.name)
+            identity = job_identity(dataclasses.replace(settings, dataset=named), dataset.sha256)
+        with self._lock:
+            jobs = self._read("jobs.json")
+            if identity not in jobs:
+                free = (str(each) for each in [number, *range(len(jobs) + 1)])
+                name = name or next(each for each in free if each not in jobs.values())
+                jobs[identity] = jobs.pop(unknown, name)
+                self._write("jobs.json", jobs)
+            directory = self.directory / str(jobs[identity])
+            directory.mkdir(parents=True, exist_ok=True)
+        return directory
+
+    def jobs(self) -> list[Record]:
+        """What is known of each job that was begun, by number."""
+        found = []
+        for name in sorted(self._read("jobs.json").values(), key=lambda name: (len(name), name)):
+            try:
+                found.append(self._record(self.directory / name))
+            except (BrokenFileError, ConfigError):  # it says so itself when it is gone on with
+                continue
+        return found
+
+    def _record(self, directory: Path) -> Record:
+        """What is known of a job; not read anew while its file is the same, for a sweep may have many."""
+        try:
+            is_now = (directory / run_record.FILE).stat()
+        except OSError:
+            return run_record.read(directory)  # which says what is wrong
+        which, seen = (is_now.st_ino, is_now.st_mtime_ns), self._seen.get(directory)
+        if seen is None or seen[0] != which:
+            seen = self._seen[directory] = which, run_record.read(directory)
+        return dataclasses.replace(seen[1])
+
+    def ask_to_stop(self, why: str) -> None:
+        """Ends the jobs at work in order, each with its block of steps, and lets no other begin."""
+        if not self.stop_file.exists():
+            atomic_files.write(self.stop_file, why.encode())
+
+    def _read(self, name: str) -> dict[str, Any]:
+        path = self.directory / name
+        try:
+            return dict(json.loads(path.read_bytes())) if path.exists() else {}
+        except (ValueError, TypeError) as error:
+            raise BrokenFileError(f"{path} is damaged", "start the sweep anew") from error
+
+    def _write(self, name: str, content: dict[str, Any]) -> None:
+        atomic_files.write(self.directory / name, json.dumps(content, indent=1).encode())
+
+
+_loaded: dict[tuple[str, str | None], Dataset] = {}
+
+
+def _load(settings: DatasetSettings, say: Say) -> Dataset:
+    """The data set, kept in memory for the next job of this process."""
+    key = settings.name, settings.path
+    if key not in _loaded:
+        while len(_loaded) > 1:  # two at a time, for a sweep over data sets
+            del _loaded[next(iter(_loaded))]
+        _loaded[key] = datasets.load(settings.name, settings.path, settings.offline, say)
+    return _loaded[key]

@@ -1,0 +1,137 @@
+"""What a sweep leaves behind: its table and page, its pictures, and the best job's; nothing unsent."""
+
+import math
+import shlex
+import time
+from pathlib import Path
+
+from mlp_tape.config.settings import DatasetSettings, Settings
+from mlp_tape.errors import MlpTapeError
+from mlp_tape.reports import run_report
+from mlp_tape.storage import journal, lock
+from mlp_tape.storage.journal import Journal
+from mlp_tape.storage.run_record import Record
+from mlp_tape.sweeps import monitor, summary
+from mlp_tape.sweeps.directory import Ledger
+from mlp_tape.sweeps.summary import ACCURACY, SHOWN, Summary
+from mlp_tape.system import atomic_files, signals, sqlite_file, tensorflow_setup
+from mlp_tape.system.console import Console
+from mlp_tape.system.redaction import without_password
+from mlp_tape.tracking import client
+
+HURRY = 2.0  # seconds for what jobs could not send, where somebody waits for the end
+TAG = 7_000  # characters: MLflow takes 8,000
+
+
+def answer(settings: Settings, note: Record, jobs: Ledger, console: Console) -> None:
+    """Says what has come of the jobs: table, best, pictures; sends what MLflow has not got of them.
+
+    Args:
+        settings: of the first job.
+        note: the sweep's record.
+        jobs: the sweep's.
+        console: is shown the table.
+    """
+    found = summary.summarize([monitor.as_it_is(job) for job in jobs.jobs()])
+    _conclude(found, note, console)
+    _keep_no_password(note.directory / "multirun.yaml")
+    if not signals.asked():
+        if settings.report is None:
+            _show_best(found, jobs)
+        _draw(found, note.directory / "plots")
+    _settle(found, console, HURRY if signals.asked() else math.inf)
+
+
+def _conclude(found: Summary, note: Record, console: Console) -> None:
+    """Writes the answer of a sweep to its directory, to MLflow and to the screen."""
+    seeds, best, short = found.over_seeds(), found.best, found.table(SHOWN)
+    page = []
+    if best:
+        told = f"job {best.directory.name}, test accuracy {best.results[ACCURACY]:.4f}: "
+        page.append(f"**Best:** {told}`{best.command}`\n")
+        note.tags = {"best.run_id": best.run_id, "best.command": best.command}
+    for table in (short, seeds):
+        if table is not None and table.rows:
+            page.append(table.as_markdown())
+            for line in ("", *table.as_text()):
+                console.line(line)
+    if len(short.rows) < len(found.jobs):
+        more = f"the best {len(short.rows)} of {len(found.jobs)} jobs; sweep.csv has all"
+        page.append(more + "\n")
+        console.line(more)
+    page.append(f"`{note.command}`\n")
+    if best:
+        console.line("")
+        console.line(f"best          {told}{best.command}")
+    text = "\n".join(page)
+    short_text = text if len(text) <= TAG else f"{text[:TAG]}\n\n... and so on in sweep.md"
+    note.tags["mlflow.note.content"] = short_text
+    atomic_files.write(note.directory / "sweep.csv", found.everything().as_csv().encode())
+    atomic_files.write(note.directory / "sweep.md", text.encode())
+
+
+def _keep_no_password(path: Path) -> None:
+    """Hydra's own copy of the settings has them as they were typed."""
+    if path.exists():
+        atomic_files.write(path, without_password(path.read_text()).encode())
+
+
+def _show_best(found: Summary, jobs: Ledger) -> None:
+    """Gives the best job pictures and a model."""
+    best = found.best
+    if best is None or best.full:
+        return
+    with lock.at_work(best.directory), Journal(best.directory) as rows:
+        dataset = jobs.dataset(DatasetSettings(**best.settings["dataset"]))
+        tensorflow_setup.import_tensorflow()
+        from mlp_tape.reports import saved_model
+
+        saved_model.save(best.directory)
+        run_report.in_pictures(best.directory, dataset, best.steps, rows)
+        best.full, best.sent = True, False
+        best.save()
+
+
+def _draw(found: Summary, folder: Path) -> None:
+    """The pictures of a sweep that has something to show."""
+    if not found.finished:
+        return
+    from mlp_tape.reports import curve_plots, sweep_plots  # import matplotlib
+
+    folder.mkdir(exist_ok=True)
+    settings = [{"name": job.name} | summary.flat(job.settings) for job in found.finished]
+    swept = {key: [each.get(key) for each in settings] for key in found.columns}
+    accuracies = [job.results[ACCURACY] for job in found.finished]
+    sweep_plots.accuracies(folder / "sweep_accuracy.png", swept, accuracies)
+    best = set(sorted(range(len(accuracies)), key=lambda i: -accuracies[i])[: curve_plots.MOST])
+    shown = [job for i, job in enumerate(found.finished) if i in best]
+    curve_plots.overlay(folder / "sweep_curves.png", [_curves(job) for job in shown])
+
+
+def _curves(job: Record) -> tuple[str, list[tuple[int, float]], list[tuple[int, float]], int]:
+    losses, tested = (
+        [(row.step, row.value) for row in journal.rows(job.directory, key)]
+        for key in ("train/loss", ACCURACY)
+    )
+    return job.name, losses, tested, job.steps
+
+
+def _settle(found: Summary, console: Console, at_most: float) -> None:
+    """Sends what processes that are gone, or had no answer, could not, as far as the time allows."""
+    ends, left = time.monotonic() + at_most, 0
+    for job in found.jobs:
+        if not job.uri or job.sent or job.status == "RUNNING":  # such a one is running elsewhere
+            continue
+        if time.monotonic() > ends:
+            left += 1
+            continue
+        try:
+            client.send(job.directory, max(0.1, ends - time.monotonic()))
+        except MlpTapeError as error:
+            cure = error.hint if sqlite_file.is_damage(error.what) else f"To send it: {job.sync}"
+            console.warn(f"{monitor.label(job)}: {error.what}\n{cure}")
+    if left:
+        console.warn(
+            f"MLflow is missing part of {left} more {'job' if left == 1 else 'jobs'}.\n"
+            f"To send it: python -m mlp_tape sync {shlex.quote(str(found.jobs[0].directory.parent))}"
+        )

@@ -1,0 +1,139 @@
+"""A sweep's own run: opened before its first job, closed after its last with an answer, however it ends."""
+
+import contextlib
+import dataclasses
+import functools
+import re
+import secrets
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from mlp_tape.config.settings import DatasetSettings, Settings, TrackingSettings, to_dict
+from mlp_tape.errors import ConfigError, SweepError
+from mlp_tape.reports import run_report
+from mlp_tape.storage import lock, run_record
+from mlp_tape.storage.journal import Journal, Row
+from mlp_tape.storage.run_record import Record
+from mlp_tape.sweeps import monitor, report, summary
+from mlp_tape.sweeps.directory import Ledger
+from mlp_tape.sweeps.monitor import Watch
+from mlp_tape.sweeps.summary import ACCURACY
+from mlp_tape.system import provenance
+from mlp_tape.system.console import Console
+from mlp_tape.system.redaction import without_password
+from mlp_tape.tracking.session import jobs_closed_in_background, recorded, tracker
+from mlp_tape.tracking.uri import (
+    CHECK_SECONDS,
+    check_reachable,
+    how_to_open,
+    recorded_uri,
+    resolve_uri,
+    store_warnings,
+)
+
+
+@contextlib.contextmanager
+def opened(
+    settings: Settings,
+    directory: Path,
+    overrides: list[str],
+    choices: Sequence[DatasetSettings],
+    planned: int | None,
+    get_ready: Callable[[], None] = lambda: None,
+) -> Iterator[None]:
+    """Keeps a sweep's run while its jobs run in the block.
+
+    Args:
+        settings: of the first job.
+        directory: of the sweep, absolute.
+        overrides: as typed on the command line.
+        choices: of data, by the jobs that are known before; all are loaded once, here.
+        planned: how many jobs there will be, if that is known.
+        get_ready: what can be done for the jobs while MLflow is imported and opened.
+
+    Raises:
+        ConfigError: another process is at work on it, or the directory is another's.
+        DataError: the data cannot be had or used.
+        TrackingError: MLflow cannot be opened.
+        SweepError: not all jobs finished.
+    """
+    if settings.tracking.enabled:
+        check_reachable(resolve_uri(settings.tracking), CHECK_SECONDS)
+    directory.mkdir(parents=True, exist_ok=True)
+    with lock.at_work(directory), Console() as console, Journal(directory) as journal:
+        jobs = Ledger(directory)
+        note = _noted(settings, directory, overrides)
+        jobs.stop_file.unlink(missing_ok=True)
+        warnings = {jobs.dataset(choice, console.line).warning for choice in choices}
+        warnings |= (
+            set(store_warnings(resolve_uri(settings.tracking))) if settings.tracking.enabled else set()
+        )
+        for warning in sorted(warnings - {""}):
+            console.warn(warning)
+        journal.recover()
+        write_files = functools.partial(run_report.at_the_start, directory, settings)
+        where = tracker(_where(settings, note), note, journal)
+        get_ready()
+        with recorded(where, settings.tracking.patience, note, write_files, journal, console):
+            console.line(f"sweep  {f'{planned} jobs' if planned else 'jobs'} in {directory}")
+            try:
+                progress = functools.partial(_report_progress, journal)
+                with Watch(jobs, console, planned, progress), jobs_closed_in_background():
+                    yield
+            finally:
+                report.answer(settings, note, jobs, console)
+            console.line(f"directory     {directory}")
+            if where.link:
+                console.line(f"sweep         {where.overview}")
+                console.line(f"to see it     {how_to_open(resolve_uri(settings.tracking))}")
+            _refuse_failures(jobs, note, planned)
+
+
+def _noted(settings: Settings, directory: Path, overrides: list[str]) -> Record:
+    """The sweep's record: a new one, or what was left of one that is picked up."""
+    note = Record(directory)
+    if (directory / run_record.FILE).exists():
+        note = run_record.read(directory)
+        if settings.sweep.resume is None or note.kind != "sweep":
+            raise ConfigError(f"{directory} is the directory of another {note.kind}", f"type {note.resume}")
+    note.kind, note.settings = "sweep", to_dict(settings)
+    note.overrides = [without_password(text) for text in overrides]
+    if not note.made_by:
+        note.made_by, note.source = provenance.makers(), provenance.tags()
+        note.token = secrets.token_hex(16)
+    swept = [text for text in note.overrides if "," in text or "(" in text]
+    note.name = " ".join(["sweep", *(swept or note.overrides)])[:200]
+    pairs = [text.lstrip("+~").partition("=") for text in note.overrides]  # the UI shows `0.1,0.01`
+    note.params = {
+        re.sub(r"[^\w\-./ ]", "_", key): value for key, _, value in pairs if not key.startswith("sweep.")
+    }
+    return note
+
+
+def _where(settings: Settings, note: Record) -> TrackingSettings:
+    """Where the sweep was recorded; a new one, as the settings say."""
+    if not note.run_id or not settings.tracking.enabled:
+        return settings.tracking
+    return dataclasses.replace(settings.tracking, uri=recorded_uri(note.uri))
+
+
+def _report_progress(journal: Journal, jobs: list[Record]) -> None:
+    """Lets MLflow show how far a sweep is while it lasts."""
+    done = [job.results[ACCURACY] for job in jobs if job.status == "FINISHED"]
+    values = {"sweep/finished": float(len(done)), "sweep/best_accuracy": max(done)}
+    journal.append(Row(key, len(done), value, int(1000 * time.time())) for key, value in values.items())
+
+
+def _refuse_failures(jobs: Ledger, note: Record, planned: int | None) -> None:
+    """Says which jobs did not finish, for the exit code."""
+    begun = [monitor.as_it_is(job) for job in jobs.jobs()]
+    failed = [job for job in begun if job.status != "FINISHED"]
+    missing = max(0, (planned or 0) - len(begun))
+    if not failed and not missing:
+        return
+    what = f"{len(failed)} of {max(planned or 0, len(begun))} jobs did not finish"
+    lines = [f"{monitor.label(job)}  {job.status}: {summary.first_line(job.reason)}" for job in failed]
+    if missing:
+        lines.append(f"{missing} more did not begin")
+    raise SweepError("\n       ".join([what, *lines]), f"to try again: {note.resume}")

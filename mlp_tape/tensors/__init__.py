@@ -1,0 +1,1 @@
+"""The mathematics, one concept a file: the network, losses, optimizers, random numbers."""

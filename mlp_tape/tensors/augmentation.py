@@ -1,0 +1,48 @@
+"""Images a little moved and turned, each step anew: what a network is to take for the same."""
+
+import math
+
+import tensorflow as tf
+
+from mlp_tape.tensors.random_numbers import Stream, uniform
+
+
+def moved(images: tf.Tensor, shift: float, rotate: float, stream: Stream) -> tf.Tensor:
+    """Turns each image about its centre and moves it, by amounts of its own; what comes in is 0.
+
+    The value at a point is taken from where that point was before, between the four pixels around it in
+    proportion (bilinear interpolation, as in Simard et al. 2003, "Best practices for convolutional neural
+    networks").
+
+    Args:
+        images: float32 [b, height, width].
+        shift: the most that an image is moved in each direction, in pixels, from 0 on.
+        rotate: the most that it is turned, in degrees, from 0 to 180.
+        stream: decides by how much; see `draws.uniform`.
+
+    Returns:
+        float32 [b, height, width].
+    """
+    b, height, width = images.shape
+    draw = 2 * uniform([3, b, 1, 1], stream) - 1
+    down, right, angle = shift * draw[0], shift * draw[1], math.radians(rotate) * draw[2]  # [b,1,1] each
+    y = tf.reshape(tf.range(height, dtype=tf.float32) - (height - 1) / 2, [1, height, 1])
+    x = tf.reshape(tf.range(width, dtype=tf.float32) - (width - 1) / 2, [1, 1, width])
+    y, x = y - down, x - right  # [b,height,1], [b,1,width]
+    cos, sin = tf.cos(angle), tf.sin(angle)
+    return _between(images, cos * y - sin * x + (height - 1) / 2, sin * y + cos * x + (width - 1) / 2)
+
+
+def _between(images: tf.Tensor, y: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
+    """The values at points between pixels; images and both coordinates are float32 [b, height, width]."""
+    b, height, width = images.shape
+    flat = tf.reshape(images, [b, height * width])
+    top, left = tf.floor(y), tf.floor(x)
+    value = tf.zeros_like(y)
+    for row, part_y in ((top, top + 1 - y), (top + 1, y - top)):
+        for column, part_x in ((left, left + 1 - x), (left + 1, x - left)):
+            inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+            at = tf.cast(tf.where(inside, row * width + column, 0.0), tf.int32)
+            pixel = tf.gather(flat, tf.reshape(at, [b, -1]), batch_dims=1)  # [b,h*w] at [b,h*w]
+            value += tf.where(inside, part_y * part_x * tf.reshape(pixel, [b, height, width]), 0.0)
+    return value

@@ -1,0 +1,82 @@
+"""The network in bare tensors: its parameters and the forward pass."""
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from mlp_tape.tensors.activations import Activation
+from mlp_tape.tensors.initializers import INITIALIZERS
+
+Params = dict[str, tf.Variable]  # w1, b1, w2, b2, ...
+Drop = Callable[[int, tf.Tensor], tf.Tensor]
+
+
+def init_params(
+    layer_sizes: Sequence[int], stddev: float, seed: int, init: str = "truncated_normal"
+) -> Params:
+    """Draws the first weights; biases are zeros.
+
+    The draw is a pure function of its arguments, on every machine (Philox, a counter-based generator).
+
+    Args:
+        layer_sizes: the width of each layer, from the input's to the output's, such as [784, 256, 128, 10].
+        stddev: of truncated_normal, above 0.
+        seed: from 0 to 2**32 - 1.
+        init: one of INITIALIZERS.
+
+    Returns:
+        w1 float32 [d0, d1], b1 float32 [d1], w2 [d1, d2], b2 [d2], ...
+    """
+    params: Params = {}
+    for layer, (d_in, d_out) in enumerate(itertools.pairwise(layer_sizes), start=1):
+        w = INITIALIZERS[init]([d_in, d_out], [seed, layer], stddev)
+        params[f"w{layer}"] = tf.Variable(w, name=f"w{layer}")
+        params[f"b{layer}"] = tf.Variable(tf.zeros([d_out]), name=f"b{layer}")
+    return params
+
+
+def names(layer_sizes: Sequence[int]) -> list[str]:
+    """Those of the parameters: w1, b1, w2, b2, ..."""
+    return [f"{kind}{layer}" for layer in range(1, len(layer_sizes)) for kind in "wb"]
+
+
+def as_params(arrays: Mapping[str, NDArray[np.float32]]) -> Params:
+    """Makes parameters of arrays that were kept: w1, b1, w2, b2, ..."""
+    return {name: tf.Variable(array, name=name) for name, array in arrays.items()}
+
+
+def to_float(x: tf.Tensor, scale: float, dtype: tf.DType = tf.float32) -> tf.Tensor:
+    """Images as rows of floats: uint8 or float32 [b, ...] -> [b, d] of the dtype, divided by `scale`."""
+    return tf.reshape(tf.cast(x, dtype) / scale, [x.shape[0], -1])
+
+
+def layers(
+    params: Mapping[str, tf.Tensor], x: tf.Tensor, activation: Activation, drop: Drop | None = None
+) -> Iterator[tuple[str, tf.Tensor]]:
+    """Computes the network layer by layer.
+
+    Args:
+        params: as from `init_params`; of the dtype of x.
+        x: float32 [b, d0].
+        activation: between the layers; the last layer has none.
+        drop: what becomes of the activation of a layer, which is given its number, from 1.
+
+    Yields:
+        (z1, float32 [b, d1]), (h1, the activation of z1), (z2, ...), ..., (logits, [b, classes]).
+    """
+    depth = len(params) // 2
+    h = x
+    for layer in range(1, depth):
+        z = h @ params[f"w{layer}"] + params[f"b{layer}"]  # [b,784]@[784,256] + [256] -> [b,256]
+        yield f"z{layer}", z
+        h = activation(z) if drop is None else drop(layer, activation(z))
+        yield f"h{layer}", h
+    yield "logits", h @ params[f"w{depth}"] + params[f"b{depth}"]  # [b,128]@[128,10] + [10] -> [b,10]
+
+
+def forward(params: Mapping[str, tf.Tensor], x: tf.Tensor, activation: Activation) -> tf.Tensor:
+    """Computes the scores of each class: the last of `layers`, float32 [b, classes], unbounded."""
+    return dict(layers(params, x, activation))["logits"]

@@ -1,0 +1,186 @@
+"""Where the MLflow store is, whether it answers, and what to type to look at it."""
+
+import os
+import re
+import shlex
+import socket
+from importlib import metadata
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from mlp_tape.config.settings import TrackingSettings
+from mlp_tape.errors import TrackingError
+from mlp_tape.system import sqlite_file
+from mlp_tape.system.redaction import without_password
+
+ANSWER_SECONDS = 5.0  # seconds
+CHECK_SECONDS = 2.0  # seconds that the pages of a SQLite database may be checked before a run begins
+PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+
+
+def resolve_uri(settings: TrackingSettings) -> str:
+    """The store's URI: as set, else MLFLOW_TRACKING_URI, else sqlite in `mlflow.db` here."""
+    return settings.uri or os.environ.get("MLFLOW_TRACKING_URI") or _here()
+
+
+def _here() -> str:
+    return f"sqlite:///{Path.cwd() / 'mlflow.db'}"
+
+
+def recorded_uri(uri: str) -> str:
+    """The URI that a record keeps without its password; the environment has to have that.
+
+    Raises:
+        TrackingError: it has not.
+    """
+    if "***@" not in uri:
+        return uri
+    whole = os.environ.get("MLFLOW_TRACKING_URI", "")
+    if without_password(whole) != uri:
+        raise TrackingError(f"the password of {uri} is not kept", "give it in MLFLOW_TRACKING_URI")
+    return whole
+
+
+def may_exist(uri: str) -> bool:
+    """Whether there can be a store: a file of sqlite that is not there would be made by MLflow."""
+    database = sqlite_file.path_of(uri)
+    return database is None or database.exists()
+
+
+def check_reachable(uri: str, check: float = 0.0) -> None:
+    """Looks whether a server answers, for MLflow itself would try for minutes.
+
+    Args:
+        uri: of the store.
+        check: seconds that the pages of a SQLite database may be checked at most.
+
+    Raises:
+        TrackingError: nothing answers within five seconds, or the file is no SQLite database or damaged.
+    """
+    database = sqlite_file.path_of(uri)
+    if database is not None:
+        why_not = _wrong_with(database, check)
+        if why_not:
+            raise unavailable_error(uri, why_not)
+    try:
+        parts = urlsplit(uri)
+        _ = parts.port  # raises where it is no number
+    except ValueError as error:
+        raise unavailable_error(uri, f"it is no address ({error})") from error
+    if parts.scheme.partition("+")[0] not in _schemes():
+        raise unavailable_error(uri, f"{parts.scheme} is none of {', '.join(sorted(_schemes()))}")
+    if parts.scheme in ("http", "https") and not parts.hostname:
+        raise unavailable_error(uri, "it names no host")
+    try:
+        if parts.scheme in ("http", "https"):
+            _ask(uri)
+        elif parts.hostname:
+            port = parts.port or PORTS.get(parts.scheme.partition("+")[0])
+            if port:
+                socket.create_connection((parts.hostname, port), timeout=ANSWER_SECONDS).close()
+    except OSError as error:  # requests' errors are such
+        raise unavailable_error(uri, f"no answer ({type(error).__name__})") from error
+
+
+def _schemes() -> set[str]:
+    """What MLflow, or a plugin of its, can open."""
+    plugins = {point.name for point in metadata.entry_points(group="mlflow.tracking_store")}
+    return {"", "http", "https", "file", "sqlite", "databricks", "databricks-uc", *PORTS, *plugins}
+
+
+def _wrong_with(file: Path, check: float) -> str:
+    """Why a file cannot be a SQLite store, which MLflow would try for two minutes to open; or nothing.
+
+    It is opened through SQLite alone: this process may have connections to it (see `sqlite_file`).
+    """
+    try:
+        if file.is_dir():
+            return "it is a directory"
+        if not file.parent.is_dir():
+            return f"{file.parent} is not a directory"
+        if not os.access(file if file.exists() else file.parent, os.W_OK):
+            return "it may not be written to"
+        return sqlite_file.wrong_with(file, check) if file.exists() else ""
+    except OSError as error:
+        return error.strerror or str(error)
+
+
+def _ask(uri: str) -> None:
+    """Any answer will do, also a refusal: what it means is for MLflow to say."""
+    import requests
+
+    try:
+        requests.head(uri, timeout=ANSWER_SECONDS, allow_redirects=False)
+    except requests.exceptions.SSLError:
+        return
+
+
+def unavailable_error(uri: str, why: str) -> TrackingError:
+    """The error for a store that cannot be opened, or not any more."""
+    if sqlite_file.is_damage(why):
+        return damaged_error(uri, why)
+    local = re.fullmatch(r"http://(?:localhost|127\.0\.0\.1):(\d+)/?", uri)
+    start = f"start it with: mlflow server --port {local[1]}, or type" if local else "type"
+    if "locate revision" in why:
+        start = "another version of MLflow has made it: install that, or type"
+    if "error code 401" in why or "error code 403" in why:
+        start = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or type"
+    cure = f"{start} another tracking.uri=..., or tracking.enabled=false"
+    if why == sqlite_file.NO_DATABASE:
+        cure = f"type another tracking.uri=...; if it was MLflow's database: {rebuild_command(uri)}"
+    return TrackingError(without_password(f"MLflow at {uri} cannot be opened: {why}"), cure)
+
+
+def damaged_error(uri: str, why: str) -> TrackingError:
+    """The error for a SQLite database that is damaged, with the command that makes a new one."""
+    return TrackingError(
+        f"the database {sqlite_file.path_of(uri) or without_password(uri)} is damaged: {why}",
+        f"the runs' directories hold all that it held; to make a new one from them: {rebuild_command(uri)}",
+    )
+
+
+def rebuild_command(uri: str) -> str:
+    """What to type to make a damaged database anew."""
+    return "python -m mlp_tape rebuild" + (
+        f" --uri {shlex.quote(uri)}" if uri != resolve_uri(TrackingSettings()) else ""
+    )
+
+
+def missing_rows_message(uri: str, rows: int, why: str, sync: str) -> str:
+    """Says that MLflow could not be given all of a run, and which command gives it the rest.
+
+    Args:
+        uri: of the store.
+        rows: how many metric rows are unsent.
+        why: what stood in the way.
+        sync: the command that sends the rest once the store answers again.
+    """
+    first = f"MLflow is missing part of this run, {rows:,} rows are left: {why}"
+    if sqlite_file.is_damage(why):
+        error = damaged_error(uri, why)
+        return f"{first}\n{error.what[0].upper()}{error.what[1:]}.\n{error.hint[0].upper()}{error.hint[1:]}"
+    return f"{first}\nThe run's directory holds all of it. To send it: {sync}"
+
+
+def store_warnings(uri: str) -> list[str]:
+    """What endangers the store where it lies."""
+    database = sqlite_file.path_of(uri)
+    return sqlite_file.warnings(database) if database else []
+
+
+def run_link(uri: str, experiment_id: str, run_id: str, tab: str = "/model-metrics") -> str:
+    """Opens a run in the browser, at its charts if nothing else is said."""
+    server = uri.rstrip("/") if uri.startswith("http") else "http://127.0.0.1:5000"
+    return (
+        f"{without_password(server, instead='')}/#/experiments/{experiment_id}/runs/{run_id}{tab}"
+        "?workflowType=machine_learning"  # without it, the page stands in the UI's GenAI half
+    )
+
+
+def how_to_open(uri: str) -> str:
+    """What to type so that a run's link answers."""
+    if uri.startswith("http"):
+        return "open the link; the server is there already"
+    if uri == _here():
+        return "mlflow ui, then open the link"
+    return f"mlflow ui --backend-store-uri {shlex.quote(without_password(uri))}, then open the link"

@@ -1,0 +1,100 @@
+"""Loss, accuracy and scores on images that were not trained on, and the units that are dead on them."""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from mlp_tape.tensors.losses import targets
+from mlp_tape.tensors.network import Params, layers, to_float
+from mlp_tape.training.train_step import Recipe
+
+ROWS = 5_000  # in one go, so that the float copy of the images stays small
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How the network does on a split.
+
+    Attributes:
+        loss: mean over all rows.
+        accuracy: the fraction of rows predicted right, 0 to 1.
+        scores: float32 [n, classes], the logits.
+        dead: by hidden layer, h1, h2, ..., the fraction of its units that are 0 for every row, 0 to 1.
+    """
+
+    loss: float
+    accuracy: float
+    scores: NDArray[np.float32]
+    dead: dict[str, float]
+
+    @property
+    def predictions(self) -> NDArray[np.int64]:
+        """The class of the highest score, int64 [n]."""
+        predictions: NDArray[np.int64] = self.scores.argmax(axis=1)
+        return predictions
+
+
+Scored = tuple[tf.Tensor, tf.Tensor, dict[str, tf.Tensor]]
+
+
+def score(params: Params, x: tf.Tensor, y: tf.Tensor, recipe: Recipe) -> Scored:
+    """Computes loss and scores for some rows, and which units they reach.
+
+    It is done in float32, with nothing dropped, moved or smoothed.
+
+    Args:
+        params: as from `init_params`.
+        x: uint8 or float32 [b, ...].
+        y: int32 [b].
+        recipe: as in training.
+
+    Returns:
+        The loss, float32 []; the logits, float32 [b, classes]; by hidden layer, h1, h2, ..., whether each of
+        its units is other than 0 for at least one row, bool [d].
+    """
+    x = to_float(x, recipe.scale)  # [b,28,28] -> [b,784]
+    through = dict(layers(params, x, recipe.activation))  # [b,784] -> ... -> [b,10]
+    hidden = ((name, h) for name, h in through.items() if name[0] == "h")
+    alive = {name: tf.reduce_any(h != 0, axis=0) for name, h in hidden}  # [b,d] -> [d]
+    loss = recipe.loss(targets(y, through["logits"]), through["logits"])  # [b], [b,10] -> []
+    return loss, through["logits"], alive
+
+
+@functools.cache
+def compiled_score(recipe: Recipe) -> Callable[..., Scored]:
+    """`score` as one XLA call; compiled once for all runs of the same shapes and recipe."""
+    return tf.function(  # type: ignore[no-any-return]
+        functools.partial(score, recipe=recipe), jit_compile=True, autograph=False
+    )
+
+
+def evaluate(
+    params: Params, x: NDArray[Any], y: NDArray[Any], recipe: Recipe, engine: str = "compiled"
+) -> Evaluation:
+    """Evaluates the network.
+
+    Args:
+        params: as from `init_params`.
+        x: uint8 or float32 [n, ...].
+        y: int32 [n].
+        recipe: as in training.
+        engine: `compiled` or `eager`.
+    """
+    run = compiled_score(recipe) if engine == "compiled" else functools.partial(score, recipe=recipe)
+    losses, scores = [], []
+    alive: dict[str, NDArray[np.bool_]] = {}
+    for start in range(0, len(x), ROWS):
+        rows = slice(start, start + ROWS)
+        loss, logits, reached = run(params, tf.constant(x[rows]), tf.constant(y[rows]))
+        losses.append(float(loss) * len(x[rows]))
+        scores.append(logits.numpy())
+        alive = {name: units.numpy() | alive.get(name, False) for name, units in reached.items()}
+    logits = np.concatenate(scores)
+    accuracy = float(np.mean(logits.argmax(axis=1) == y))
+    dead = {name: float(1 - units.mean()) for name, units in alive.items()}
+    return Evaluation(sum(losses) / len(x), accuracy, logits, dead)
