@@ -75,18 +75,22 @@ def main(images: int, batch: int, *hidden: int) -> None:
     from mlp_tape.system import tensorflow_setup
 
     tensorflow_setup.import_tensorflow()
+    from mlp_tape.runs.trainer import step_config
     from mlp_tape.tensors import network
-    from mlp_tape.training import batches, loop, train_step
+    from mlp_tape.tensors.schedules import LearningRate
+    from mlp_tape.training import loop
+    from mlp_tape.training.batches import Batches
+    from mlp_tape.training.loop import LoopConfig
+    from mlp_tape.training.state import initial
 
     rng = np.random.default_rng(0)
     x, y = rng.integers(0, 256, (images, 28, 28), np.uint8), (np.arange(images) % 10).astype(np.int32)
-    params = network.init_params([784, *hidden, 10], 0.02, 0)
-    recipe, prepared = train_step.recipe("relu", "mse", "sgd", 255.0), batches.prepare(x, y, batch)
+    config, batches = step_config("relu", "mse", "sgd", 255.0), Batches(x, y, batch)
+    state = initial(network.init_params([784, *hidden, 10], 0.02, 0), config.optimizer)
 
     def epoch() -> None:
-        for _block in loop.train(
-            params, x, y, recipe, lr=1e-3, batch_size=batch, epochs=1, prepared=prepared
-        ):
+        state.global_step = 0
+        for _block in loop.train(state, batches, config, LearningRate(1e-3), LoopConfig(epochs=1)):
             pass
 
     epoch()

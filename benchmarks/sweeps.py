@@ -19,12 +19,20 @@ RATES = ",".join(f"{0.001 * i:g}" for i in range(1, JOBS + 1))
 
 BARE = """
 import sys, time
-from mlp_tape import quiet; quiet.import_tensorflow()
-from mlp_tape import data, model, step, train
-d, recipe = data.load("mnist", sys.argv[1]), step.recipe("relu", "mse", "sgd", 255.0)
+from mlp_tape.system import tensorflow_setup; tensorflow_setup.import_tensorflow()
+from mlp_tape.data import datasets
+from mlp_tape.runs.trainer import step_config
+from mlp_tape.tensors import network
+from mlp_tape.tensors.schedules import LearningRate
+from mlp_tape.training import loop
+from mlp_tape.training.batches import Batches
+from mlp_tape.training.loop import LoopConfig
+from mlp_tape.training.state import initial
+d, config = datasets.load("mnist", sys.argv[1]), step_config("relu", "mse", "sgd", 255.0)
+batches = Batches(d.x_train, d.y_train, 128)
 def epoch(lr):
-    params = model.init_params([784, 256, 128, 10], 0.1, 0)
-    for block in train.train(params, d.x_train, d.y_train, recipe, lr=lr, batch_size=128, epochs=1): pass
+    state = initial(network.init_params([784, 256, 128, 10], 0.1, 0), config.optimizer)
+    for block in loop.train(state, batches, config, LearningRate(lr), LoopConfig(epochs=1)): pass
 epoch(0.001)
 began = time.perf_counter()
 for i in range(int(sys.argv[2])): epoch(0.001 * (i + 1))

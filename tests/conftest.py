@@ -26,6 +26,13 @@ from mlflow.entities import ViewType
 
 from mlp_tape.data import datasets
 from mlp_tape.data.datasets import Dataset
+from mlp_tape.tensors.network import Params
+from mlp_tape.tensors.schedules import LearningRate
+from mlp_tape.training import loop
+from mlp_tape.training.batches import Batches
+from mlp_tape.training.loop import Block, LoopConfig
+from mlp_tape.training.state import initial
+from mlp_tape.training.train_step import StepConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 LIMIT = 900.0  # seconds: only so that a test that hangs ends, far beyond need on however busy a machine
@@ -95,6 +102,16 @@ def run_py(offline: dict[str, str]) -> Run:
         )
 
     return run
+
+
+def train(
+    params: Params, x: Any, y: Any, config: StepConfig, *, lr: float, batch_size: int, **more: Any
+) -> Iterator[Block]:
+    """Trains parameters by `loop.train`; more: `shuffle_seed`, `first`, and what `LoopConfig` takes."""
+    batches = Batches(x, y, batch_size, more.pop("shuffle_seed", None))
+    state = initial(params, config.optimizer)
+    state.global_step = more.pop("first", 0)
+    return loop.train(state, batches, config, LearningRate(lr), LoopConfig(**more))
 
 
 def mlp_tape(

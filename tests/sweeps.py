@@ -8,7 +8,7 @@ import mlflow
 from mlflow.entities import Run
 
 from mlp_tape.storage import run_record
-from mlp_tape.storage.run_record import Record
+from mlp_tape.storage.run_record import RunRecord
 
 STEPS = 12  # of an epoch of digits: 1,437 = 11 * 128 + 29
 PARENT = "mlflow.parentRunId"
@@ -42,7 +42,7 @@ def losses(directory: Path, run: Run) -> list[int]:
     return [row.step for row in client.get_metric_history(run.info.run_id, "train/loss")]
 
 
-def at_work(directory: Path, name: str, beyond: int, known: bool = True) -> Record | None:
+def at_work(directory: Path, name: str, beyond: int, known: bool = True) -> RunRecord | None:
     """The record of a job that is at work and has written more than so many rows, if there is one.
 
     Args:

@@ -13,7 +13,7 @@ from mlp_tape.config.settings import OptimizerSettings, non_null
 from mlp_tape.data import datasets
 from mlp_tape.data.datasets import Dataset
 from mlp_tape.errors import ConfigError, DataError
-from mlp_tape.runs.trainer import Plan
+from mlp_tape.runs.trainer import Trainer
 from mlp_tape.storage import journal, run_record
 from mlp_tape.storage.checkpoint import Checkpoint
 
@@ -64,20 +64,20 @@ def digits() -> Dataset:
     return datasets.load("digits")
 
 
-def plan_of(digits: Dataset, *overrides: str) -> Plan:
+def trainer_of(digits: Dataset, *overrides: str) -> Trainer:
     settings = main.settings_of(ROOT / "conf", [*SMALL, *overrides])
-    return Plan(settings, digits, digits.layer_sizes(settings.model.hidden_sizes))
+    return Trainer(settings, digits)
 
 
-def losses_of(plan: Plan) -> np.ndarray:
-    return np.concatenate([block.losses for block in plan.train(plan.state_at(None), 0)])
+def losses_of(trainer: Trainer) -> np.ndarray:
+    return np.concatenate([block.losses for block in trainer.train(trainer.state_at(None))])
 
 
 @pytest.mark.parametrize("choice", EACH)
 def test_both_engines_do_the_same_with_each_choice(digits: Dataset, choice: str) -> None:
-    default = losses_of(plan_of(digits))
+    default = losses_of(trainer_of(digits))
     eager, compiled = (
-        losses_of(plan_of(digits, *choice.split(), f"engine={engine}")) for engine in ("eager", "compiled")
+        losses_of(trainer_of(digits, *choice.split(), f"engine={engine}")) for engine in ("eager", "compiled")
     )
     tolerance = 0.02 if "bfloat16" in choice else 2e-4
     np.testing.assert_allclose(compiled, eager, rtol=tolerance, atol=tolerance / 10)
@@ -87,27 +87,27 @@ def test_both_engines_do_the_same_with_each_choice(digits: Dataset, choice: str)
 
 @pytest.mark.parametrize("choice", sample([*REMEMBERED, EVERYTHING], "shuffle=true", EVERYTHING))
 def test_a_run_goes_on_with_the_same_bits_with_each_choice(digits: Dataset, choice: str) -> None:
-    plan = plan_of(digits, *choice.split())
-    whole = plan.state_at(None)
-    losses = np.concatenate([block.losses for block in plan.train(whole, 0)])
+    trainer = trainer_of(digits, *choice.split())
+    whole = trainer.state_at(None)
+    losses = np.concatenate([block.losses for block in trainer.train(whole)])
     for cut in (1, 17):
-        before = plan.state_at(None)
-        parts = [block.losses for block in plan.train(before, 0, until=cut)]
-        after = plan.state_at(Checkpoint(cut, before.arrays(), {}))
-        parts += [block.losses for block in plan.train(after, cut)]
+        before = trainer.state_at(None)
+        parts = [block.losses for block in trainer.train(before, until=cut)]
+        after = trainer.state_at(Checkpoint(cut, before.arrays(), {}))
+        parts += [block.losses for block in trainer.train(after)]
         np.testing.assert_array_equal(np.concatenate(parts), losses)
         for name, array in whole.arrays().items():
             np.testing.assert_array_equal(after.arrays()[name], array, err_msg=name)
 
 
 def test_the_rate_of_each_logged_step_is_recorded(digits: Dataset) -> None:
-    plan = plan_of(digits, "schedule=cosine", "log_every=1")
-    rates = [block.statistics["train/lr"] for block in plan.train(plan.state_at(None), 0)]
+    trainer = trainer_of(digits, "schedule=cosine", "log_every=1")
+    rates = [block.statistics["train/lr"] for block in trainer.train(trainer.state_at(None))]
     expected = 0.05 * (1 + np.cos(np.pi * np.arange(30) / 30))
     np.testing.assert_allclose(rates, expected, rtol=1e-6)
-    assert plan.lr(7) == pytest.approx(expected[7], rel=1e-6)
-    constant = plan_of(digits, "log_every=1")
-    logged = [block.statistics["train/lr"] for block in constant.train(constant.state_at(None), 0)]
+    assert trainer.rate.at(7) == pytest.approx(expected[7], rel=1e-6)
+    constant = trainer_of(digits, "log_every=1")
+    logged = [block.statistics["train/lr"] for block in constant.train(constant.state_at(None))]
     assert logged == [pytest.approx(0.1)] * 30
 
 

@@ -42,7 +42,7 @@ def check_nothing_is_lost(uri: str, sweep: Path, jobs: int) -> int:
     (parent,) = [run for run in runs if PARENT not in run.data.tags]
     assert {run.data.tags[PARENT] for run in children.values()} == {parent.info.run_id}
     assert {run.info.status for run in runs} == {"FINISHED"}
-    records = directory.Ledger(sweep).jobs()
+    records = directory.SweepDirectory(sweep).jobs()
     assert len(records) == len(children) == jobs
     count = 0
     for record in records:
@@ -207,12 +207,12 @@ def test_optuna_searches_and_is_picked_up_with_the_same_proposals(run_py: Run, t
     (sweep,) = tmp_path.glob("multirun/*/*")
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     check_nothing_is_lost(uri, sweep, 3)
-    first = {job.name: job.run_id for job in directory.Ledger(sweep).jobs()}
+    first = {job.name: job.run_id for job in directory.SweepDirectory(sweep).jobs()}
     began = time.time()
     done = run_py(tmp_path, "-m", "sweep.resume=last", "hydra.sweeper.n_trials=4")
     assert done.returncode == 0, done.stderr
     check_nothing_is_lost(uri, sweep, 4)
-    again = directory.Ledger(sweep).jobs()
+    again = directory.SweepDirectory(sweep).jobs()
     assert first.items() <= {job.name: job.run_id for job in again}.items()
     assert [job.began > began for job in again] == [False, False, False, True]
 
@@ -225,7 +225,7 @@ def test_a_trial_that_fails_does_not_end_the_search(run_py: Run, tmp_path: Path)
     arguments += ["lr=choice(1e20,0.1)", "dataset=digits", "report=none", "epochs=1"]
     done = run_py(tmp_path, "-m", "hydra/sweeper=optuna", *arguments)
     (sweep,) = tmp_path.glob("multirun/*/*")
-    statuses = [job.status for job in directory.Ledger(sweep).jobs()]
+    statuses = [job.status for job in directory.SweepDirectory(sweep).jobs()]
     assert "FAILED" in statuses, done.stdout + done.stderr
     assert done.returncode == 1
     assert "did not finish" in done.stderr

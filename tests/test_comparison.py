@@ -13,7 +13,7 @@ from conftest import LIMIT, Run
 from mlp_tape.cli import compare as comparison
 from mlp_tape.cli.compare import Entry
 from mlp_tape.reports import terminal_plots
-from mlp_tape.storage.run_record import Record
+from mlp_tape.storage.run_record import RunRecord
 
 RATES = (0.3, 0.03)
 
@@ -120,7 +120,7 @@ def test_runs_of_one_name_without_mlflow_are_each_shown(tmp_path: Path) -> None:
     for name, path in (("a", "x.npz"), ("b", "y.npz")):
         (tmp_path / name).mkdir()
         (tmp_path / name / "journal.jsonl").touch()
-        Record(tmp_path / name, name="lr=0.1", status="FINISHED", params={"dataset.path": path}).save()
+        RunRecord(tmp_path / name, name="lr=0.1", status="FINISHED", params={"dataset.path": path}).save()
     entries = comparison.find([str(tmp_path / "a"), str(tmp_path / "b"), str(tmp_path / "a")], "")
     found = comparison.table(entries)
     assert found.headings == ["run", "lr=0.1 a", "lr=0.1 b"]

@@ -11,8 +11,8 @@ import pytest
 
 from conftest import LIMIT, SMALL_PIPE, Run, ended, mlp_tape, send_the_rest, started, wait_until
 from mlp_tape.storage.journal import Journal
-from mlp_tape.storage.run_record import Record
-from mlp_tape.tracking.client import CourierRun
+from mlp_tape.storage.run_record import RunRecord
+from mlp_tape.tracking.client import ClientRun
 
 ARGUMENTS = ["dataset=mnist_5k", "lr=0.1", "batch_size=96", "report=none"]
 
@@ -131,9 +131,9 @@ def test_what_is_asked_of_many_runs_is_done_in_order(tmp_path: Path) -> None:
         directory.mkdir()
         for name in ("config.yaml", "environment.txt"):
             (directory / name).touch()
-        note = Record(directory, parent="the sweep", status="FAILED", reason="no reason", ended=1.0)
+        note = RunRecord(directory, parent="the sweep", status="FAILED", reason="no reason", ended=1.0)
         with Journal(directory) as journal:
-            run = CourierRun(uri, "many", note, journal)
+            run = ClientRun(uri, "many", note, journal)
             run.begin()
             assert run.close(LIMIT, LIMIT, lambda rows: None) == ""
         assert note.run_id and run.link

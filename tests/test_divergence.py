@@ -11,15 +11,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from conftest import ROOT
+from conftest import ROOT, train
 from mlp_tape.config.settings import DatasetSettings, Settings, TrackingSettings
 from mlp_tape.data import datasets
 from mlp_tape.errors import ConfigError, DivergenceError
 from mlp_tape.runs import divergence
 from mlp_tape.runs.run import execute_run
+from mlp_tape.runs.trainer import step_config
 from mlp_tape.storage import checkpoint
 from mlp_tape.tensors import network
-from mlp_tape.training import loop, trace, train_step
+from mlp_tape.training import trace, train_step
 from mlp_tape.training.state import State
 
 ASTRAY = Settings(
@@ -47,10 +48,10 @@ def test_the_step_before_is_kept_with_the_bits_that_training_had(
     assert f"at step {kept.step} (epoch {kept.step}, step 0)" in error.what
     assert kept.step > 3  # after several checkpoints
     digits = datasets.load("digits")
-    recipe = train_step.recipe("relu", "mse", "sgd", 16.0)
+    config = step_config("relu", "mse", "sgd", 16.0)
     params = network.init_params([64, 256, 128, 10], 0.1, 0)
     settings = {"lr": 3.0, "batch_size": 1437, "epochs": 30, "log_every": 10}
-    for _ in loop.train(params, digits.x_train, digits.y_train, recipe, **settings, until=kept.step):
+    for _ in train(params, digits.x_train, digits.y_train, config, **settings, until=kept.step):
         pass
     for name, param in params.items():
         np.testing.assert_array_equal(kept.arrays[name], param.numpy())
@@ -110,15 +111,15 @@ def test_a_run_that_did_not_diverge_has_nothing_to_replay(tmp_path: Path) -> Non
         list(divergence.replay(tmp_path))
 
 
-def test_the_walk_computes_what_the_step_computes() -> None:
+def test_a_traced_step_is_the_step() -> None:
     rng = np.random.default_rng(0)
     x = tf.constant(rng.integers(0, 256, (8, 4, 4), np.uint8))
     y = tf.constant(rng.integers(0, 3, 8).astype(np.int32))
     params = network.init_params([16, 5, 4, 3], 0.5, 0)
-    recipe, lr = train_step.recipe("relu", "mse", "sgd", 255.0), tf.constant(0.1)
-    walked = dict(trace.walk(State(params, {}), x, y, lr, recipe))
+    config, lr = step_config("relu", "mse", "sgd", 255.0), tf.constant(0.1)
     before = {name: param.numpy() for name, param in params.items()}
-    loss, grads, _ = train_step.train_step(params, x, y, lr, recipe)
+    walked = trace.trace_step(State(network.as_params(before)), x, y, lr, config)
+    loss, grads, _ = train_step.train_step(State(params), x, y, lr, config)
     assert list(walked)[6:13] == ["x", "z1", "h1", "z2", "h2", "logits", "loss"]
     np.testing.assert_array_equal(walked["loss"], loss)
     for name, param in params.items():

@@ -4,10 +4,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from conftest import train
+from mlp_tape.runs.trainer import step_config
 from mlp_tape.tensors import losses, network
-from mlp_tape.training import loop, train_step
+from mlp_tape.training import train_step
+from mlp_tape.training.state import State
 
-RECIPE = train_step.recipe("relu", "mse", "sgd", 255.0)
+CONFIG = step_config("relu", "mse", "sgd", 255.0)
 
 
 def squared_error(y: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
@@ -67,7 +70,9 @@ def test_a_step_is_that_of_its_numpy_twin() -> None:
     twin = {name: param.numpy().astype(np.float64) for name, param in params.items()}
     for size in (128, 96, 1):
         x, y = random_batch(rng, size)
-        loss, _, _ = train_step.train_step(params, tf.constant(x), tf.constant(y), tf.constant(0.5), RECIPE)
+        loss, _, _ = train_step.train_step(
+            State(params), tf.constant(x), tf.constant(y), tf.constant(0.5), CONFIG
+        )
         expected, twin = numpy_step(twin, x, y, 0.5)
         assert float(loss) == pytest.approx(expected, rel=1e-5)
         for name, param in params.items():
@@ -83,7 +88,7 @@ def test_statistics_are_the_norms_of_the_first_step(mnist_5k) -> None:
     params = network.init_params([784, 16, 10], 0.1, seed=0)
     before = {name: param.numpy() for name, param in params.items()}
     x, y = mnist_5k.x_train[:64], mnist_5k.y_train[:64]
-    (block,) = loop.train(params, x, y, RECIPE, lr=0.25, batch_size=64, epochs=1, engine="eager")
+    (block,) = train(params, x, y, CONFIG, lr=0.25, batch_size=64, epochs=1, engine="eager")
     for name, param in params.items():
         update = before[name] - param.numpy()
         norm = np.linalg.norm(before[name])

@@ -18,14 +18,14 @@ import tensorflow as tf
 
 from conftest import LIMIT, Run, answers, sample, wait_until
 from mlp_tape.data import datasets
-from mlp_tape.storage.run_record import Record, read
+from mlp_tape.storage.run_record import RunRecord, read
 from mlp_tape.tensors import network
 
 DIGITS = datasets.load("digits")
 
 
 @pytest.fixture(scope="module")
-def trained(run_py: Run, tmp_path_factory: pytest.TempPathFactory) -> Record:
+def trained(run_py: Run, tmp_path_factory: pytest.TempPathFactory) -> RunRecord:
     directory = tmp_path_factory.mktemp("trained")
     done = run_py(directory, "dataset=digits", "epochs=5", "lr=0.5", "tracking.register_as=digits")
     assert done.returncode == 0, done.stderr
@@ -34,12 +34,12 @@ def trained(run_py: Run, tmp_path_factory: pytest.TempPathFactory) -> Record:
 
 
 @pytest.fixture(autouse=True)
-def in_its_store(trained: Record, monkeypatch: pytest.MonkeyPatch) -> None:
+def in_its_store(trained: RunRecord, monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets `runs:/...` be looked for there, by what another test does not see."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", trained.uri)
 
 
-def client_of(run: Record) -> mlflow.MlflowClient:
+def client_of(run: RunRecord) -> mlflow.MlflowClient:
     return mlflow.MlflowClient(run.uri)
 
 
@@ -59,7 +59,7 @@ print(float(np.mean(scores.argmax(axis=1) == data["y_test"])))
 
 @pytest.mark.parametrize("what", sample(["runs:/{}/model", "models:/digits/1"], "runs:/{}/model"))
 def test_a_fresh_process_that_loads_the_model_finds_the_logged_accuracy(
-    trained: Record, tmp_path: Path, what: str
+    trained: RunRecord, tmp_path: Path, what: str
 ) -> None:
     np.savez(tmp_path / "test.npz", x_test=DIGITS.x_test, y_test=DIGITS.y_test)
     command = [
@@ -76,7 +76,7 @@ def test_a_fresh_process_that_loads_the_model_finds_the_logged_accuracy(
     assert float(done.stdout) == logged == trained.results["test/accuracy"]
 
 
-def test_the_saved_model_has_the_bits_of_the_network_computed_eagerly(trained: Record) -> None:
+def test_the_saved_model_has_the_bits_of_the_network_computed_eagerly(trained: RunRecord) -> None:
     folder = mlflow.artifacts.download_artifacts(f"runs:/{trained.run_id}/saved_model")
     loaded = tf.saved_model.load(folder)
     with np.load(trained.directory / "weights.npz") as archive:
@@ -91,7 +91,7 @@ def test_the_saved_model_has_the_bits_of_the_network_computed_eagerly(trained: R
         np.testing.assert_array_equal(next(iter(served.values())).numpy(), expected)
 
 
-def test_the_model_has_a_signature_an_example_and_a_version(trained: Record) -> None:
+def test_the_model_has_a_signature_an_example_and_a_version(trained: RunRecord) -> None:
     info = mlflow.models.get_model_info(f"runs:/{trained.run_id}/model")
     assert info.signature is not None
     assert "uint8" in str(info.signature.inputs) and "(-1, 8, 8)" in str(info.signature.inputs)
@@ -101,14 +101,14 @@ def test_the_model_has_a_signature_an_example_and_a_version(trained: Record) -> 
     assert version.run_id == trained.run_id
 
 
-def test_images_of_another_shape_or_kind_are_refused(trained: Record) -> None:
+def test_images_of_another_shape_or_kind_are_refused(trained: RunRecord) -> None:
     loaded = mlflow.pyfunc.load_model(f"runs:/{trained.run_id}/model")
     for images in (DIGITS.x_test[:, :7], DIGITS.x_test / 16):
         with pytest.raises(mlflow.MlflowException, match="does not match expected"):
             loaded.predict(images)
 
 
-def test_the_page_says_what_it_is_how_good_and_how_to_use_it(trained: Record) -> None:
+def test_the_page_says_what_it_is_how_good_and_how_to_use_it(trained: RunRecord) -> None:
     run = client_of(trained).get_run(trained.run_id)
     page = run.data.tags["mlflow.note.content"]
     for text in (
@@ -137,7 +137,7 @@ def test_a_run_that_failed_says_so_on_its_page(run_py: Run, tmp_path: Path) -> N
 
 
 @pytest.mark.long
-def test_a_served_model_answers_as_the_run_predicted(trained: Record, tmp_path: Path) -> None:
+def test_a_served_model_answers_as_the_run_predicted(trained: RunRecord, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     bin_directory = Path(sys.executable).parent

@@ -82,7 +82,7 @@ def test_in_parallel_a_signal_ends_every_job_in_order(
     assert [run.info.status for run in [parent, *children]] == ["KILLED"] * 3
     for run in [parent, *children]:
         assert run.data.tags["reason"] == "SIGINT"
-    for job in directory.Ledger(the_sweep(tmp_path)).jobs():
+    for job in directory.SweepDirectory(the_sweep(tmp_path)).jobs():
         assert list((job.directory / "checkpoints").glob("*.json"))
 
 

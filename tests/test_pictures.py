@@ -12,14 +12,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from conftest import LIMIT, Run
+from conftest import LIMIT, Run, train
 from mlp_tape.data.datasets import Dataset
+from mlp_tape.runs.trainer import step_config
 from mlp_tape.storage import histogram_files
 from mlp_tape.tensors import network
-from mlp_tape.training import evaluation, loop, train_step
+from mlp_tape.training import evaluation
 from mlp_tape.training.histograms import Histogram, histogram
 
-RECIPE = train_step.recipe("relu", "mse", "sgd", 255.0)
+CONFIG = step_config("relu", "mse", "sgd", 255.0)
 PICTURES = {
     "class_accuracy.png",
     "confusion_matrix.png",
@@ -59,8 +60,8 @@ def test_counting_histograms_changes_nothing_of_what_is_trained(mnist_5k: Datase
     for every in (None, 2):
         params = network.init_params([784, 32, 10], 0.1, seed=0)
         before = params["w1"].numpy()
-        for block in loop.train(
-            params, x, y, RECIPE, lr=0.1, batch_size=64, epochs=2, log_every=5, histogram_every=every
+        for block in train(
+            params, x, y, CONFIG, lr=0.1, batch_size=64, epochs=2, log_every=5, histogram_every=every
         ):
             found |= {block.global_step: block.histograms} if block.histograms else {}
         ends.append(params["w1"].numpy())
@@ -91,7 +92,7 @@ def test_a_unit_is_dead_that_is_0_for_every_image(mnist_5k: Dataset, engine: str
     params["b1"].assign(tf.constant([-1e6, -1e6, 1, 1, 1, 1, 1, 1], tf.float32))
     params["b2"].assign(tf.constant([-1e6, 1e6, 1e6, 1e6], tf.float32))
     x, y = mnist_5k.x_train[:3001], mnist_5k.y_train[:3001]
-    assert evaluation.evaluate(params, x, y, RECIPE, engine).dead == {"h1": 0.25, "h2": 0.25}
+    assert evaluation.evaluate(params, x, y, CONFIG, engine).dead == {"h1": 0.25, "h2": 0.25}
 
 
 def test_a_unit_that_one_image_reaches_is_not_dead(mnist_5k: Dataset) -> None:
@@ -101,7 +102,7 @@ def test_a_unit_that_one_image_reaches_is_not_dead(mnist_5k: Dataset) -> None:
     weights = np.zeros((784, 2), np.float32)
     weights[3, 0] = 1
     params["w1"].assign(weights)
-    assert evaluation.evaluate(params, x, y, RECIPE).dead == {"h1": 0.5}
+    assert evaluation.evaluate(params, x, y, CONFIG).dead == {"h1": 0.5}
 
 
 def test_a_full_report_has_all_pictures_here_and_in_mlflow(run_py: Run, tmp_path: Path) -> None:

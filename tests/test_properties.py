@@ -224,7 +224,7 @@ def test_a_checkpoint_is_what_was_written_or_refused(here: Path, edit: st.DataOb
 @many
 @given(edit=st.data())
 def test_a_record_is_read_or_refused(here: Path, edit: st.DataObject) -> None:
-    note = run_record.Record(here, name="lr=0.1", settings=DEFAULTS)
+    note = run_record.RunRecord(here, name="lr=0.1", settings=DEFAULTS)
     note.save()
     path = here / run_record.FILE
     path.write_bytes(edit.draw(damaged(path.read_bytes())))

@@ -16,16 +16,17 @@ import mlflow
 import numpy as np
 import pytest
 
-from conftest import ROOT, Run, ended, sample, started
+from conftest import ROOT, Run, ended, sample, started, train
 from mlp_tape.config.settings import DatasetSettings, ModelSettings, Settings, TrackingSettings
 from mlp_tape.errors import BrokenFileError, ConfigError, DataError
 from mlp_tape.mlflow_backend import store
 from mlp_tape.runs import resume
 from mlp_tape.runs.run import execute_run
+from mlp_tape.runs.trainer import step_config
 from mlp_tape.storage import checkpoint, lock, run_record
 from mlp_tape.storage.journal import Journal, Row
 from mlp_tape.tensors import network
-from mlp_tape.training import batches, loop, train_step
+from mlp_tape.training.batches import Batches
 
 SMALL = Settings(
     lr=0.1,
@@ -83,13 +84,11 @@ def test_blocks_may_be_cut_anywhere_and_have_the_same_bits() -> None:
     rng = np.random.default_rng(0)
     x = rng.integers(0, 256, (100, 6), np.uint8)
     y = rng.integers(0, 3, 100).astype(np.int32)
-    recipe = train_step.recipe("relu", "mse", "sgd", 255.0)
+    config = step_config("relu", "mse", "sgd", 255.0)
     settings = {"lr": 0.1, "batch_size": 7, "epochs": 3, "log_every": 4, "shuffle_seed": 5}
 
     def go(params: network.Params, **where: int | None) -> list[float]:
-        return [
-            loss for block in loop.train(params, x, y, recipe, **settings, **where) for loss in block.losses
-        ]
+        return [loss for block in train(params, x, y, config, **settings, **where) for loss in block.losses]
 
     straight = network.init_params([6, 5, 3], 0.1, 0)
     losses = go(straight)
@@ -102,7 +101,7 @@ def test_blocks_may_be_cut_anywhere_and_have_the_same_bits() -> None:
         assert parts == losses
         for name, param in straight.items():
             np.testing.assert_array_equal(after[name].numpy(), param.numpy())
-        x_cut, y_cut = batches.batch(x, y, 7, cut, 5)
+        x_cut, y_cut = Batches(x, y, 7, 5).at(cut)
         order = np.random.default_rng([5, cut // 15]).permutation(100)[cut % 15 * 7 :][:7]
         np.testing.assert_array_equal(x_cut, x[order])
         np.testing.assert_array_equal(y_cut, y[order])
@@ -290,8 +289,8 @@ def test_a_directory_belongs_to_one_run_and_one_process(half: Path) -> None:
     with pytest.raises(ConfigError, match="is the directory of another run"):
         train_in(half, SMALL)
     holds = (
-        "import sys; from pathlib import Path; from mlp_tape import presence\n"
-        f"with presence.at_work(Path({str(half)!r})): print('held', flush=True); sys.stdin.read()"
+        "import sys; from pathlib import Path; from mlp_tape.storage import lock\n"
+        f"with lock.at_work(Path({str(half)!r})): print('held', flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(
         [sys.executable, "-c", holds], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE

@@ -8,21 +8,22 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mlp_tape.config.settings import Settings
+from conftest import train
+from mlp_tape.config.settings import ModelSettings, Settings
 from mlp_tape.data.datasets import Dataset
-from mlp_tape.runs.trainer import Plan
+from mlp_tape.runs.trainer import Trainer, step_config
 from mlp_tape.tensors import losses, network
 from mlp_tape.tensors.optimizers import Grads, Optimizer, Slot, Updates
-from mlp_tape.training import evaluation, loop, train_step
-from mlp_tape.training.engine import compiled_steps
+from mlp_tape.training import evaluation, train_step
+from mlp_tape.training.engine import compiled_loop
 
-RECIPE = train_step.recipe("relu", "mse", "sgd", 255.0)
+CONFIG = step_config("relu", "mse", "sgd", 255.0)
 SEED = {"lr": 0.001, "batch_size": 128, "epochs": 1}
 
 
 def losses_of(dataset: Dataset, sizes: list[int], **settings) -> np.ndarray:
     params = network.init_params(sizes, 0.1, seed=0)
-    blocks = loop.train(params, dataset.x_train, dataset.y_train, RECIPE, **settings)
+    blocks = train(params, dataset.x_train, dataset.y_train, CONFIG, **settings)
     return np.concatenate([block.losses for block in blocks])
 
 
@@ -63,14 +64,15 @@ def test_the_first_weights_depend_on_the_seed_alone() -> None:
 
 @pytest.mark.parametrize("engine", ["eager", "compiled"])
 def test_each_run_of_a_process_begins_with_the_first_weights(mnist_5k: Dataset, engine: str) -> None:
-    plan = Plan(Settings(lr=0.1, epochs=1, engine=engine), mnist_5k, [784, 16, 10])
+    model = ModelSettings(hidden_sizes=[16])
+    trainer = Trainer(Settings(lr=0.1, epochs=1, engine=engine, model=model), mnist_5k)
     first = network.init_params([784, 16, 10], 0.1, seed=0)
     for _ in range(2):
-        now = plan.state_at(None)
+        now = trainer.state_at(None)
         params = now.params
         for name, param in params.items():
             np.testing.assert_array_equal(param.numpy(), first[name].numpy())
-        assert list(plan.train(now, 0))
+        assert list(trainer.train(now))
         assert not np.array_equal(params["w1"].numpy(), first["w1"].numpy())
 
 
@@ -101,7 +103,7 @@ def test_blocks_cover_each_step_once_in_order(n: int, log_every: int) -> None:
     x, y = np.zeros((n, 4), np.float32), np.arange(n, dtype=np.int32) % 2
     params = network.init_params([4, 2], 0.1, seed=0)
     blocks = list(
-        loop.train(params, x, y, RECIPE, lr=0.1, batch_size=6, epochs=2, log_every=log_every, engine="eager")
+        train(params, x, y, CONFIG, lr=0.1, batch_size=6, epochs=2, log_every=log_every, engine="eager")
     )
     per_epoch = -(-n // 6)
     steps = [block.global_step + i for block in blocks for i in range(len(block.losses))]
@@ -128,12 +130,10 @@ def test_each_step_sees_the_next_images_in_file_order() -> None:
     def still(params: Slot, grads: Grads, lr: tf.Tensor, t: tf.Tensor) -> Updates:
         return {name: 0 * grad for name, grad in grads.items()}
 
-    recipe = train_step.Recipe(tf.identity, loss, Optimizer(still), 1.0)
+    config = train_step.StepConfig(tf.identity, loss, Optimizer(still), 1.0)
     for engine in ("eager", "compiled"):
         params = {"w1": tf.Variable(tf.ones([1, 2])), "b1": tf.Variable(tf.zeros([2]))}
-        blocks = loop.train(
-            params, x, y, recipe, lr=1.0, batch_size=size, epochs=1, log_every=3, engine=engine
-        )
+        blocks = train(params, x, y, config, lr=1.0, batch_size=size, epochs=1, log_every=3, engine=engine)
         sums = np.concatenate([block.losses for block in blocks])
         np.testing.assert_array_equal(sums, [x[i : i + size].sum() for i in range(0, n, size)])
 
@@ -148,22 +148,22 @@ def test_shuffling_is_a_function_of_seed_and_epoch(mnist_5k: Dataset) -> None:
 
 
 def test_a_network_is_compiled_once_for_all_runs_of_its_shape(mnist_5k: Dataset) -> None:
-    recipe = train_step.recipe("relu", "mse", "sgd", 254.0)  # no other test's
+    config = step_config("relu", "mse", "sgd", 254.0)  # no other test's
     x, y = mnist_5k.x_train[:1000], mnist_5k.y_train[:1000]
     for lr in (0.1, 0.01, 0.001):
         params = network.init_params([784, 32, 10], 0.1, seed=0)
-        for _ in loop.train(params, x, y, recipe, lr=lr, batch_size=64, epochs=2, log_every=4):
+        for _ in train(params, x, y, config, lr=lr, batch_size=64, epochs=2, log_every=4):
             pass
-    compiled = compiled_steps(recipe, 4)
+    compiled = compiled_loop(config, 4)
     assert compiled.experimental_get_tracing_count() == 2  # full batches, and the smaller last one
 
 
 def test_256_images_are_learnt_by_heart(mnist_5k: Dataset) -> None:
     x, y = mnist_5k.x_train[:256], mnist_5k.y_train[:256]
     params = network.init_params([784, 256, 128, 10], 0.1, seed=0)
-    for _ in loop.train(params, x, y, RECIPE, lr=0.5, batch_size=32, epochs=100):
+    for _ in train(params, x, y, CONFIG, lr=0.5, batch_size=32, epochs=100):
         pass
-    assert evaluation.evaluate(params, x, y, RECIPE).accuracy == 1.0
+    assert evaluation.evaluate(params, x, y, CONFIG).accuracy == 1.0
 
 
 def test_the_evaluation_is_that_of_all_rows_at_once(mnist_5k: Dataset) -> None:
@@ -171,7 +171,7 @@ def test_the_evaluation_is_that_of_all_rows_at_once(mnist_5k: Dataset) -> None:
     x, y = mnist_5k.x_train[:3001], mnist_5k.y_train[:3001]  # more than one go
     logits = network.forward(params, network.to_float(tf.constant(x), 255.0), tf.nn.relu)
     expected = float(losses.mse(losses.targets(tf.constant(y), logits), logits))
-    result = evaluation.evaluate(params, x, y, RECIPE)
+    result = evaluation.evaluate(params, x, y, CONFIG)
     assert result.loss == pytest.approx(expected, rel=1e-5)
     np.testing.assert_array_equal(result.predictions, np.argmax(logits.numpy(), axis=1))
     assert result.accuracy == pytest.approx(float(np.mean(np.argmax(logits.numpy(), axis=1) == y)))
@@ -179,11 +179,19 @@ def test_the_evaluation_is_that_of_all_rows_at_once(mnist_5k: Dataset) -> None:
 
 WEIGHTS_HASH = """
 import hashlib, sys
-from mlp_tape import data, model, step, train
-d = data.load("mnist_5k")
-params = model.init_params([784, 256, 128, 10], 0.1, 0)
-recipe = step.recipe("relu", "mse", "sgd", 255.0)
-for _ in train.train(params, d.x_train, d.y_train, recipe, lr=0.1, batch_size=128, epochs=1): pass
+from mlp_tape.data import datasets
+from mlp_tape.runs.trainer import step_config
+from mlp_tape.tensors import network
+from mlp_tape.tensors.schedules import LearningRate
+from mlp_tape.training import loop
+from mlp_tape.training.batches import Batches
+from mlp_tape.training.loop import LoopConfig
+from mlp_tape.training.state import initial
+d = datasets.load("mnist_5k")
+params = network.init_params([784, 256, 128, 10], 0.1, 0)
+config = step_config("relu", "mse", "sgd", 255.0)
+state, batches = initial(params, config.optimizer), Batches(d.x_train, d.y_train, 128)
+for _ in loop.train(state, batches, config, LearningRate(0.1), LoopConfig(1)): pass
 print(hashlib.sha256(b"".join(p.numpy().tobytes() for p in params.values())).hexdigest())
 """
 
@@ -191,7 +199,7 @@ print(hashlib.sha256(b"".join(p.numpy().tobytes() for p in params.values())).hex
 def test_another_process_repeats_a_compiled_run_bit_for_bit(mnist_5k: Dataset) -> None:
     params = network.init_params([784, 256, 128, 10], 0.1, seed=0)
     x, y = mnist_5k.x_train, mnist_5k.y_train
-    for _ in loop.train(params, x, y, RECIPE, lr=0.1, batch_size=128, epochs=1):
+    for _ in train(params, x, y, CONFIG, lr=0.1, batch_size=128, epochs=1):
         pass
     mine = hashlib.sha256(b"".join(param.numpy().tobytes() for param in params.values())).hexdigest()
     other = subprocess.run([sys.executable, "-c", WEIGHTS_HASH], capture_output=True, text=True, check=True)
@@ -200,7 +208,7 @@ def test_another_process_repeats_a_compiled_run_bit_for_bit(mnist_5k: Dataset) -
 
 def train_one_block(params: network.Params, dataset: Dataset, engine: str) -> None:
     x, y = dataset.x_train, dataset.y_train
-    next(loop.train(params, x, y, RECIPE, lr=0.1, batch_size=64, epochs=1, engine=engine))
+    next(train(params, x, y, CONFIG, lr=0.1, batch_size=64, epochs=1, engine=engine))
 
 
 @pytest.mark.parametrize("engine", ["eager", "compiled"])

@@ -11,26 +11,35 @@ from conftest import LIMIT, ROOT
 PROGRAM = """
 import os, signal, sys, threading, time
 sys.path.insert(0, sys.argv[1])
-from mlp_tape import quiet, stop
-quiet.import_tensorflow()
-from mlp_tape import data, model, step, train
+from mlp_tape.system import signals, tensorflow_setup
+tensorflow_setup.import_tensorflow()
+from mlp_tape.data import datasets
+from mlp_tape.runs.trainer import step_config
+from mlp_tape.tensors import network
+from mlp_tape.tensors.schedules import LearningRate
+from mlp_tape.training import loop
+from mlp_tape.training.batches import Batches
+from mlp_tape.training.loop import LoopConfig
+from mlp_tape.training.state import initial
 
 def send():
     while True:
         os.kill(os.getpid(), signal.SIGUSR1)
         time.sleep(0.0005)
 
-digits, received = data.load("digits"), []
-recipe = step.recipe("relu", "mse", "sgd", digits.scale)
+digits, received = datasets.load("digits"), []
+config = step_config("relu", "mse", "sgd", digits.scale)
 
 def trained(epochs):
-    params = model.init_params([64, 256, 128, 10], 0.1, 0)
-    list(train.train(params, digits.x_train, digits.y_train, recipe, lr=0.1, batch_size=128, epochs=epochs))
+    params = network.init_params([64, 256, 128, 10], 0.1, 0)
+    batches = Batches(digits.x_train, digits.y_train, 128)
+    state = initial(params, config.optimizer)
+    list(loop.train(state, batches, config, LearningRate(0.1), LoopConfig(epochs)))
     return {name: param.numpy() for name, param in params.items()}
 
 undisturbed = trained(200)
 signal.signal(signal.SIGUSR1, lambda number, frame: received.append(number))
-with stop.on_signals():
+with signals.on_signals():
     threading.Thread(target=send, daemon=True).start()
     rounds = 0
     while rounds < 5 or len(received) <= 100:

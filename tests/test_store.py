@@ -22,7 +22,7 @@ from mlp_tape.errors import TrackingError
 from mlp_tape.mlflow_backend import store
 from mlp_tape.mlflow_backend.run import MlflowRun
 from mlp_tape.storage.journal import Journal
-from mlp_tape.storage.run_record import Record
+from mlp_tape.storage.run_record import RunRecord
 from mlp_tape.system import sqlite_file
 from mlp_tape.tracking.uri import check_reachable, store_warnings
 
@@ -211,7 +211,7 @@ def test_a_run_that_was_created_although_an_error_was_reported_has_no_twin(
     monkeypatch.setattr(mlflow.MlflowClient, "create_run", commits_and_raises)
     for name in ("config.yaml", "environment.txt"):
         (tmp_path / name).touch()
-    note = Record(tmp_path, parent="sweep" if thread else "", token="a token", status="FAILED", ended=1.0)
+    note = RunRecord(tmp_path, parent="sweep" if thread else "", token="a token", status="FAILED", ended=1.0)
     with Journal(tmp_path) as journal:
         run = MlflowRun(uri, "mlp_tape", note, journal)
         if not thread:
@@ -249,7 +249,7 @@ def test_a_request_that_the_server_carries_out_late_leaves_no_twin(server: Serve
     """It was given up, not found, and sent again; then the first one was carried out, too."""
     for name in ("config.yaml", "environment.txt"):
         (tmp_path / name).touch()
-    note = Record(tmp_path, token="a token", status="FAILED", ended=1.0)
+    note = RunRecord(tmp_path, token="a token", status="FAILED", ended=1.0)
     with Journal(tmp_path) as journal:
         run = MlflowRun(server.url, "mlp_tape", note, journal)
         run.open()

@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from mlp_tape.storage.run_record import Record
+from mlp_tape.storage.run_record import RunRecord
 from mlp_tape.sweeps import summary
 
 
-def job(number: int, **settings: object) -> Record:
+def job(number: int, **settings: object) -> RunRecord:
     """A job that has finished, with an accuracy of 0.9 and more."""
     results = {"test/accuracy": 0.9 + number / 100, "test/loss": 0.1}
-    return Record(
+    return RunRecord(
         Path(f"/sweep/{number}"), status="FINISHED", settings=settings, results=results, seconds=2.0
     )
 

@@ -13,6 +13,7 @@ import tensorflow as tf
 import yaml
 
 from mlp_tape.config.settings import SCHEDULE_SETTINGS, ModelSettings, ScheduleSettings, Settings
+from mlp_tape.runs.trainer import step_config
 from mlp_tape.tensors import (
     activations,
     augmentation,
@@ -26,7 +27,6 @@ from mlp_tape.tensors.activations import ACTIVATIONS
 from mlp_tape.tensors.initializers import INITIALIZERS
 from mlp_tape.tensors.losses import LOSSES
 from mlp_tape.tensors.schedules import SCHEDULES
-from mlp_tape.training import train_step
 
 CONF = Path(__file__).parent.parent / "conf"
 RNG = np.random.default_rng(0)
@@ -88,16 +88,14 @@ def test_an_activation_is_served_as_it_was_trained(name: str) -> None:
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_each_gradient_is_that_of_a_central_difference(activation: str, loss: str) -> None:
-    recipe = train_step.recipe(
-        activation, loss, "sgd", 1.0, label_smoothing=0.1, l2=0.01, precision="float64"
-    )
+    config = step_config(activation, loss, "sgd", 1.0, label_smoothing=0.1, l2=0.01, precision="float64")
     drawn = network.init_params([12, 9, 8, 10], 0.5, 1)
     params = {name: tf.Variable(tf.cast(param, tf.float64) + 0.1) for name, param in drawn.items()}
     x, y = tf.constant(RNG.normal(size=(16, 12))), tf.constant(RNG.integers(0, 10, 16))
 
     def objective() -> tf.Tensor:
-        logits = dict(network.layers(params, x, recipe.activation))["logits"]
-        return recipe.loss(losses.targets(y, logits, 0.1), logits) + 0.01 * losses.l2(params)
+        logits = network.forward(params, x, config.activation)
+        return config.loss(losses.targets(y, logits, 0.1), logits) + 0.01 * losses.l2(params)
 
     with tf.GradientTape() as tape:
         value = objective()

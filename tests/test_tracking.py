@@ -29,7 +29,7 @@ from mlp_tape.mlflow_backend.delivery import NICENESS, Delivery
 from mlp_tape.mlflow_backend.run import MlflowRun
 from mlp_tape.runs.run import execute_run
 from mlp_tape.storage.journal import Journal, Row
-from mlp_tape.storage.run_record import Record
+from mlp_tape.storage.run_record import RunRecord
 
 SMALL = Settings(
     lr=0.1,
@@ -201,7 +201,7 @@ def test_a_stopped_run_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_rows_are_sent_while_the_run_lasts_and_in_batches(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     with Journal(tmp_path) as journal:
-        run = MlflowRun(uri, "mlp_tape", Record(tmp_path), journal)
+        run = MlflowRun(uri, "mlp_tape", RunRecord(tmp_path), journal)
         run.open()
         sizes: list[int] = []
         send = run._client.log_batch
@@ -255,7 +255,7 @@ def test_a_process_killed_while_it_makes_the_database_leaves_none(
 ) -> None:
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     opening = (
-        "import os, signal, threading; from pathlib import Path; from mlp_tape import store\n"
+        "import os, signal, threading; from pathlib import Path; from mlp_tape.mlflow_backend import store\n"
         "def kill():\n"
         f"    here = Path({str(tmp_path)!r})\n"
         "    while not any(each.stat().st_size for each in here.glob('mlflow.db.making-????????')): pass\n"
@@ -320,7 +320,7 @@ def test_a_position_that_makes_no_sense_costs_a_delivery_anew(tmp_path: Path) ->
 
 def test_telemetry_is_off(offline: dict[str, str]) -> None:
     probe = (
-        "from mlp_tape import tracking; from mlflow.telemetry import get_telemetry_client\n"
+        "from mlp_tape.mlflow_backend import run; from mlflow.telemetry import get_telemetry_client\n"
         "print(get_telemetry_client())"
     )
     command = [sys.executable, "-c", probe]
@@ -356,7 +356,7 @@ def test_a_store_that_cannot_be_opened_is_an_error_at_once(tmp_path: Path, uri: 
     (tmp_path / "rubbish.db").write_text("this is no database")
     uri = uri.format(tmp_path)
     with Journal(tmp_path) as journal, pytest.raises(TrackingError, match="cannot be opened") as caught:
-        MlflowRun(uri, "mlp_tape", Record(tmp_path), journal).open()
+        MlflowRun(uri, "mlp_tape", RunRecord(tmp_path), journal).open()
     assert caught.value.exit_code == 2
 
 

@@ -1,4 +1,4 @@
-"""mlp_tape's own loop: `train.train`, eager or compiled."""
+"""mlp_tape's own loop: `loop.train`, eager or compiled."""
 
 from typing import Any
 
@@ -11,14 +11,20 @@ def prepare(variant: str, x: Any, y: Any, start: Weights) -> Loop:
     from mlp_tape.system import tensorflow_setup
 
     tensorflow_setup.import_tensorflow()
+    from mlp_tape.runs.trainer import step_config
     from mlp_tape.tensors import network
-    from mlp_tape.training import loop, train_step
+    from mlp_tape.tensors.schedules import LearningRate
+    from mlp_tape.training import loop
+    from mlp_tape.training.batches import Batches
+    from mlp_tape.training.loop import LoopConfig
+    from mlp_tape.training.state import initial
 
     names = [f"{kind}{layer}" for layer in range(1, len(start) // 2 + 1) for kind in "wb"]
     params = network.as_params(dict(zip(names, start, strict=True)))
-    recipe = train_step.recipe("relu", "mse", "sgd", 255.0)
-    engine = variant.rpartition(" ")[2]
-    blocks = loop.train(params, x, y, recipe, lr=LR, batch_size=BATCH, epochs=1_000_000, engine=engine)
+    config = step_config("relu", "mse", "sgd", 255.0)
+    limits = LoopConfig(epochs=1_000_000, engine=variant.rpartition(" ")[2])
+    state = initial(params, config.optimizer)
+    blocks = loop.train(state, Batches(x, y, BATCH), config, LearningRate(LR), limits)
 
     def epoch() -> None:
         next(block for block in blocks if block.ends_epoch)

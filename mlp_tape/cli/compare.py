@@ -10,9 +10,9 @@ from mlp_tape.reports import curve_plots
 from mlp_tape.reports.style import Point
 from mlp_tape.runs import resume
 from mlp_tape.storage import journal
-from mlp_tape.storage.run_record import Record
+from mlp_tape.storage.run_record import RunRecord
 from mlp_tape.sweeps import monitor, summary
-from mlp_tape.sweeps.directory import Ledger
+from mlp_tape.sweeps.directory import SweepDirectory
 from mlp_tape.sweeps.summary import ACCURACY, LOSS, Table
 from mlp_tape.tracking.uri import may_exist
 
@@ -99,14 +99,14 @@ def draw(path: Path, entries: Sequence[Entry]) -> None:
     curve_plots.overlay(path, [(each.label, each.losses, each.accuracies, each.steps) for each in entries])
 
 
-def _jobs(found: Record) -> list[Record]:
+def _jobs(found: RunRecord) -> list[RunRecord]:
     """The jobs of a sweep in the order of what was swept; a run itself."""
     if found.kind == "run":
         return [monitor.as_it_is(found)]
-    return summary.summarize([monitor.as_it_is(job) for job in Ledger(found.directory).jobs()]).jobs
+    return summary.summarize([monitor.as_it_is(job) for job in SweepDirectory(found.directory).jobs()]).jobs
 
 
-def _of_directory(run: Record) -> Entry:
+def _of_directory(run: RunRecord) -> Entry:
     losses, test_losses, accuracies = (
         [(row.step, row.value) for row in journal.rows(run.directory, key)] for key in KEYS
     )

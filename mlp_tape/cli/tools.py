@@ -95,10 +95,10 @@ def _walk(arguments: argparse.Namespace) -> int:
     if dataset.warning:
         print(f"WARNING  {dataset.warning}", file=sys.stderr)
     tensorflow_setup.import_tensorflow()
-    from mlp_tape.runs.trainer import Plan
-    from mlp_tape.runs.walkthrough import lesson
+    from mlp_tape.runs.trainer import Trainer
+    from mlp_tape.runs.walkthrough import walkthrough
 
-    for line in lesson(Plan(settings, dataset, dataset.layer_sizes(settings.model.hidden_sizes))):
+    for line in walkthrough(Trainer(settings, dataset)):
         print(line)
     return 0
 

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,6 +62,10 @@ class Dataset:
     def n_features(self) -> int:
         """The number of values in one image."""
         return int(np.prod(self.x_train.shape[1:]))
+
+    def steps_per_epoch(self, batch_size: int) -> int:
+        """The number of batches of the training images, the smaller last one included."""
+        return math.ceil(len(self.x_train) / batch_size)
 
     def layer_sizes(self, hidden_sizes: list[int]) -> list[int]:
         """The width of each layer, from the values in one image to the classes."""

@@ -15,7 +15,7 @@ from mlp_tape.errors import ConfigError, MlpTapeError
 from mlp_tape.mlflow_backend import logged_model, store, sync
 from mlp_tape.mlflow_backend.run import RESULTS
 from mlp_tape.storage import journal, lock, run_record
-from mlp_tape.storage.run_record import Record
+from mlp_tape.storage.run_record import RunRecord
 from mlp_tape.system import sqlite_file
 from mlp_tape.system.redaction import without_password
 
@@ -73,9 +73,9 @@ def rebuild(parents: list[Path], uri: str, say: Say) -> bool:
     return sent == len(runs)
 
 
-def _runs_of(file: Path, parents: list[Path], say: Say) -> list[Record]:
+def _runs_of(file: Path, parents: list[Path], say: Say) -> list[RunRecord]:
     """The runs and sweeps that a database held, those that were created first coming first."""
-    found, elsewhere = list[Record](), 0
+    found, elsewhere = list[RunRecord](), 0
     for directory in dict.fromkeys(each for parent in parents for each in run_record.directories(parent)):
         try:
             run = run_record.read(directory)
@@ -112,7 +112,7 @@ def _create_experiments(client: MlflowClient, damaged: Path) -> None:
                 client.delete_experiment(experiment_id)
 
 
-def _attempt(run: Record, say: Say, what: Callable[[Record], None]) -> bool:
+def _attempt(run: RunRecord, say: Say, what: Callable[[RunRecord], None]) -> bool:
     """Does something with a run; returns whether it could be done, and says why not."""
     try:
         what(run)
@@ -122,7 +122,7 @@ def _attempt(run: Record, say: Say, what: Callable[[Record], None]) -> bool:
     return True
 
 
-def _create(run: Record, new: Path) -> None:
+def _create(run: RunRecord, new: Path) -> None:
     """Creates a run with the models that were logged of it, under the ids that they had.
 
     Those stand in commands, links and the names of directories. MLflow draws ids of its own, so each is
@@ -157,7 +157,7 @@ def _exchange(new: Path, noted: dict[str, Any], drawn: str) -> None:
         database.execute(query, (noted["location"], noted["model_id"]))
 
 
-def _models(run: Record) -> list[dict[str, Any]]:
+def _models(run: RunRecord) -> list[dict[str, Any]]:
     """What was logged as models of a run, if the files are still where they were."""
     return [noted for noted in logged_model.read(run.directory) if _is_there(noted["location"])]
 
@@ -170,7 +170,7 @@ def _is_there(location: str) -> bool:
     return bool(parts.scheme) or Path(location).is_dir()
 
 
-def _register_models(runs: list[Record], new: Path) -> None:
+def _register_models(runs: list[RunRecord], new: Path) -> None:
     """Registers the models that were registered, each as the version that it was."""
     uri = f"sqlite:///{new}"
     registered = [(noted, run.run_id) for run in runs for noted in _models(run) if noted["name"]]
@@ -186,7 +186,7 @@ def _register(model: tuple[str, str, str, str], client: MlflowClient) -> int:
     return logged_model.register(client, *model)
 
 
-def _send(run: Record, new: Path, file: Path, say: Say) -> None:
+def _send(run: RunRecord, new: Path, file: Path, say: Say) -> None:
     """Sends all that a run's directory holds to the new database."""
     with lock.at_work(run.directory), journal.Journal(run.directory) as rows:
         run = run_record.left(run.directory)

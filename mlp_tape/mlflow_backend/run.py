@@ -18,7 +18,7 @@ from mlp_tape.errors import TrackingError
 from mlp_tape.mlflow_backend.delivery import Delivery, Job
 from mlp_tape.reports import description
 from mlp_tape.storage.journal import Journal, Row
-from mlp_tape.storage.run_record import Record
+from mlp_tape.storage.run_record import RunRecord
 from mlp_tape.system.redaction import without_password
 from mlp_tape.tracking.tracker import Show
 from mlp_tape.tracking.uri import run_link
@@ -45,7 +45,7 @@ class MlflowRun:
         self,
         uri: str,
         experiment: str,
-        record: Record,
+        record: RunRecord,
         journal: Journal,
         opened: Callable[[], None] = lambda: None,
     ) -> None:
@@ -202,7 +202,7 @@ class MlflowRun:
         )
 
 
-def _artifacts(record: Record) -> list[tuple[Path, str | None]]:
+def _artifacts(record: RunRecord) -> list[tuple[Path, str | None]]:
     """The files that MLflow is given of a run that is over, and where it keeps them."""
     if record.status == "FINISHED" or record.kind == "sweep":
         pictures = [(path, "plots") for path in sorted(record.directory.glob("plots/*.png"))]

@@ -14,14 +14,14 @@ from mlp_tape.errors import MlpTapeError, TrackingError
 from mlp_tape.mlflow_backend import store, sync
 from mlp_tape.mlflow_backend.run import MlflowRun
 from mlp_tape.storage.journal import Journal
-from mlp_tape.storage.run_record import Record
+from mlp_tape.storage.run_record import RunRecord
 from mlp_tape.system import exit
 
 if TYPE_CHECKING:
-    from mlp_tape.mlflow_backend.system_metrics import Machine
+    from mlp_tape.mlflow_backend.system_metrics import SystemMetrics
 
-_known: dict[str, tuple[Record, MlflowRun, Journal]] = {}
-_measured: "dict[str, Machine]" = {}
+_known: dict[str, tuple[RunRecord, MlflowRun, Journal]] = {}
+_measured: "dict[str, SystemMetrics]" = {}
 _writing = threading.Lock()
 _out: TextIO
 
@@ -66,14 +66,14 @@ def _tell(directory: str, what: str, answer: object) -> None:
 
 def _know(directory: str, uri: str, experiment: str, record: dict[str, Any]) -> list[str]:
     """Gets ready for a run; opens the store where the run is not a sweep's, whose store is open."""
-    note = Record(**record | {"directory": Path(directory)})
+    note = RunRecord(**record | {"directory": Path(directory)})
     journal = Journal(note.directory)
     run = MlflowRun(uri, experiment, note, journal, lambda: _tell(directory, "opened", _of(note, run)))
     _known[directory] = note, run, journal
     return [] if note.parent else list(store.close_dead(uri, experiment))
 
 
-def _updated(directory: str, record: dict[str, Any]) -> tuple[Record, MlflowRun]:
+def _updated(directory: str, record: dict[str, Any]) -> tuple[RunRecord, MlflowRun]:
     note, run, _journal = _known[directory]
     for key, value in record.items():
         if key not in ("directory", "uri", "run_id", "name"):  # which are known better here
@@ -81,7 +81,7 @@ def _updated(directory: str, record: dict[str, Any]) -> tuple[Record, MlflowRun]
     return note, run
 
 
-def _of(note: Record, run: MlflowRun) -> dict[str, str]:
+def _of(note: RunRecord, run: MlflowRun) -> dict[str, str]:
     return {"run_id": note.run_id, "name": note.name, "link": run.link, "overview": run.overview}
 
 
@@ -95,9 +95,11 @@ def _begin(directory: str, record: dict[str, Any]) -> None:
     note, run = _updated(directory, record)
     run.begin()
     if note.settings.get("tracking", {}).get("system_metrics") and note.kind == "run":
-        from mlp_tape.mlflow_backend.system_metrics import Machine  # imports psutil, which not everybody has
+        from mlp_tape.mlflow_backend.system_metrics import (
+            SystemMetrics,  # imports psutil, which not everybody has
+        )
 
-        _measured[directory] = Machine(run.uri, lambda values: _tell(directory, "measured", values))
+        _measured[directory] = SystemMetrics(run.uri, lambda values: _tell(directory, "measured", values))
         _measured[directory].start()
 
 

@@ -16,7 +16,7 @@ from typing import TypeVar
 from mlp_tape.mlflow_backend import delivery
 from mlp_tape.reports import description
 from mlp_tape.storage import lock, run_record
-from mlp_tape.storage.run_record import Record
+from mlp_tape.storage.run_record import RunRecord
 from mlp_tape.system import sqlite_file
 from mlp_tape.system.redaction import without_password
 from mlp_tape.tracking.uri import check_reachable, unavailable_error
@@ -47,7 +47,7 @@ for name in ("mlflow", "alembic"):
     logging.getLogger(name).setLevel(logging.CRITICAL)  # what is wrong, they raise too
 
 
-def end(client: mlflow.MlflowClient, run_id: str, record: Record) -> None:
+def end(client: mlflow.MlflowClient, run_id: str, record: RunRecord) -> None:
     """Sets the status of a run, why it did not finish, and what else is to be said of it."""
     tags = (
         description.tags(record)
@@ -87,7 +87,7 @@ def _close_dead(uri: str, run: Run, directory: Path) -> Iterator[str]:
     told = f"{run_id} ({run.info.run_name}) was left RUNNING by a process that is gone"
     if left.run_id and left.run_id != run_id:
         reason = TWIN + left.run_id
-        twin = Record(directory, status="KILLED", reason=reason, ended=left.ended)
+        twin = RunRecord(directory, status="KILLED", reason=reason, ended=left.ended)
         ask(uri, lambda client: end(client, run_id, twin))
         yield f"{run_id} ({run.info.run_name}) was {reason}"
         return
@@ -200,7 +200,7 @@ def experiment_id(client: mlflow.MlflowClient, name: str) -> str:
         return str(made_meanwhile.experiment_id)
 
 
-def create_run(client: mlflow.MlflowClient, experiment_id: str, record: Record) -> Run:
+def create_run(client: mlflow.MlflowClient, experiment_id: str, record: RunRecord) -> Run:
     """Creates the run of a record, with the tags by which it is found again."""
     tags = record.source | record.process | ({TOKEN: record.token} if record.token else {})
     if record.parent:

@@ -8,7 +8,7 @@ from mlp_tape.errors import MlpTapeError, TrackingError
 from mlp_tape.mlflow_backend.run import MlflowRun
 from mlp_tape.storage import lock, run_record
 from mlp_tape.storage.journal import Journal
-from mlp_tape.storage.run_record import Record
+from mlp_tape.storage.run_record import RunRecord
 from mlp_tape.system import sqlite_file
 from mlp_tape.tracking.uri import damaged_error, recorded_uri
 
@@ -70,7 +70,7 @@ def send(directory: Path, uri: str | None, at_most: float = math.inf) -> str:
     return f"{rows:,} rows and the status {run.status} sent"
 
 
-def deliver(run: Record, journal: Journal, uri: str, at_most: float = math.inf) -> None:
+def deliver(run: RunRecord, journal: Journal, uri: str, at_most: float = math.inf) -> None:
     """Sends the rows, files and status of a run that is over.
 
     Args:

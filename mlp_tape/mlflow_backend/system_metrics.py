@@ -9,7 +9,7 @@ SECONDS = 1.0  # between two samples, if MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL
 Values = dict[str, float]
 
 
-class Machine(SystemMetricsMonitor):  # type: ignore[misc]
+class SystemMetrics(SystemMetricsMonitor):  # type: ignore[misc]
     """MLflow's monitor, which hands over what it measures; its own sends it, and ends at the first failure.
 
     Args:

@@ -3,13 +3,13 @@
 import json
 import shlex
 
-from mlp_tape.storage.run_record import Record
+from mlp_tape.storage.run_record import RunRecord
 
 DESCRIPTION = "mlflow.note.content"
 DIGEST = 36  # characters, the most that MLflow keeps
 
 
-def tags(record: Record) -> dict[str, str]:
+def tags(record: RunRecord) -> dict[str, str]:
     """The description of a run as it is by now, in Markdown.
 
     None of a sweep, which has its own, nor of a run whose record is lost.
@@ -17,7 +17,7 @@ def tags(record: Record) -> dict[str, str]:
     return {DESCRIPTION: _description(record)} if record.kind == "run" and record.params else {}
 
 
-def dataset(record: Record) -> dict[str, str]:
+def dataset(record: RunRecord) -> dict[str, str]:
     """The data that a run is trained on, as MLflow's `Dataset` takes them.
 
     By our own SHA-256: the digest that MLflow makes does not look at all pixels.
@@ -35,7 +35,7 @@ def dataset(record: Record) -> dict[str, str]:
     }
 
 
-def _description(record: Record) -> str:
+def _description(record: RunRecord) -> str:
     settings, results = record.settings, record.results
     sizes = record.params["layer_sizes"].strip("[]").replace(", ", " → ")
     lines = [

@@ -8,35 +8,35 @@ import numpy as np
 import tensorflow as tf
 
 from mlp_tape.errors import ConfigError, DivergenceError
-from mlp_tape.runs.trainer import Plan
+from mlp_tape.runs.trainer import Trainer, step_config
 from mlp_tape.storage import checkpoint
 from mlp_tape.storage.checkpoint import Checkpoint
-from mlp_tape.training import state, train_step
+from mlp_tape.training import state
 from mlp_tape.training.loop import Block
 from mlp_tape.training.state import State
-from mlp_tape.training.trace import walk
+from mlp_tape.training.trace import trace_step
 
 FOLDER = "divergence"
 
 
-def explained(plan: Plan, start: Checkpoint | None, block: Block, directory: Path) -> DivergenceError:
+def explained(trainer: Trainer, start: Checkpoint | None, block: Block, directory: Path) -> DivergenceError:
     """Finds the tensor with which a loss that is not finite began, and keeps its step for `replay`.
 
     Args:
-        plan: of the run.
+        trainer: of the run.
         start: a checkpoint before the block, or None for the first weights.
         block: with the loss.
         directory: of the run.
     """
     i = int(np.flatnonzero(~np.isfinite(block.losses))[0])
     bad = kept = block.global_step + i
-    now = _state_before(bad, plan, start)
+    now = _state_before(bad, trainer, start)
     if bad and not all(np.isfinite(param.numpy()).all() for param in now.params.values()):
         kept = bad - 1  # whose loss was finite, and whose update was not
-        now = _state_before(kept, plan, start)
-    x, y = plan.batch(kept)
-    about = {"ingredients": plan.ingredients, "lr": plan.lr(kept), "seed": plan.settings.seed}
-    about["layer_sizes"] = plan.layer_sizes
+        now = _state_before(kept, trainer, start)
+    x, y = trainer.batches.at(kept)
+    about = {"step_config": trainer.step_names, "lr": trainer.rate.at(kept), "seed": trainer.settings.seed}
+    about["layer_sizes"] = trainer.layer_sizes
     arrays = now.arrays() | {"x": x, "y": y}
     checkpoint.save(directory / FOLDER, kept, arrays, about)
     name = _first_bad(Checkpoint(kept, arrays, about))
@@ -48,17 +48,17 @@ def explained(plan: Plan, start: Checkpoint | None, block: Block, directory: Pat
     )
 
 
-def _state_before(global_step: int, plan: Plan, start: Checkpoint | None) -> State:
+def _state_before(global_step: int, trainer: Trainer, start: Checkpoint | None) -> State:
     """The state before a step: trained again from the checkpoint, with the same bits."""
-    now = plan.state_at(start)
-    for _ in plan.train(now, first=start.step if start else 0, until=global_step):
+    now = trainer.state_at(start)
+    for _ in trainer.train(now, until=global_step):
         pass
     return now
 
 
 def _first_bad(kept: Checkpoint) -> str:
     """Names the first tensor of a step that is not finite, in the order in which they come to be."""
-    bad = (name for name, tensor in _walked(kept) if not np.isfinite(tensor.numpy()).all())
+    bad = (name for name, tensor in _traced(kept).items() if not np.isfinite(tensor.numpy()).all())
     return next(bad, "the loss, computed in blocks; step by step it is finite")
 
 
@@ -78,7 +78,7 @@ def replay(directory: Path) -> Iterator[str]:
         )
     yield f"step {kept.step}, lr {kept.about['lr']}"
     yield f"{'tensor':<22} {'shape':<18} {'dtype':<8} {'min':>12} {'max':>12}  not finite"
-    for name, tensor in _walked(kept):
+    for name, tensor in _traced(kept).items():
         values = tensor.numpy()
         finite = values[np.isfinite(values)]
         low, high = (f"{finite.min():.4g}", f"{finite.max():.4g}") if finite.size else ("-", "-")
@@ -87,9 +87,10 @@ def replay(directory: Path) -> Iterator[str]:
         yield f"{name:<22} {shape:<18} {values.dtype!s:<8} {low:>12} {high:>12}  {bad or ''}".rstrip()
 
 
-def _walked(kept: Checkpoint) -> Iterator[tuple[str, tf.Tensor]]:
+def _traced(kept: Checkpoint) -> dict[str, tf.Tensor]:
+    """The tensors of the step that was kept."""
     about, arrays = kept.about, dict(kept.arrays)
     x, y = tf.constant(arrays.pop("x")), tf.constant(arrays.pop("y"))
-    recipe = train_step.recipe(**about["ingredients"])
-    now = state.of(arrays, about["layer_sizes"], recipe.optimizer)
-    return walk(now, x, y, tf.constant(about["lr"], tf.float32), recipe, kept.step, about["seed"])
+    config = step_config(**about.get("step_config") or about["ingredients"])  # its former name
+    now = state.restored(arrays, about["layer_sizes"], config.optimizer, kept.step, about["seed"])
+    return trace_step(now, x, y, tf.constant(about["lr"], tf.float32), config)

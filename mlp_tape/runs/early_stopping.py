@@ -11,7 +11,7 @@ PREFIX = "best/"  # of the arrays in a checkpoint
 
 
 @dataclass
-class Selection:
+class EarlyStopping:
     """The best weights so far.
 
     Attributes:

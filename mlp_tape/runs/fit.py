@@ -12,8 +12,8 @@ from mlp_tape.config.settings import FREE, flatten
 from mlp_tape.data.sources import Array
 from mlp_tape.reports.result import Result
 from mlp_tape.runs import divergence
-from mlp_tape.runs.early_stopping import Selection
-from mlp_tape.runs.trainer import Plan
+from mlp_tape.runs.early_stopping import EarlyStopping
+from mlp_tape.runs.trainer import Trainer
 from mlp_tape.storage import checkpoint, histogram_files
 from mlp_tape.storage.checkpoint import Checkpoint
 from mlp_tape.storage.journal import Journal, Row
@@ -25,7 +25,7 @@ from mlp_tape.training.state import State
 
 
 def fit(
-    plan: Plan,
+    trainer: Trainer,
     directory: Path,
     console: Console,
     journal: Journal,
@@ -35,7 +35,7 @@ def fit(
     """Trains a network from its first weights on, or from a checkpoint.
 
     Args:
-        plan: what to train, and on what.
+        trainer: of the run.
         directory: of the run; checkpoints, and a step that went astray, are kept there.
         console: is shown the logged losses and each epoch's test results.
         journal: is given every metric row.
@@ -46,8 +46,8 @@ def fit(
         DivergenceError: the loss is no longer finite.
         Stopped: a signal came; all that was done is in the last checkpoint.
     """
-    fitting = _Fitting(plan, directory, console, journal, start)
-    with signals.held(), console.progress(fitting.done, plan.steps) as show:
+    fitting = _Fitting(trainer, directory, console, journal, start)
+    with signals.held(), console.progress(fitting.done, trainer.steps) as show:
         fitting.train(with_histograms, show)
         tested = fitting.test()
         signals.raise_if_asked()
@@ -67,27 +67,32 @@ class _Fitting:
     """Training while it lasts: how far it is, what it has come to, and what is kept of it."""
 
     def __init__(
-        self, plan: Plan, directory: Path, console: Console, journal: Journal, start: Checkpoint | None
+        self, trainer: Trainer, directory: Path, console: Console, journal: Journal, start: Checkpoint | None
     ) -> None:
-        self._plan, self._directory, self._console, self._journal = plan, directory, console, journal
-        self._kept, self._now = start, plan.state_at(start)
+        self._trainer, self._directory, self._console, self._journal = trainer, directory, console, journal
+        self._kept, self._state = start, trainer.state_at(start)
         self._tested: Evaluation | None = None
-        self.done = start.step if start else 0
-        self.first_weights = (plan.state_at(None) if start else self._now).params["w1"].numpy()
-        self.best = Selection(plan.settings.stopping.monitor, plan.settings.stopping.patience)
+        self.first_weights = (trainer.state_at(None) if start else self._state).params["w1"].numpy()
+        self.best = EarlyStopping(trainer.settings.stopping.monitor, trainer.settings.stopping.patience)
         self.best.go_on(start)
+
+    @property
+    def done(self) -> int:
+        """The number of steps taken."""
+        return int(self._state.global_step)
 
     @property
     def weights(self) -> dict[str, Array]:
         """The parameters as they are now."""
-        return State(self._now.params, {}).arrays()
+        return State(self._state.params).arrays()
 
     def train(self, with_histograms: bool, show: Callable[[int, str], None]) -> None:
         """Trains to the last step, or until no better weights are waited for."""
-        plan, every = self._plan, self._plan.settings.checkpoint.every_steps
-        for block in () if self.best.is_over else plan.train(self._now, self.done, None, with_histograms):
+        trainer, every = self._trainer, self._trainer.settings.checkpoint.every_steps
+        blocks = trainer.train(self._state, with_histograms=with_histograms)
+        for block in () if self.best.is_over else blocks:
             self._note(block)
-            show(self.done, f"epoch {block.epoch + 1}/{plan.settings.epochs}  loss {block.losses[0]:.6f}")
+            show(self.done, f"epoch {block.epoch + 1}/{trainer.settings.epochs}  loss {block.losses[0]:.6f}")
             if block.ends_epoch:
                 self._end_epoch(block.epoch)
             if block.ends_epoch or signals.reason() or (every and self.done % every == 0):
@@ -100,31 +105,30 @@ class _Fitting:
         """Evaluates on the test images: with the best weights, where there are images to choose by."""
         best = self.best
         if best.arrays:
-            self._now.set(best.arrays)
+            self._state.set(best.arrays)
             self._console.line(f"the best weights are those of {best.steps:,} steps of {self.done:,}")
-            self._tested = self._plan.evaluate(self._now.params)
+            self._tested = self._trainer.evaluate(self._state.params)
             self._tell("test of these", "test", self._tested)
-        return self._tested or self._plan.evaluate(self._now.params)  # all was trained before
+        return self._tested or self._trainer.evaluate(self._state.params)  # all was trained before
 
     def _note(self, block: Block) -> None:
         """Journals, checks and prints a block."""
         self._journal.append(_rows(block, time.time()))
         if not np.isfinite(block.losses).all():
-            raise divergence.explained(self._plan, self._kept, block, self._directory)
+            raise divergence.explained(self._trainer, self._kept, block, self._directory)
         if block.histograms:
             histogram_files.save(self._directory, block.global_step, block.histograms)
         if block.statistics:
             self._console.line(f"epoch {block.epoch}  step {block.step}  loss {block.losses[0]:.6f}")
-        self.done += len(block.losses)
 
     def _end_epoch(self, epoch: int) -> None:
         """Evaluates: on the images to choose by, else on the test images, by which nothing is chosen."""
-        if self._plan.validates:
-            found = self._plan.validate(self._now.params)
+        if self._trainer.validates:
+            found = self._trainer.validate(self._state.params)
             self._tell(f"epoch {epoch}  validation", "validation", found)
             self.best.consider(found, self.done, self.weights)
         else:
-            self._tested = self._plan.evaluate(self._now.params)
+            self._tested = self._trainer.evaluate(self._state.params)
             self._tell(f"epoch {epoch}  test", "test", self._tested)
 
     def _tell(self, what: str, split: str, found: Evaluation) -> None:
@@ -136,16 +140,16 @@ class _Fitting:
         """Writes a checkpoint; not one from which nothing but divergence comes."""
         if not all(np.isfinite(array).all() for array in self.weights.values()):
             return
-        plan, (chosen, selection) = self._plan, self.best.kept()
-        arrays, rows = self._now.arrays() | chosen, self._journal.size
+        trainer, (chosen, selection) = self._trainer, self.best.kept()
+        arrays, rows = self._state.arrays() | chosen, self._journal.size
         self._journal.bring_to_disk()  # first: a checkpoint counts on the rows before it
         about = {
-            "epochs": self.done / (plan.steps / plan.settings.epochs),
+            "epochs": self.done / trainer.steps_per_epoch,
             "journal": rows,
             "written": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
-            "data_sha256": plan.dataset.sha256,
+            "data_sha256": trainer.dataset.sha256,
             "selection": selection,
-            "settings": {key: value for key, value in flatten(plan.settings) if not key.startswith(FREE)},
+            "settings": {key: value for key, value in flatten(trainer.settings) if not key.startswith(FREE)},
         }
         checkpoint.save(self._directory / checkpoint.FOLDER, self.done, arrays, about)
         self._kept = Checkpoint(self.done, arrays, about)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from mlp_tape.config.settings import RULE_SETTINGS, SCHEDULE_SETTINGS, Settings, flatten, to_dict
 from mlp_tape.data.datasets import Dataset
-from mlp_tape.storage.run_record import Record
+from mlp_tape.storage.run_record import RunRecord
 from mlp_tape.system import provenance
 from mlp_tape.system.redaction import without_password
 
@@ -34,13 +34,13 @@ class Job:
 
 
 def noted(
-    note: Record,
+    note: RunRecord,
     settings: Settings,
     dataset: Dataset,
     layer_sizes: list[int],
     overrides: list[str],
     job: Job | None,
-) -> Record:
+) -> RunRecord:
     """The run's record, with all that is known before it is opened.
 
     Args:
@@ -63,7 +63,7 @@ def noted(
     note.full = settings.report == "full" or (settings.report is None and not note.parent and not job)
     note.params = _hparams(settings, dataset, layer_sizes)
     note.settings, note.data_sha256 = to_dict(settings), dataset.sha256
-    note.steps = settings.epochs * -(-len(dataset.x_train) // settings.batch_size)
+    note.steps = settings.epochs * dataset.steps_per_epoch(settings.batch_size)
     return note
 
 
@@ -84,7 +84,7 @@ def _name(overrides: list[str]) -> str:
     return " ".join(told)[:200]
 
 
-def _longer(past: Record, epochs: int) -> list[str]:
+def _longer(past: RunRecord, epochs: int) -> list[str]:
     """The overrides of a run that is gone on with, for as many epochs as it will have."""
     if past.settings["epochs"] == epochs:
         return past.overrides

@@ -10,7 +10,7 @@ from mlp_tape.config import validation
 from mlp_tape.config.settings import FREE, TO_THE_END, Settings, TrackingSettings, differences, flatten
 from mlp_tape.errors import BrokenFileError, ConfigError
 from mlp_tape.storage import lock, run_record
-from mlp_tape.storage.run_record import Record
+from mlp_tape.storage.run_record import RunRecord
 from mlp_tape.tracking.uri import may_exist, recorded_uri
 
 PARENTS = ("outputs", "multirun")
@@ -49,7 +49,7 @@ def find(which: str, uri: str, kind: str = "run") -> Path:
     return _of_kind(run_record.read(told), kind)
 
 
-def here(which: str, kind: str | None = None) -> Record | None:
+def here(which: str, kind: str | None = None) -> RunRecord | None:
     """What is known here of a run, or of a sweep; None where nothing is.
 
     Args:
@@ -67,13 +67,13 @@ def here(which: str, kind: str | None = None) -> Record | None:
     return None
 
 
-def _of_kind(found: Record, kind: str) -> Path:
+def _of_kind(found: RunRecord, kind: str) -> Path:
     if found.kind != kind:
         raise ConfigError(f"{found.run_id or found.directory} is a {found.kind}", f"type {found.resume}")
     return found.directory
 
 
-def _known() -> list[Record]:
+def _known() -> list[RunRecord]:
     """The runs of the current directory, and what is said of them."""
     found = []
     for parent in PARENTS:
@@ -143,7 +143,7 @@ def settings(directory: Path, asked: Settings, typed: Container[str]) -> Setting
 
 
 def _tracking(
-    old: TrackingSettings, run: Record, asked: TrackingSettings, typed: Container[str]
+    old: TrackingSettings, run: RunRecord, asked: TrackingSettings, typed: Container[str]
 ) -> TrackingSettings:
     """As typed; else as the run was tracked."""
     values = {key: getattr(asked if f"tracking.{key}" in typed else old, key) for key, _ in flatten(old)}

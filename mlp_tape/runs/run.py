@@ -20,7 +20,7 @@ from mlp_tape.runs.metadata import Job, noted
 from mlp_tape.storage import checkpoint, lock, run_record
 from mlp_tape.storage.checkpoint import Checkpoint
 from mlp_tape.storage.journal import Journal
-from mlp_tape.storage.run_record import Record
+from mlp_tape.storage.run_record import RunRecord
 from mlp_tape.system import provenance, signals, tensorflow_setup
 from mlp_tape.system.console import Console
 from mlp_tape.tracking.session import recorded, tracker
@@ -73,13 +73,13 @@ def execute_run(settings: Settings, directory: Path, overrides: list[str], job: 
                 for warning in store_warnings(resolve_uri(settings.tracking)):
                     console.warn(warning)
             _introduce(console, settings, dataset, layer_sizes)
-            note = noted(past or Record(directory), settings, dataset, layer_sizes, overrides, job)
+            note = noted(past or RunRecord(directory), settings, dataset, layer_sizes, overrides, job)
             if past:
                 _warn_of_other_makers(past, console)
             result, link = _recorded(settings, dataset, layer_sizes, note, journal, console, start)
 
         seconds = time.perf_counter() - began
-        epochs = result.steps / -(-len(dataset.x_train) // settings.batch_size)
+        epochs = result.steps / dataset.steps_per_epoch(settings.batch_size)
         console.line(f"test accuracy {result.accuracy:.4f} after {epochs:g} epochs, {seconds:.1f} s in all")
         console.line(f"directory     {directory}")
         if link:
@@ -92,7 +92,7 @@ def _recorded(
     settings: Settings,
     dataset: Dataset,
     layer_sizes: list[int],
-    note: Record,
+    note: RunRecord,
     journal: Journal,
     console: Console,
     start: Checkpoint | None,
@@ -106,19 +106,19 @@ def _recorded(
     signals.raise_if_asked()
     from mlp_tape.reports import saved_model
     from mlp_tape.runs.fit import fit
-    from mlp_tape.runs.trainer import Plan
+    from mlp_tape.runs.trainer import Trainer
 
-    plan = Plan(settings, dataset, layer_sizes)
-    plan.compile()
+    trainer = Trainer(settings, dataset)
+    trainer.compile()
     signals.raise_if_asked()
     files = functools.partial(run_report.at_the_start, note.directory, settings)
     with recorded(where, settings.tracking.patience, note, files, journal, console):
         if note.full:
             threading.Thread(target=run_report.get_ready, daemon=True).start()
         with _timed(note):
-            result = fit(plan, note.directory, console, journal, start, note.full)
+            result = fit(trainer, note.directory, console, journal, start, note.full)
         note.results = {"test/loss": result.loss, "test/accuracy": result.accuracy}
-        if plan.validates:
+        if trainer.validates:
             note.results["validation/accuracy"] = result.chosen_by
         note.steps = result.steps
         if settings.report != "none":
@@ -140,7 +140,7 @@ def _refuse_to_move(settings: Settings, dataset: Dataset) -> None:
         )
 
 
-def _past(settings: Settings, directory: Path, job: Job | None) -> Record | None:
+def _past(settings: Settings, directory: Path, job: Job | None) -> RunRecord | None:
     """What the directory says of the run that is gone on with."""
     if settings.resume:
         return run_record.read(directory)
@@ -154,7 +154,7 @@ def _past(settings: Settings, directory: Path, job: Job | None) -> Record | None
     )
 
 
-def _data(settings: Settings, past: Record | None, console: Console) -> Dataset:
+def _data(settings: Settings, past: RunRecord | None, console: Console) -> Dataset:
     dataset = datasets.load(**dataclasses.asdict(settings.dataset), say=console.line)
     if past and past.data_sha256 != dataset.sha256:
         raise DataError(
@@ -167,7 +167,7 @@ def _data(settings: Settings, past: Record | None, console: Console) -> Dataset:
     return dataset
 
 
-def _as_run(settings: Settings, dataset: Dataset, past: Record | None) -> Settings:
+def _as_run(settings: Settings, dataset: Dataset, past: RunRecord | None) -> Settings:
     """The settings with what is known by now: which data they are, and where a job has its run."""
     tracking = settings.tracking
     if past and past.uri and tracking.enabled:
@@ -177,7 +177,7 @@ def _as_run(settings: Settings, dataset: Dataset, past: Record | None) -> Settin
 
 
 @contextlib.contextmanager
-def _timed(note: Record) -> Iterator[None]:
+def _timed(note: RunRecord) -> Iterator[None]:
     """Adds the time of the block to that of earlier processes."""
     began = time.perf_counter()
     try:
@@ -186,7 +186,7 @@ def _timed(note: Record) -> Iterator[None]:
         note.seconds += time.perf_counter() - began
 
 
-def _warn_of_other_makers(past: Record, console: Console) -> None:
+def _warn_of_other_makers(past: RunRecord, console: Console) -> None:
     """The same bits come of the same program on the same kind of machine only."""
     now = provenance.makers()
     other = [
@@ -201,7 +201,7 @@ def _start(
 ) -> Checkpoint | None:
     """The last good checkpoint whose rows are all in the journal; None to begin with the first step."""
     journal.recover()
-    steps_per_epoch = -(-len(dataset.x_train) // settings.batch_size)
+    steps_per_epoch = dataset.steps_per_epoch(settings.batch_size)
     for found in checkpoint.usable(directory / checkpoint.FOLDER, console.warn):
         if found.about["journal"] > journal.size:
             console.warn(f"checkpoint step-{found.step:09d} counts on rows that the journal has lost")

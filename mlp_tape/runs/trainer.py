@@ -1,7 +1,7 @@
-"""Settings and data as what the training loop takes."""
+"""Settings and data as the training loop takes them."""
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,41 +9,66 @@ from mlp_tape.config.settings import Settings, non_null
 from mlp_tape.data.datasets import Dataset
 from mlp_tape.data.sources import Array
 from mlp_tape.storage.checkpoint import Checkpoint
-from mlp_tape.system import compilation_cache
+from mlp_tape.system import compilation_cache, user_functions
 from mlp_tape.tensors import network, schedules
+from mlp_tape.tensors.activations import ACTIVATIONS
+from mlp_tape.tensors.losses import LOSSES
 from mlp_tape.tensors.network import Params
-from mlp_tape.tensors.schedules import Share
-from mlp_tape.training import batches, evaluation, histograms, loop, state, train_step
-from mlp_tape.training.batches import Prepared
-from mlp_tape.training.engine import compile_ahead, compiled_steps
+from mlp_tape.tensors.optimizers import RULES, Optimizer
+from mlp_tape.tensors.schedules import SCHEDULES, LearningRate
+from mlp_tape.training import engine, evaluation, histograms, loop, state
+from mlp_tape.training.batches import Batches
 from mlp_tape.training.evaluation import Evaluation
-from mlp_tape.training.loop import Block
+from mlp_tape.training.loop import Block, LoopConfig
 from mlp_tape.training.state import State
-from mlp_tape.training.train_step import Recipe
+from mlp_tape.training.train_step import StepConfig
+
+
+def step_config(
+    activation: str,
+    loss: str,
+    rule: str,
+    scale: float,
+    rule_settings: Mapping[str, float] | None = None,
+    **others: Any,
+) -> StepConfig:
+    """The configuration of a step by the names of its functions.
+
+    Args:
+        activation: a name of ACTIVATIONS.
+        loss: a name of LOSSES, or `module.function`.
+        rule: of the optimizer: a name of RULES, or `module.function`.
+        scale: what images are divided by.
+        rule_settings: the keywords of the rule.
+        others: as in `StepConfig`.
+
+    Raises:
+        ConfigError: there is no such function.
+    """
+    optimizer = Optimizer(user_functions.find(rule, RULES), tuple(sorted((rule_settings or {}).items())))
+    return StepConfig(ACTIVATIONS[activation], user_functions.find(loss, LOSSES), optimizer, scale, **others)
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What is to be trained, and on what.
+class Trainer:
+    """Trains and evaluates as the settings say.
 
     Attributes:
         settings: checked.
-        dataset: what to learn.
-        layer_sizes: from the input's width to the number of classes.
+        dataset: to train and to evaluate on.
     """
 
     settings: Settings
     dataset: Dataset
-    layer_sizes: list[int]
 
     @functools.cached_property
-    def recipe(self) -> Recipe:
-        """What a step is made of."""
-        return train_step.recipe(**self.ingredients)
+    def step(self) -> StepConfig:
+        """What defines a step."""
+        return step_config(**self.step_names)
 
     @property
-    def ingredients(self) -> dict[str, Any]:
-        """The recipe, by the names that a file can hold."""
+    def step_names(self) -> dict[str, Any]:
+        """The arguments of `step_config`, which a file can hold."""
         settings = self.settings
         rule = non_null(settings.optimizer)
         return {
@@ -62,121 +87,111 @@ class Plan:
         }
 
     @functools.cached_property
-    def schedule(self) -> Share | None:
-        """From the numbers of steps to shares of the learning rate; None where that stays."""
-        rates, steps_per_epoch = non_null(self.settings.schedule), self.steps // self.settings.epochs
-        name, warmup = rates.pop("name"), rates.pop("warmup_epochs") * steps_per_epoch
+    def rate(self) -> LearningRate:
+        """The learning rate of each step."""
+        keywords, lr = non_null(self.settings.schedule), self.settings.lr
+        name, warmup = keywords.pop("name"), keywords.pop("warmup_epochs") * self.steps_per_epoch
         if name == "constant" and not warmup:
-            return None
-        share = schedules.warmed_up(schedules.SCHEDULES[name], warmup)
-        return functools.partial(share, total=self.steps, steps_per_epoch=steps_per_epoch, **rates)
+            return LearningRate(lr)
+        share = schedules.warmed_up(SCHEDULES[name], warmup)
+        return LearningRate(
+            lr, functools.partial(share, total=self.steps, steps_per_epoch=self.steps_per_epoch, **keywords)
+        )
+
+    @property
+    def layer_sizes(self) -> list[int]:
+        """From the input's width to the number of classes."""
+        return self.dataset.layer_sizes(self.settings.model.hidden_sizes)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """The number of steps in an epoch, the smaller last batch included."""
+        return self.dataset.steps_per_epoch(self.settings.batch_size)
 
     @property
     def steps(self) -> int:
         """The number of steps in all epochs."""
-        return self.settings.epochs * -(-len(self.dataset.x_train) // self.settings.batch_size)
+        return self.settings.epochs * self.steps_per_epoch
 
     @property
-    def shuffle_seed(self) -> int | None:
-        """What decides the order of the images; None for that of the file."""
-        return self.settings.seed if self.settings.shuffle else None
+    def batches(self) -> Batches:
+        """The training images and labels."""
+        seed = self.settings.seed if self.settings.shuffle else None
+        return _batches(self.dataset, self.settings.batch_size, seed)
 
-    def lr(self, global_step: int) -> float:
-        """The learning rate of a step."""
-        return float(schedules.rates(self.settings.lr, self.schedule, global_step, 1)[0])
+    @property
+    def validates(self) -> bool:
+        """Whether some images are held out from training, for model selection."""
+        return len(self.dataset.y_validation) > 0
 
     def state_at(self, start: Checkpoint | None) -> State:
-        """Parameters and slots of a checkpoint, or the first ones."""
-        network, seed = self.settings.model, self.settings.seed
-        sizes = tuple(self.layer_sizes)
+        """The state of a checkpoint, or the initial one."""
+        model, sizes, seed = self.settings.model, self.layer_sizes, self.settings.seed
         if start is None:
-            arrays = _first_arrays(sizes, network.init_stddev, seed, network.init)
+            arrays, step = _initial_arrays(tuple(sizes), model.init_stddev, seed, model.init), 0
         else:
-            arrays = start.arrays
-        return state.of(arrays, sizes, self.recipe.optimizer)
+            arrays, step = start.arrays, start.step
+        return state.restored(arrays, sizes, self.step.optimizer, step, seed)
 
-    def train(
-        self, now: State, first: int, until: int | None = None, with_histograms: bool = False
-    ) -> Iterator[Block]:
-        """Trains from one global step to before another, or to the end."""
-        settings, steps_per_epoch = self.settings, self.steps // self.settings.epochs
-        every = histograms.every(self.steps, steps_per_epoch, settings.log_every)
-        return loop.train(
-            now.params,
-            self.dataset.x_train,
-            self.dataset.y_train,
-            self.recipe,
-            lr=settings.lr,
-            batch_size=settings.batch_size,
-            epochs=settings.epochs,
-            slots=now.slots,
-            schedule=self.schedule,
-            seed=settings.seed,
-            log_every=settings.log_every,
+    def train(self, now: State, until: int | None = None, with_histograms: bool = False) -> Iterator[Block]:
+        """Trains from a state to before a global step, or to the end."""
+        every = histograms.every(self.steps, self.steps_per_epoch, self.settings.log_every)
+        limits = LoopConfig(
+            epochs=self.settings.epochs,
+            log_every=self.settings.log_every,
             histogram_every=every if with_histograms else None,
-            engine=settings.engine,
-            shuffle_seed=self.shuffle_seed,
-            first=first,
+            pause_every=self.settings.checkpoint.every_steps,
             until=until,
-            pause_every=settings.checkpoint.every_steps,
-            prepared=_prepared(self.dataset, settings.batch_size),
+            engine=self.settings.engine,
         )
+        return loop.train(now, self.batches, self.step, self.rate, limits)
 
     def compile(self) -> None:
         """Compiles what `train` and `evaluate` will call, where this process has not done that before."""
         shapes = [(array.shape, array.dtype) for array in self.dataset.images]
         settings = self.settings
-        what = (*shapes, *self.layer_sizes, self.recipe, settings.batch_size, settings.log_every)
+        what = (*shapes, *self.layer_sizes, self.step, settings.batch_size, settings.log_every)
         if settings.engine != "compiled" or what in _compiled:
             return
         _compiled.add(what)
         try:
             self._compile()
-        except Exception:  # what an earlier process kept may be damaged
+        except Exception:  # the compilation cache may be damaged
             if not compilation_cache.empty():
                 raise
-            compiled_steps.cache_clear()
+            engine.compiled_loop.cache_clear()
             evaluation.compiled_score.cache_clear()
             self._compile()
 
     def _compile(self) -> None:
-        now, prepared = self.state_at(None), _prepared(self.dataset, self.settings.batch_size)
-        compile_ahead(now.params, prepared, self.recipe, self.settings.log_every, now.slots)
+        now, batches = self.state_at(None), self.batches
+        most = LoopConfig(self.settings.epochs, self.settings.log_every).most(batches)
+        engine.compile_ahead(now, batches.shapes, self.step, most)
         self.evaluate(now.params)
         if self.validates:
             self.validate(now.params)
-
-    @property
-    def validates(self) -> bool:
-        """Whether some images are kept from training, to choose by."""
-        return len(self.dataset.y_validation) > 0
 
     def evaluate(self, params: Params) -> Evaluation:
         """Evaluates on the test images."""
         return self._evaluation(params, self.dataset.x_test, self.dataset.y_test)
 
     def validate(self, params: Params) -> Evaluation:
-        """Evaluates on the images that were kept from training."""
+        """Evaluates on the validation images."""
         return self._evaluation(params, self.dataset.x_validation, self.dataset.y_validation)
 
     def _evaluation(self, params: Params, x: Array, y: Array) -> Evaluation:
-        return evaluation.evaluate(params, x, y, self.recipe, self.settings.engine)
-
-    def batch(self, global_step: int) -> tuple[Array, Array]:
-        """The images and labels of a step."""
-        data, size = self.dataset, self.settings.batch_size
-        return batches.batch(data.x_train, data.y_train, size, global_step, self.shuffle_seed)
+        return evaluation.evaluate(params, x, y, self.step, self.settings.engine)
 
 
 _compiled: set[tuple[Any, ...]] = set()
 
 
-@functools.lru_cache(maxsize=1)  # the jobs of most sweeps have them in common
-def _first_arrays(layer_sizes: tuple[int, ...], stddev: float, seed: int, init: str) -> dict[str, Array]:
+@functools.lru_cache(maxsize=1)  # the jobs of most sweeps share them
+def _initial_arrays(layer_sizes: tuple[int, ...], stddev: float, seed: int, init: str) -> dict[str, Array]:
     params = network.init_params(layer_sizes, stddev, seed, init)
     return {name: param.numpy() for name, param in params.items()}
 
 
-@functools.lru_cache(maxsize=1)  # the jobs of a sweep have it in common
-def _prepared(dataset: Dataset, batch_size: int) -> Prepared:
-    return batches.prepare(dataset.x_train, dataset.y_train, batch_size)
+@functools.lru_cache(maxsize=1)  # the jobs of most sweeps share them
+def _batches(dataset: Dataset, batch_size: int, shuffle_seed: int | None) -> Batches:
+    return Batches(dataset.x_train, dataset.y_train, batch_size, shuffle_seed)

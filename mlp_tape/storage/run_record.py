@@ -23,7 +23,7 @@ GONE = "its process was gone"
 
 
 @dataclass
-class Record:
+class RunRecord:
     """`run.json`: rewritten whenever one of these changes.
 
     Attributes:
@@ -131,7 +131,7 @@ class Record:
             atomic_files.write(self.directory / FILE, json.dumps(values, indent=1).encode())
 
 
-def read(directory: Path) -> Record:
+def read(directory: Path) -> RunRecord:
     """Reads a run's record.
 
     Raises:
@@ -140,19 +140,19 @@ def read(directory: Path) -> Record:
     """
     path = directory / FILE
     try:
-        return Record(directory, **json.loads(path.read_bytes()))
+        return RunRecord(directory, **json.loads(path.read_bytes()))
     except FileNotFoundError as error:
         raise ConfigError(f"{directory} is not the directory of a run", "give one of outputs/*/*") from error
     except (ValueError, TypeError, OSError) as error:
         raise BrokenFileError(f"{path} is damaged", "start the run anew") from error
 
 
-def left(directory: Path) -> Record:
+def left(directory: Path) -> RunRecord:
     """What is to be said of a run whose process is gone: KILLED, if that could not say otherwise."""
     try:
         found = read(directory)
     except (ConfigError, BrokenFileError):
-        found = Record(directory)
+        found = RunRecord(directory)
     if found.status == "RUNNING":
         rows = directory / journal.FILE
         found.status, found.reason = "KILLED", GONE

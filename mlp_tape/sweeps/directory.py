@@ -13,13 +13,13 @@ from mlp_tape.data import datasets
 from mlp_tape.data.datasets import Dataset
 from mlp_tape.errors import BrokenFileError, ConfigError, DataError
 from mlp_tape.storage import run_record
-from mlp_tape.storage.run_record import Record
+from mlp_tape.storage.run_record import RunRecord
 from mlp_tape.system import atomic_files
 
 Say = Callable[[str], None]
 
 
-class Ledger:
+class SweepDirectory:
     """What the processes of a sweep, on one machine or many, agree on by way of its directory.
 
     `jobs.json` holds the name of each job's directory by the job's identity, `data.json` what each choice
@@ -33,7 +33,7 @@ class Ledger:
         self.directory = directory
         self.stop_file = directory / "stop"
         self._lock = filelock.FileLock(directory / "ledger.lock")
-        self._seen: dict[Path, tuple[tuple[int, int], Record]] = {}
+        self._seen: dict[Path, tuple[tuple[int, int], RunRecord]] = {}
 
     def dataset(self, settings: DatasetSettings, say: Say = lambda line: None) -> Dataset:
         """Loads the data of some settings: the same for every job, and once in a process.
@@ -89,7 +89,7 @@ class Ledger:
             directory.mkdir(parents=True, exist_ok=True)
         return directory
 
-    def jobs(self) -> list[Record]:
+    def jobs(self) -> list[RunRecord]:
         """What is known of each job that was begun, by number."""
         found = []
         for name in sorted(self._read("jobs.json").values(), key=lambda name: (len(name), name)):
@@ -99,7 +99,7 @@ class Ledger:
                 continue
         return found
 
-    def _record(self, directory: Path) -> Record:
+    def _record(self, directory: Path) -> RunRecord:
         """What is known of a job; not read anew while its file is the same, for a sweep may have many."""
         try:
             is_now = (directory / run_record.FILE).stat()

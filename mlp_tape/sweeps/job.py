@@ -14,8 +14,8 @@ from mlp_tape.errors import BrokenFileError, ConfigError
 from mlp_tape.runs.metadata import Job
 from mlp_tape.runs.run import execute_run
 from mlp_tape.storage import run_record
-from mlp_tape.storage.run_record import Record
-from mlp_tape.sweeps.directory import Ledger
+from mlp_tape.storage.run_record import RunRecord
+from mlp_tape.sweeps.directory import SweepDirectory
 from mlp_tape.system import exit, signals
 from mlp_tape.system.redaction import without_password
 
@@ -40,7 +40,7 @@ def run(settings: Settings, sweep: Path, number: int, overrides: list[str], fold
     Raises:
         Stopped: a signal came to the process of the sweep itself.
     """
-    parent, ledger = run_record.read(sweep), Ledger(sweep)
+    parent, ledger = run_record.read(sweep), SweepDirectory(sweep)
     overrides = [text for text in overrides if not text.lstrip("+").startswith(OF_THE_SWEEP)]
     typed = {_plain(text) for text in parent.overrides}
     swept = [_plain(without_password(text)) for text in overrides]
@@ -92,7 +92,7 @@ def _note_failure(directory: Path, reason: str, name: str, settings: Settings, o
     try:
         note = run_record.read(directory)
     except (ConfigError, BrokenFileError):
-        note = Record(directory, name=name, settings=to_dict(settings))
+        note = RunRecord(directory, name=name, settings=to_dict(settings))
         note.overrides = [without_password(text) for text in overrides]
     if (note.status, note.reason) == ("FAILED", reason):  # it has written that itself
         return

@@ -10,8 +10,8 @@ from typing import Self
 
 from mlp_tape.errors import MlpTapeError
 from mlp_tape.storage import journal, lock, run_record
-from mlp_tape.storage.run_record import Record
-from mlp_tape.sweeps.directory import Ledger
+from mlp_tape.storage.run_record import RunRecord
+from mlp_tape.sweeps.directory import SweepDirectory
 from mlp_tape.sweeps.summary import ACCURACY, first_line
 from mlp_tape.system import signals
 from mlp_tape.system.console import Console
@@ -19,7 +19,7 @@ from mlp_tape.system.console import Console
 PAUSE = 0.25  # seconds between two looks
 
 
-class Watch(threading.Thread):
+class Monitor(threading.Thread):
     """The thread; also passes a signal that came to the sweep's own process on to jobs in others.
 
     Args:
@@ -31,10 +31,10 @@ class Watch(threading.Thread):
 
     def __init__(
         self,
-        ledger: Ledger,
+        ledger: SweepDirectory,
         console: Console,
         planned: int | None,
-        finished: Callable[[list[Record]], None],
+        finished: Callable[[list[RunRecord]], None],
     ) -> None:
         super().__init__(name="watch", daemon=True)
         self._ledger, self._console, self._planned, self._finished = ledger, console, planned, finished
@@ -74,7 +74,7 @@ class Watch(threading.Thread):
         at_work = [job for job in jobs if job.status == "RUNNING"]
         show(len(jobs) - len(at_work), self._planned, {label(job): _progress(job) for job in at_work})
 
-    def _tell(self, job: Record, jobs: list[Record]) -> None:
+    def _tell(self, job: RunRecord, jobs: list[RunRecord]) -> None:
         if job.status == "RUNNING":
             if not self._console.animated:
                 self._console.line(f"{label(job)}  began")
@@ -86,19 +86,19 @@ class Watch(threading.Thread):
             self._console.error(f"{label(job)}  {job.status}: {first_line(job.reason)}")
 
 
-def label(job: Record) -> str:
+def label(job: RunRecord) -> str:
     """The job as a person is told of it."""
     return f"job {job.directory.name}  {job.name}"
 
 
-def as_it_is(job: Record) -> Record:
+def as_it_is(job: RunRecord) -> RunRecord:
     """What is known of a job; KILLED where it says RUNNING and its process is gone from this machine."""
     if job.status != "RUNNING" or job.host != platform.node() or lock.is_at_work(job.directory, job.pid):
         return job
     return run_record.left(job.directory)  # read again: it may have ended since
 
 
-def _progress(job: Record) -> tuple[int, int]:
+def _progress(job: RunRecord) -> tuple[int, int]:
     """Steps done, and steps in all."""
     step = journal.last_step(job.directory, "train/loss")
     return 0 if step is None else step + 1, job.steps

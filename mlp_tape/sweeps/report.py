@@ -10,9 +10,9 @@ from mlp_tape.errors import MlpTapeError
 from mlp_tape.reports import run_report
 from mlp_tape.storage import journal, lock
 from mlp_tape.storage.journal import Journal
-from mlp_tape.storage.run_record import Record
+from mlp_tape.storage.run_record import RunRecord
 from mlp_tape.sweeps import monitor, summary
-from mlp_tape.sweeps.directory import Ledger
+from mlp_tape.sweeps.directory import SweepDirectory
 from mlp_tape.sweeps.summary import ACCURACY, SHOWN, Summary
 from mlp_tape.system import atomic_files, signals, sqlite_file, tensorflow_setup
 from mlp_tape.system.console import Console
@@ -23,7 +23,7 @@ HURRY = 2.0  # seconds for what jobs could not send, where somebody waits for th
 TAG = 7_000  # characters: MLflow takes 8,000
 
 
-def answer(settings: Settings, note: Record, jobs: Ledger, console: Console) -> None:
+def answer(settings: Settings, note: RunRecord, jobs: SweepDirectory, console: Console) -> None:
     """Says what has come of the jobs: table, best, pictures; sends what MLflow has not got of them.
 
     Args:
@@ -42,7 +42,7 @@ def answer(settings: Settings, note: Record, jobs: Ledger, console: Console) -> 
     _settle(found, console, HURRY if signals.asked() else math.inf)
 
 
-def _conclude(found: Summary, note: Record, console: Console) -> None:
+def _conclude(found: Summary, note: RunRecord, console: Console) -> None:
     """Writes the answer of a sweep to its directory, to MLflow and to the screen."""
     seeds, best, short = found.over_seeds(), found.best, found.table(SHOWN)
     page = []
@@ -76,7 +76,7 @@ def _keep_no_password(path: Path) -> None:
         atomic_files.write(path, without_password(path.read_text()).encode())
 
 
-def _show_best(found: Summary, jobs: Ledger) -> None:
+def _show_best(found: Summary, jobs: SweepDirectory) -> None:
     """Gives the best job pictures and a model."""
     best = found.best
     if best is None or best.full:
@@ -108,7 +108,7 @@ def _draw(found: Summary, folder: Path) -> None:
     curve_plots.overlay(folder / "sweep_curves.png", [_curves(job) for job in shown])
 
 
-def _curves(job: Record) -> tuple[str, list[tuple[int, float]], list[tuple[int, float]], int]:
+def _curves(job: RunRecord) -> tuple[str, list[tuple[int, float]], list[tuple[int, float]], int]:
     losses, tested = (
         [(row.step, row.value) for row in journal.rows(job.directory, key)]
         for key in ("train/loss", ACCURACY)

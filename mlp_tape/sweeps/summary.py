@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlp_tape.config.settings import FREE
-from mlp_tape.storage.run_record import Record
+from mlp_tape.storage.run_record import RunRecord
 
 Cell = str | float | int | list[Any] | None
 
@@ -73,16 +73,16 @@ class Summary:
         swept: the settings in which they differ.
     """
 
-    jobs: list[Record]
+    jobs: list[RunRecord]
     swept: list[str]
 
     @property
-    def finished(self) -> list[Record]:
+    def finished(self) -> list[RunRecord]:
         """The jobs that reached their end."""
         return [job for job in self.jobs if job.status == "FINISHED"]
 
     @property
-    def best(self) -> Record | None:
+    def best(self) -> RunRecord | None:
         """The finished job with the highest accuracy to choose by; of several, the first."""
         return max(self.finished, key=lambda job: job.chosen_by, default=None)
 
@@ -104,7 +104,7 @@ class Summary:
         headings = ["job", *columns, "status", "accuracy", "loss", "seconds"]
         return Table(headings, [self._row(job, columns) for job in jobs])
 
-    def _row(self, job: Record, columns: list[str]) -> list[Cell]:
+    def _row(self, job: RunRecord, columns: list[str]) -> list[Cell]:
         known, number = {"name": job.name} | flat(job.settings), job.directory.name
         results = [job.results.get(ACCURACY), job.results.get(LOSS)] if job.results else [None, None]
         first = int(number) if number.isdigit() else number
@@ -128,7 +128,7 @@ class Summary:
         if "seed" not in self.swept:
             return None
         others = [key for key in self.columns if key != "seed"]
-        groups: dict[str, tuple[list[Cell], list[Record]]] = {}
+        groups: dict[str, tuple[list[Cell], list[RunRecord]]] = {}
         for job in self.finished:
             named = " ".join(word for word in job.name.split() if not word.startswith("seed="))
             known = {"name": named} | flat(job.settings)
@@ -144,7 +144,7 @@ class Summary:
         return Table([*others, "seeds", "mean accuracy", "std", "mean seconds"], rows)
 
 
-def summarize(jobs: Sequence[Record]) -> Summary:
+def summarize(jobs: Sequence[RunRecord]) -> Summary:
     """Finds out in what the jobs of a sweep differ, and sorts them by it, where that is not too much."""
     found = [flat(job.settings) for job in jobs]
     keys = list(dict.fromkeys(key for settings in found for key in settings))

@@ -14,10 +14,10 @@ from mlp_tape.errors import ConfigError, SweepError
 from mlp_tape.reports import run_report
 from mlp_tape.storage import lock, run_record
 from mlp_tape.storage.journal import Journal, Row
-from mlp_tape.storage.run_record import Record
+from mlp_tape.storage.run_record import RunRecord
 from mlp_tape.sweeps import monitor, report, summary
-from mlp_tape.sweeps.directory import Ledger
-from mlp_tape.sweeps.monitor import Watch
+from mlp_tape.sweeps.directory import SweepDirectory
+from mlp_tape.sweeps.monitor import Monitor
 from mlp_tape.sweeps.summary import ACCURACY
 from mlp_tape.system import provenance
 from mlp_tape.system.console import Console
@@ -62,7 +62,7 @@ def opened(
         check_reachable(resolve_uri(settings.tracking), CHECK_SECONDS)
     directory.mkdir(parents=True, exist_ok=True)
     with lock.at_work(directory), Console() as console, Journal(directory) as journal:
-        jobs = Ledger(directory)
+        jobs = SweepDirectory(directory)
         note = _noted(settings, directory, overrides)
         jobs.stop_file.unlink(missing_ok=True)
         warnings = {jobs.dataset(choice, console.line).warning for choice in choices}
@@ -79,7 +79,7 @@ def opened(
             console.line(f"sweep  {f'{planned} jobs' if planned else 'jobs'} in {directory}")
             try:
                 progress = functools.partial(_report_progress, journal)
-                with Watch(jobs, console, planned, progress), jobs_closed_in_background():
+                with Monitor(jobs, console, planned, progress), jobs_closed_in_background():
                     yield
             finally:
                 report.answer(settings, note, jobs, console)
@@ -90,9 +90,9 @@ def opened(
             _refuse_failures(jobs, note, planned)
 
 
-def _noted(settings: Settings, directory: Path, overrides: list[str]) -> Record:
+def _noted(settings: Settings, directory: Path, overrides: list[str]) -> RunRecord:
     """The sweep's record: a new one, or what was left of one that is picked up."""
-    note = Record(directory)
+    note = RunRecord(directory)
     if (directory / run_record.FILE).exists():
         note = run_record.read(directory)
         if settings.sweep.resume is None or note.kind != "sweep":
@@ -111,21 +111,21 @@ def _noted(settings: Settings, directory: Path, overrides: list[str]) -> Record:
     return note
 
 
-def _where(settings: Settings, note: Record) -> TrackingSettings:
+def _where(settings: Settings, note: RunRecord) -> TrackingSettings:
     """Where the sweep was recorded; a new one, as the settings say."""
     if not note.run_id or not settings.tracking.enabled:
         return settings.tracking
     return dataclasses.replace(settings.tracking, uri=recorded_uri(note.uri))
 
 
-def _report_progress(journal: Journal, jobs: list[Record]) -> None:
+def _report_progress(journal: Journal, jobs: list[RunRecord]) -> None:
     """Lets MLflow show how far a sweep is while it lasts."""
     done = [job.results[ACCURACY] for job in jobs if job.status == "FINISHED"]
     values = {"sweep/finished": float(len(done)), "sweep/best_accuracy": max(done)}
     journal.append(Row(key, len(done), value, int(1000 * time.time())) for key, value in values.items())
 
 
-def _refuse_failures(jobs: Ledger, note: Record, planned: int | None) -> None:
+def _refuse_failures(jobs: SweepDirectory, note: RunRecord, planned: int | None) -> None:
     """Says which jobs did not finish, for the exit code."""
     begun = [monitor.as_it_is(job) for job in jobs.jobs()]
     failed = [job for job in begun if job.status != "FINISHED"]

@@ -1,7 +1,7 @@
 """The network in bare tensors: its parameters and the forward pass."""
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -11,7 +11,7 @@ from mlp_tape.tensors.activations import Activation
 from mlp_tape.tensors.initializers import INITIALIZERS
 
 Params = dict[str, tf.Variable]  # w1, b1, w2, b2, ...
-Drop = Callable[[int, tf.Tensor], tf.Tensor]
+Dropout = Callable[[int, tf.Tensor], tf.Tensor]
 
 
 def init_params(
@@ -53,30 +53,34 @@ def to_float(x: tf.Tensor, scale: float, dtype: tf.DType = tf.float32) -> tf.Ten
     return tf.reshape(tf.cast(x, dtype) / scale, [x.shape[0], -1])
 
 
-def layers(
-    params: Mapping[str, tf.Tensor], x: tf.Tensor, activation: Activation, drop: Drop | None = None
-) -> Iterator[tuple[str, tf.Tensor]]:
-    """Computes the network layer by layer.
+def forward(
+    params: Mapping[str, tf.Tensor],
+    x: tf.Tensor,
+    activation: Activation,
+    dropout: Dropout | None = None,
+    trace: dict[str, tf.Tensor] | None = None,
+) -> tf.Tensor:
+    """Computes the logits.
 
     Args:
-        params: as from `init_params`; of the dtype of x.
+        params: as from `init_params`, of the dtype of x.
         x: float32 [b, d0].
-        activation: between the layers; the last layer has none.
-        drop: what becomes of the activation of a layer, which is given its number, from 1.
+        activation: applied to every layer but the last.
+        dropout: applied to every activation; called with the number of the layer, from 1, and the activation.
+        trace: is filled with every tensor in order: x, z1, h1 (the activation of z1), z2, ..., logits.
 
-    Yields:
-        (z1, float32 [b, d1]), (h1, the activation of z1), (z2, ...), ..., (logits, [b, classes]).
+    Returns:
+        float32 [b, classes], unbounded.
     """
+    trace = {} if trace is None else trace
+    trace["x"] = h = x
     depth = len(params) // 2
-    h = x
     for layer in range(1, depth):
         z = h @ params[f"w{layer}"] + params[f"b{layer}"]  # [b,784]@[784,256] + [256] -> [b,256]
-        yield f"z{layer}", z
-        h = activation(z) if drop is None else drop(layer, activation(z))
-        yield f"h{layer}", h
-    yield "logits", h @ params[f"w{depth}"] + params[f"b{depth}"]  # [b,128]@[128,10] + [10] -> [b,10]
-
-
-def forward(params: Mapping[str, tf.Tensor], x: tf.Tensor, activation: Activation) -> tf.Tensor:
-    """Computes the scores of each class: the last of `layers`, float32 [b, classes], unbounded."""
-    return dict(layers(params, x, activation))["logits"]
+        h = activation(z)
+        if dropout:
+            h = dropout(layer, h)
+        trace[f"z{layer}"], trace[f"h{layer}"] = z, h
+    logits = h @ params[f"w{depth}"] + params[f"b{depth}"]  # [b,128]@[128,10] + [10] -> [b,10]
+    trace["logits"] = logits
+    return logits

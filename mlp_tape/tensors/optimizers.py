@@ -1,5 +1,6 @@
 """Update rules: from gradients to what is subtracted from the parameters."""
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -28,9 +29,9 @@ class Optimizer:
     rule: Rule
     settings: tuple[tuple[str, float], ...] = ()
 
-    @property
+    @functools.cached_property
     def slots(self) -> list[str]:
-        """Their names."""
+        """The names of the slots."""
         kinds = inspect.signature(self.rule).parameters.values()
         return [each.name for each in kinds if each.kind is each.POSITIONAL_OR_KEYWORD][4:]
 
@@ -147,13 +148,15 @@ def adamw(
     return {name: updates[name] + lr * weight_decay * params[name] for name in grads}
 
 
-def clipped(grads: Grads, most: float) -> Grads:
-    """Makes all gradients smaller by one factor where their norm, taken together, is above `most`.
+def clipped(grads: Grads, clip_norm: float | None) -> Grads:
+    """Scales all gradients by one factor so that their global norm is at most `clip_norm`; None for no limit.
 
-    g <- g * most / max(norm, most) (Pascanu et al. 2013).
+    g <- g * clip_norm / max(norm, clip_norm) (Pascanu et al. 2013).
     """
+    if clip_norm is None:
+        return grads
     norm = tf.sqrt(tf.add_n([tf.reduce_sum(tf.square(g)) for g in grads.values()]))
-    return {name: g * (most / tf.maximum(norm, most)) for name, g in grads.items()}
+    return {name: g * (clip_norm / tf.maximum(norm, clip_norm)) for name, g in grads.items()}
 
 
 RULES: dict[str, Rule] = {each.__name__: each for each in (sgd, momentum, nesterov, rmsprop, adam, adamw)}

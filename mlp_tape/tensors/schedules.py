@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import tensorflow as tf
 
@@ -69,11 +70,27 @@ def warmed_up(share: Schedule, steps: float) -> Schedule:
     return warming if steps else share
 
 
-def rates(lr: float, share: Share | None, first: int, n: int) -> tf.Tensor:
-    """The learning rate of each of n steps, float32 [n], from the first one's number in the run on."""
-    if share is None:
-        return tf.fill([n], tf.constant(lr, tf.float32))
-    return tf.cast(lr * share(tf.range(first, first + n, dtype=tf.float64)), tf.float32)
+@dataclass(frozen=True)
+class LearningRate:
+    """The learning rate of each step of a run.
+
+    Attributes:
+        lr: what a schedule is a share of, above 0.
+        share: from the numbers of steps, float64 [n], to the share of `lr` of each; None for a constant rate.
+    """
+
+    lr: float
+    share: Share | None = None
+
+    def rates(self, first: int, n: int) -> tf.Tensor:
+        """The learning rates of n steps, float32 [n], from the step `first` of the run on."""
+        if self.share is None:
+            return tf.fill([n], tf.constant(self.lr, tf.float32))
+        return tf.cast(self.lr * self.share(tf.range(first, first + n, dtype=tf.float64)), tf.float32)
+
+    def at(self, global_step: int) -> float:
+        """The learning rate of one step."""
+        return float(self.rates(global_step, 1)[0])
 
 
 SCHEDULES: dict[str, Schedule] = {

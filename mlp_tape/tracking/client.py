@@ -16,7 +16,7 @@ from typing import Any
 
 from mlp_tape.errors import MlpTapeError, TrackingError
 from mlp_tape.storage.journal import Journal, Row
-from mlp_tape.storage.run_record import Record
+from mlp_tape.storage.run_record import RunRecord
 from mlp_tape.system import signals
 from mlp_tape.system.redaction import without_password
 from mlp_tape.tracking import client_process
@@ -26,7 +26,7 @@ from mlp_tape.tracking.tracker import Show
 HURRY = 1.0  # seconds to send what is left of a run once somebody waits for the program to stop
 
 
-class CourierRun:
+class ClientRun:
     """One run in an MLflow store; a Tracker.
 
     Args:
@@ -36,7 +36,7 @@ class CourierRun:
         journal: whose rows are delivered.
     """
 
-    def __init__(self, uri: str, experiment: str, record: Record, journal: Journal) -> None:
+    def __init__(self, uri: str, experiment: str, record: RunRecord, journal: Journal) -> None:
         self._keeper, self._record, self._journal = client_process.running(), record, journal
         self.link = self.overview = ""
         self._keeper.when_told[str(record.directory)] = {
@@ -122,6 +122,6 @@ def send(directory: Path, at_most: float) -> None:
         raise TrackingError("no answer", "try again later") from error
 
 
-def _plain(record: Record) -> dict[str, Any]:
+def _plain(record: RunRecord) -> dict[str, Any]:
     """The record as JSON holds it."""
     return dataclasses.asdict(record) | {"directory": str(record.directory)}

@@ -28,17 +28,17 @@ for number in (signal.SIGINT, signal.SIGTERM):
     signal.signal(number, signal.SIG_IGN)  # they are for the process that asks, which will say what to do
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
-from mlp_tape import quiet
+from mlp_tape.system import tensorflow_setup
 from mlp_tape.system import exit
 exit.use_temporary_directory(Path(sys.argv[2]))
-with quiet.without_garbage_collection():
-    from mlp_tape import keeper
-keeper.main()
+with tensorflow_setup.without_garbage_collection():
+    from mlp_tape.mlflow_backend import server
+server.main()
 """
 GRACE = 1.0  # seconds for an answer that is late
 
 
-class Keeper:
+class MlflowProcess:
     """The other process, and who waits for which of its answers."""
 
     def __init__(self) -> None:
@@ -123,16 +123,18 @@ class Keeper:
             done()
 
 
-_running: dict[Path, Keeper] = {}  # by the directory that it was started in, where MLflow puts artifacts
+_running: dict[
+    Path, MlflowProcess
+] = {}  # by the directory that it was started in, where MLflow puts artifacts
 _starting = threading.Lock()
 
 
-def running() -> Keeper:
+def running() -> MlflowProcess:
     """The other process; started where there is none."""
     here = Path.cwd()
     with _starting:
         if here not in _running or not _running[here].is_there:
-            _running[here] = Keeper()
+            _running[here] = MlflowProcess()
         return _running[here]
 
 

@@ -9,11 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 from mlp_tape.config.settings import TrackingSettings
 from mlp_tape.errors import DiskError, TrackingError
 from mlp_tape.storage.journal import Journal
-from mlp_tape.storage.run_record import Record
+from mlp_tape.storage.run_record import RunRecord
 from mlp_tape.system import signals
 from mlp_tape.system.console import Console
 from mlp_tape.system.redaction import without_password
-from mlp_tape.tracking.client import HURRY, CourierRun
+from mlp_tape.tracking.client import HURRY, ClientRun
 from mlp_tape.tracking.tracker import Tracker, Untracked
 from mlp_tape.tracking.uri import missing_rows_message, resolve_uri
 
@@ -38,7 +38,7 @@ def jobs_closed_in_background() -> Iterator[None]:
 def recorded(
     tracker: Tracker,
     patience: float,
-    note: Record,
+    note: RunRecord,
     files: Callable[[], None],
     journal: Journal,
     console: Console,
@@ -87,7 +87,7 @@ def recorded(
             _close(tracker, patience, at_most, note, journal, console)
 
 
-def tracker(settings: TrackingSettings, note: Record, journal: Journal) -> Tracker:
+def tracker(settings: TrackingSettings, note: RunRecord, journal: Journal) -> Tracker:
     """Where the settings say that a run is recorded; MLflow's process begins to get ready for it.
 
     Args:
@@ -97,7 +97,7 @@ def tracker(settings: TrackingSettings, note: Record, journal: Journal) -> Track
     """
     if not settings.enabled:
         return Untracked()
-    return CourierRun(resolve_uri(settings), settings.experiment, note, journal)
+    return ClientRun(resolve_uri(settings), settings.experiment, note, journal)
 
 
 def _ended_by(error: BaseException) -> tuple[str, str]:
@@ -108,7 +108,7 @@ def _ended_by(error: BaseException) -> tuple[str, str]:
 
 
 def _close(
-    tracker: Tracker, patience: float, at_most: float, note: Record, journal: Journal, console: Console
+    tracker: Tracker, patience: float, at_most: float, note: RunRecord, journal: Journal, console: Console
 ) -> None:
     """Delivers what is left; says what could not be, and how to do it later."""
     why_not = "it was stopped"

@@ -1,7 +1,8 @@
 """Images and labels cut into batches, and their order, which is a pure function of seed and epoch."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -9,61 +10,103 @@ from numpy.typing import NDArray
 
 from mlp_tape.training import host_arrays
 
-Batches = tuple[tf.Tensor, tf.Tensor]  # images [k, b, ...] and labels [k, b]
+
+class Span(NamedTuple):
+    """Consecutive batches of one size.
+
+    Attributes:
+        images: all batches of this size of the epoch, uint8 or float32 [k, size, ...].
+        labels: int32 [k, size].
+        first: the number of the first batch of the span among them.
+        n: how many batches the span has.
+    """
+
+    images: tf.Tensor
+    labels: tf.Tensor
+    first: int
+    n: int
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """Images and labels as tensors, cut into batches, for any number of epochs and runs.
+class Epoch:
+    """The batches of an epoch, as tensors.
 
     Attributes:
         full: the full batches, images uint8 or float32 [k, size, ...] and labels int32 [k, size].
         rest: the smaller last batch, [1, r, ...] and [1, r]; r may be 0.
     """
 
-    full: Batches
-    rest: Batches
+    full: tuple[tf.Tensor, tf.Tensor]
+    rest: tuple[tf.Tensor, tf.Tensor]
+
+    def spans(self, start: int, stop: int, first_alone: bool) -> Iterator[Span]:
+        """The batches from `start` to before `stop`.
+
+        Args:
+            start: from 0.
+            stop: above `start`.
+            first_alone: whether the first batch is a span of its own.
+        """
+        n_full = len(self.full[0])
+        cuts = {start, stop, min(max(start, n_full), stop)} | ({start + 1} if first_alone else set())
+        for a, b in zip(sorted(cuts), sorted(cuts)[1:], strict=False):
+            yield Span(*self.full, a, b - a) if a < n_full else Span(*self.rest, a - n_full, b - a)
 
 
-def prepare(x: NDArray[Any], y: NDArray[Any], batch_size: int) -> Prepared:
-    """Cuts images and labels into batches.
+class Batches:
+    """Images and labels in batches, for any number of epochs and runs.
 
     Args:
-        x: uint8 or float32 [n, ...]; not to be changed as long as the batches are used, which share its
-            memory where it is aligned (`memory.aligned`).
+        x: uint8 or float32 [n, ...]; not to be changed while the batches are in use, which share its memory
+            where it is aligned (`host_arrays.aligned`).
         y: int32 [n].
         batch_size: images a batch.
+        shuffle_seed: decides the order of each epoch; None for the given order.
     """
+
+    def __init__(
+        self, x: NDArray[Any], y: NDArray[Any], batch_size: int, shuffle_seed: int | None = None
+    ) -> None:
+        self._x, self._y, self._size, self._seed = x, y, batch_size, shuffle_seed
+        self._number, self._epoch = 0, _cut(x, y, batch_size)
+        if shuffle_seed is not None:
+            self._number = -1  # the given order is none of its epochs, but has the same shapes
+        self.steps_per_epoch = len(self._epoch.full[0]) + bool(len(x) % batch_size)
+
+    @property
+    def shapes(self) -> Epoch:
+        """Batches of the shapes that every epoch has."""
+        return self._epoch
+
+    def epoch(self, number: int) -> Epoch:
+        """The batches of an epoch, counted from 0."""
+        if self._seed is not None and number != self._number:
+            rows = self._order(number)
+            self._epoch = _cut(host_arrays.taken(self._x, rows), self._y[rows], self._size)
+            self._number = number
+        return self._epoch
+
+    def at(self, global_step: int) -> tuple[NDArray[Any], NDArray[Any]]:
+        """The images and labels of one step of the run."""
+        epoch, step = divmod(global_step, self.steps_per_epoch)
+        rows: Any = slice(step * self._size, (step + 1) * self._size)
+        if self._seed is not None:
+            rows = self._order(epoch)[rows]
+        return self._x[rows], self._y[rows]
+
+    def _order(self, epoch: int) -> NDArray[np.int64]:
+        assert self._seed is not None
+        return np.random.default_rng([self._seed, epoch]).permutation(len(self._x))
+
+
+def _cut(x: NDArray[Any], y: NDArray[Any], batch_size: int) -> Epoch:
     n = len(x) // batch_size * batch_size
     full = x[:n].reshape(-1, batch_size, *x.shape[1:]), y[:n].reshape(-1, batch_size)
-    rest = x[n:][None], y[n:][None]
-    return Prepared(*((_tensor(images), _tensor(labels)) for images, labels in (full, rest)))
+    return Epoch((_tensor(full[0]), _tensor(full[1])), (_tensor(x[n:][None]), _tensor(y[n:][None])))
 
 
 def _tensor(array: NDArray[Any]) -> tf.Tensor:
-    """The array as a tensor, on the same memory where that can be."""
+    """The array as a tensor, on the same memory where that is possible."""
     if not array.size or not host_arrays.is_usable(array) or tf.config.list_logical_devices("GPU"):
         return tf.constant(array)
     return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
-
-
-def order(n: int, shuffle_seed: int, epoch: int) -> NDArray[np.int64]:
-    """The order of n images in a shuffled epoch, int64 [n]: a pure function of its arguments."""
-    return np.random.default_rng([shuffle_seed, epoch]).permutation(n)
-
-
-def shuffled(x: NDArray[Any], y: NDArray[Any], batch_size: int, shuffle_seed: int, epoch: int) -> Prepared:
-    """The batches of a shuffled epoch; the arguments are as of `prepare` and `order`."""
-    rows = order(len(x), shuffle_seed, epoch)
-    return prepare(host_arrays.taken(x, rows), y[rows], batch_size)
-
-
-def batch(
-    x: NDArray[Any], y: NDArray[Any], batch_size: int, global_step: int, shuffle_seed: int | None
-) -> tuple[NDArray[Any], NDArray[Any]]:
-    """The images and labels that `train` takes at a step; the arguments are as there."""
-    epoch, start = divmod(global_step, -(-len(x) // batch_size))
-    rows: Any = slice(start * batch_size, (start + 1) * batch_size)
-    if shuffle_seed is not None:
-        rows = order(len(x), shuffle_seed, epoch)[rows]
-    return x[rows], y[rows]

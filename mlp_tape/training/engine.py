@@ -1,58 +1,95 @@
-"""Many steps as one call, run one after the other or compiled."""
+"""The two engines: the same loop over `train_step`, in Python or as one compiled call."""
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
-from mlp_tape.tensors import optimizers
 from mlp_tape.tensors.network import Params
 from mlp_tape.tensors.optimizers import Grads, Slot, Updates
-from mlp_tape.training.batches import Prepared
-from mlp_tape.training.train_step import Recipe, train_step
+from mlp_tape.tensors.schedules import LearningRate
+from mlp_tape.training.batches import Epoch, Span
+from mlp_tape.training.state import State
+from mlp_tape.training.train_step import StepConfig, train_step
 
-Run = Callable[..., tuple[tf.Tensor, Grads, Updates]]
+
+class Steps(NamedTuple):
+    """What some steps computed.
+
+    Attributes:
+        losses: each taken before the update of its step, float32 [n].
+        grads: of the last step.
+        updates: what the last step subtracted.
+    """
+
+    losses: NDArray[np.float32]
+    grads: Grads
+    updates: Updates
 
 
-def run_steps(
+Engine = Callable[[State, Span, LearningRate, StepConfig], Steps]
+
+
+def run_eagerly(state: State, span: Span, rate: LearningRate, config: StepConfig) -> Steps:
+    """Takes a step for each batch of a span, one after the other.
+
+    Args:
+        state: updated in place.
+        span: the batches.
+        rate: of each step.
+        config: what defines a step.
+    """
+    some, losses = slice(span.first, span.first + span.n), []
+    images, labels = tf.unstack(span.images[some]), tf.unstack(span.labels[some])  # n of [b,...], of [b]
+    for x, y, lr in zip(images, labels, tf.unstack(rate.rates(state.global_step, span.n)), strict=True):
+        loss, grads, updates = train_step(state, x, y, lr, config)
+        losses.append(loss)
+        state.global_step += 1
+    return Steps(np.array([loss.numpy() for loss in losses]), grads, updates)
+
+
+def run_compiled(state: State, span: Span, rate: LearningRate, config: StepConfig, most: int) -> Steps:
+    """Does the same in one XLA call.
+
+    Args:
+        state: updated in place.
+        span: the batches, at most `most` of them.
+        rate: of each step.
+        config: what defines a step; there is one compiled function for each.
+        most: an upper limit of the number of steps of every call of a run; part of what is compiled.
+    """
+    rates = rate.rates(state.global_step, most)
+    first, n = tf.constant(span.first), tf.constant(span.n)
+    step = tf.constant(state.global_step, tf.int64)
+    losses, grads, updates = compiled_loop(config, most)(
+        state.params, state.slots, span.images, span.labels, rates, first, n, step, state.seed
+    )
+    state.global_step += span.n
+    return Steps(losses.numpy()[: span.n], grads, updates)
+
+
+def _loop(
     params: Params,
     slots: Mapping[str, Slot],
-    xs: tf.Tensor,
-    ys: tf.Tensor,
+    images: tf.Tensor,
+    labels: tf.Tensor,
     rates: tf.Tensor,
     first: tf.Tensor,
     n: tf.Tensor,
-    done: tf.Tensor,
     step: tf.Tensor,
     seed: tf.Tensor,
-    recipe: Recipe,
+    config: StepConfig,
     most: int,
 ) -> tuple[tf.Tensor, Grads, Updates]:
-    """Runs some steps of a block, with the batches `first` to `first + n - 1`.
-
-    Args:
-        params: `tf.Variable`s, which are changed.
-        slots: what the optimizer remembers; changed likewise.
-        xs: images in batches, [k, b, ...].
-        ys: labels in batches, int32 [k, b].
-        rates: the learning rate of each step of the block, float32 [most + 1].
-        first: int32 [], the first batch's number.
-        n: int32 [], how many steps, from 1 to `most`.
-        done: int32 [], how many steps of the block were run before.
-        step: int64 [], the number of the block's first step in the run, from 0.
-        seed: int64 [], of the run.
-        recipe: what a step is made of.
-        most: the length of the returned losses.
-
-    Returns:
-        The losses, float32 [most], of which the first n count; gradients and updates of the last step.
-    """
+    """The loop over `train_step` as TensorFlow's own while loop; losses float32 [most], of which n count."""
 
     def body(i: tf.Tensor, losses: tf.TensorArray, *_: Any) -> tuple[Any, ...]:
-        x, y = tf.gather(xs, first + i), tf.gather(ys, first + i)  # [k,b,...] -> [b,...]
-        lr, now = tf.gather(rates, done + i), step + tf.cast(done + i, tf.int64)
-        loss, grads, updates = train_step(params, x, y, lr, recipe, slots, now, seed)
+        x, y = tf.gather(images, first + i), tf.gather(labels, first + i)  # [k,b,...] -> [b,...]
+        state = State(params, dict(slots), step + tf.cast(i, tf.int64), seed)
+        loss, grads, updates = train_step(state, x, y, tf.gather(rates, i), config)
         return i + 1, losses.write(i, loss), grads, updates
 
     none_yet = {name: tf.zeros_like(param) for name, param in params.items()}
@@ -62,41 +99,24 @@ def run_steps(
 
 
 @functools.cache
-def compiled_steps(recipe: Recipe, most: int) -> Run:
-    """`run_steps` as one XLA call; compiled once for all runs of the same shapes and recipe.
+def compiled_loop(config: StepConfig, most: int) -> Callable[..., tuple[tf.Tensor, Grads, Updates]]:
+    """`_loop` as one XLA call, compiled once for all runs of the same shapes and configuration.
 
     `first` and `n` stay tensors, and the batches are picked by tf.gather: with tf.slice, XLA takes the
     start for a constant and compiles anew for each.
     """
     return tf.function(  # type: ignore[no-any-return]
-        functools.partial(run_steps, recipe=recipe, most=most), jit_compile=True, autograph=False
+        functools.partial(_loop, config=config, most=most), jit_compile=True, autograph=False
     )
 
 
-def compile_ahead(
-    params: Params,
-    prepared: Prepared,
-    recipe: Recipe,
-    log_every: int,
-    slots: Mapping[str, Slot] | None = None,
-) -> None:
-    """Compiles what `train.train` will call, by running no step of it; params and slots keep their values.
+def by_name(name: str, most: int) -> Engine:
+    """The engine `compiled` or `eager`; `most` is as of `run_compiled`."""
+    return run_eagerly if name == "eager" else functools.partial(run_compiled, most=most)
 
-    Args:
-        params: of the shapes that will be trained.
-        prepared: what will be trained on.
-        recipe: as in `train.train`.
-        log_every: as in `train.train`.
-        slots: as in `train.train`.
-    """
-    most, none, zero = most_in_a_block(prepared, log_every), tf.constant(0), tf.constant(0, tf.int64)
-    run, rates = compiled_steps(recipe, most), tf.zeros([most + 1])
-    slots = optimizers.empty_slots(recipe.optimizer, params) if slots is None else slots
-    for images, labels in (prepared.full, prepared.rest):
+
+def compile_ahead(state: State, epoch: Epoch, config: StepConfig, most: int) -> None:
+    """Compiles what a run will call, by calling it for no batch; the state does not change."""
+    for images, labels in (epoch.full, epoch.rest):
         if images.shape.num_elements():
-            run(params, slots, images, labels, rates, none, none, none, zero, zero)
-
-
-def most_in_a_block(prepared: Prepared, log_every: int) -> int:
-    """The largest number of steps in a block."""
-    return min(log_every, max(len(prepared.full[0]), 1))
+            run_compiled(state, Span(images, labels, 0, 0), LearningRate(0.0), config, most)

@@ -10,8 +10,8 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from mlp_tape.tensors.losses import targets
-from mlp_tape.tensors.network import Params, layers, to_float
-from mlp_tape.training.train_step import Recipe
+from mlp_tape.tensors.network import Params, forward, to_float
+from mlp_tape.training.train_step import StepConfig
 
 ROWS = 5_000  # in one go, so that the float copy of the images stays small
 
@@ -42,7 +42,7 @@ class Evaluation:
 Scored = tuple[tf.Tensor, tf.Tensor, dict[str, tf.Tensor]]
 
 
-def score(params: Params, x: tf.Tensor, y: tf.Tensor, recipe: Recipe) -> Scored:
+def score(params: Params, x: tf.Tensor, y: tf.Tensor, config: StepConfig) -> Scored:
     """Computes loss and scores for some rows, and which units they reach.
 
     It is done in float32, with nothing dropped, moved or smoothed.
@@ -51,30 +51,31 @@ def score(params: Params, x: tf.Tensor, y: tf.Tensor, recipe: Recipe) -> Scored:
         params: as from `init_params`.
         x: uint8 or float32 [b, ...].
         y: int32 [b].
-        recipe: as in training.
+        config: as in training.
 
     Returns:
         The loss, float32 []; the logits, float32 [b, classes]; by hidden layer, h1, h2, ..., whether each of
         its units is other than 0 for at least one row, bool [d].
     """
-    x = to_float(x, recipe.scale)  # [b,28,28] -> [b,784]
-    through = dict(layers(params, x, recipe.activation))  # [b,784] -> ... -> [b,10]
-    hidden = ((name, h) for name, h in through.items() if name[0] == "h")
-    alive = {name: tf.reduce_any(h != 0, axis=0) for name, h in hidden}  # [b,d] -> [d]
-    loss = recipe.loss(targets(y, through["logits"]), through["logits"])  # [b], [b,10] -> []
-    return loss, through["logits"], alive
+    x = to_float(x, config.scale)  # [b,28,28] -> [b,784]
+    trace: dict[str, tf.Tensor] = {}
+    logits = forward(params, x, config.activation, trace=trace)  # [b,784] -> [b,10]
+    hidden = {name: h for name, h in trace.items() if name[0] == "h"}
+    alive = {name: tf.reduce_any(h != 0, axis=0) for name, h in hidden.items()}  # [b,d] -> [d]
+    loss = config.loss(targets(y, logits), logits)  # [b], [b,10] -> []
+    return loss, logits, alive
 
 
 @functools.cache
-def compiled_score(recipe: Recipe) -> Callable[..., Scored]:
-    """`score` as one XLA call; compiled once for all runs of the same shapes and recipe."""
+def compiled_score(config: StepConfig) -> Callable[..., Scored]:
+    """`score` as one XLA call; compiled once for all runs of the same shapes and config."""
     return tf.function(  # type: ignore[no-any-return]
-        functools.partial(score, recipe=recipe), jit_compile=True, autograph=False
+        functools.partial(score, config=config), jit_compile=True, autograph=False
     )
 
 
 def evaluate(
-    params: Params, x: NDArray[Any], y: NDArray[Any], recipe: Recipe, engine: str = "compiled"
+    params: Params, x: NDArray[Any], y: NDArray[Any], config: StepConfig, engine: str = "compiled"
 ) -> Evaluation:
     """Evaluates the network.
 
@@ -82,10 +83,10 @@ def evaluate(
         params: as from `init_params`.
         x: uint8 or float32 [n, ...].
         y: int32 [n].
-        recipe: as in training.
+        config: as in training.
         engine: `compiled` or `eager`.
     """
-    run = compiled_score(recipe) if engine == "compiled" else functools.partial(score, recipe=recipe)
+    run = compiled_score(config) if engine == "compiled" else functools.partial(score, config=config)
     losses, scores = [], []
     alive: dict[str, NDArray[np.bool_]] = {}
     for start in range(0, len(x), ROWS):

@@ -1,32 +1,57 @@
-"""The training loop: which steps are run together, and what is known of them."""
+"""The training loop: over epochs, and over blocks of steps after each of which there is something to log."""
 
-import functools
-import itertools
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import tensorflow as tf
 from numpy.typing import NDArray
 
-from mlp_tape.tensors import optimizers, schedules
-from mlp_tape.tensors.network import Params
-from mlp_tape.tensors.optimizers import Slot
-from mlp_tape.tensors.schedules import Share
-from mlp_tape.training import batches, step_statistics
-from mlp_tape.training.batches import Prepared
-from mlp_tape.training.engine import Run, compiled_steps, most_in_a_block, run_steps
+from mlp_tape.tensors.schedules import LearningRate
+from mlp_tape.training import engine, step_statistics
+from mlp_tape.training.batches import Batches
 from mlp_tape.training.histograms import Histogram
-from mlp_tape.training.train_step import Recipe, check_variables
+from mlp_tape.training.state import State
+from mlp_tape.training.train_step import StepConfig, check_variables
 
 LONGEST = 0.25  # seconds of a block, about: how long Ctrl-C has to wait
 
 
 @dataclass(frozen=True)
+class LoopConfig:
+    """How far training goes, and where a block ends.
+
+    Attributes:
+        epochs: passes over the data.
+        log_every: steps of a block, at most.
+        histogram_every: of so many blocks with statistics, one has histograms, too; None for none.
+        pause_every: a block ends before each multiple of this global step; None for no such limit.
+        until: the global step to stop before; None for all epochs.
+        engine: `compiled` or `eager`.
+    """
+
+    epochs: int
+    log_every: int = 100
+    histogram_every: int | None = None
+    pause_every: int | None = None
+    until: int | None = None
+    engine: str = "compiled"
+
+    def measures(self, epoch: int, step: int, steps_per_epoch: int) -> tuple[bool, bool]:
+        """Whether a step of an epoch has statistics, and whether it has histograms."""
+        if step % self.log_every:
+            return False, False
+        number = epoch * -(-steps_per_epoch // self.log_every) + step // self.log_every
+        return True, self.histogram_every is not None and number % self.histogram_every == 0
+
+    def most(self, batches: Batches) -> int:
+        """The largest number of steps of a block."""
+        return min(self.log_every, batches.steps_per_epoch)
+
+
+@dataclass(frozen=True)
 class Block:
-    """Some steps that were run together.
+    """Consecutive steps of an epoch that were run together.
 
     Attributes:
         epoch: from 0.
@@ -37,7 +62,7 @@ class Block:
             the norms `params/w1/norm` before the update and `grads/w1/norm`; `updates/w1/ratio`, the norm of
             what was subtracted over that of w1; and the learning rate, `train/lr`.
         histograms: where they were asked for, of `params/w1` before that step and of its `grads/w1`, ...
-        seconds: how long it took.
+        seconds: the duration.
         ends_epoch: whether these were the last steps of their epoch.
     """
 
@@ -52,124 +77,64 @@ class Block:
 
 
 def train(
-    params: Params,
-    x: NDArray[Any],
-    y: NDArray[Any],
-    recipe: Recipe,
-    *,
-    lr: float,
-    batch_size: int,
-    epochs: int,
-    slots: Mapping[str, Slot] | None = None,
-    schedule: Share | None = None,
-    seed: int = 0,
-    log_every: int = 100,
-    histogram_every: int | None = None,
-    engine: str = "compiled",
-    shuffle_seed: int | None = None,
-    first: int = 0,
-    until: int | None = None,
-    pause_every: int | None = None,
-    prepared: Prepared | None = None,
+    state: State, batches: Batches, config: StepConfig, rate: LearningRate, loop: LoopConfig
 ) -> Iterator[Block]:
     """Trains, and yields after every block of at most `log_every` steps.
 
     A block ends with its epoch, the smaller last batch included, before the steps log_every,
     2 * log_every, ... of it, and after about LONGEST seconds. How steps are cut into blocks changes
-    nothing of what they compute. Between blocks, `params` hold the state after all steps so far.
+    nothing of what they compute. Between blocks, `state` is that after all steps so far.
 
     Args:
-        params: as from `init_params`, or after `first` steps; changed in place.
-        x: uint8 or float32 [n, ...].
-        y: int32 [n].
-        recipe: what a step is made of.
-        lr: the learning rate that a schedule is a share of, above 0.
-        batch_size: images a step.
-        epochs: how often all images are gone through.
-        slots: what the optimizer remembers after `first` steps; changed in place. None for its beginning.
-        schedule: from the numbers of steps, float64 [n], to the share of `lr` that each is taken with; None
-            for all of it.
-        seed: decides what is random within a step.
-        log_every: steps in a block, at the most.
-        histogram_every: of how many steps with statistics one has histograms, too; None for no step.
-        engine: `compiled` or `eager`.
-        shuffle_seed: None for the given order; else the order is a pure function of it and the epoch.
-        first: the global step to begin with.
-        until: the global step to stop before; None for all epochs.
-        pause_every: a block also ends before each multiple of this global step.
-        prepared: what `prepare` makes of x, y and batch_size, where that was done before.
+        state: where to begin; updated in place.
+        batches: of the images and labels.
+        config: what defines a step.
+        rate: of each step.
+        loop: how far to go.
     """
-    check_variables(params)
-    steps_per_epoch = -(-len(x) // batch_size)
-    data = prepared or batches.prepare(x, y, batch_size)
-    slots = optimizers.empty_slots(recipe.optimizer, params) if slots is None else slots
-    most = most_in_a_block(data, log_every)
-    eager = functools.partial(run_steps, recipe=recipe, most=most)
-    many = compiled_steps(recipe, most) if engine == "compiled" else eager
-    run = functools.partial(many, params, slots, seed=tf.constant(seed, tf.int64))
-    lrs = schedules.rates(lr, None, first, most + 1)
-
-    shuffled, allowed, step = -1, 1, first
-    end = epochs * steps_per_epoch if until is None else until
-    while step < end:
-        (epoch, start), began = divmod(step, steps_per_epoch), time.perf_counter()
-        if shuffle_seed is not None and shuffled != epoch:
-            data, shuffled = batches.shuffled(x, y, batch_size, shuffle_seed, epoch), epoch
-        pause = end if pause_every is None else pause_every - step % pause_every
-        n = min(allowed, log_every - start % log_every, steps_per_epoch - start, end - step, pause)
-        logged = start % log_every == 0
-        nth = epoch * -(-steps_per_epoch // log_every) + start // log_every
-        counted = logged and histogram_every is not None and nth % histogram_every == 0
-        if schedule is not None:
-            lrs = schedules.rates(lr, schedule, step, most + 1)
-        losses, statistics, found = _run_block(
-            run, params, data, lrs, step, start, start + n, logged, counted
-        )
-        seconds = time.perf_counter() - began
-        yield Block(
-            epoch=epoch,
-            step=start,
-            global_step=step,
-            losses=losses,
-            statistics=statistics,
-            histograms=found,
-            seconds=seconds,
-            ends_epoch=start + n == steps_per_epoch,
-        )
-        step += n
-        allowed = max(1, min(int(n * LONGEST / seconds), 8 * n))
+    check_variables(state.params)
+    run = engine.by_name(loop.engine, loop.most(batches))
+    per_epoch = batches.steps_per_epoch
+    end = loop.epochs * per_epoch if loop.until is None else loop.until
+    pace = _Pace()
+    for epoch in range(state.global_step // per_epoch, -(-end // per_epoch)):
+        data = batches.epoch(epoch)
+        for start, stop in _blocks(state, epoch, per_epoch, end, loop, pace):
+            began, first = time.perf_counter(), state.global_step
+            losses: list[NDArray[np.float32]] = []
+            logged, counted = loop.measures(epoch, start, per_epoch)
+            statistics = step_statistics.norms("params", state.params) if logged else {}
+            histograms = step_statistics.histograms("params", state.params) if counted else {}
+            for span in data.spans(start, stop, first_alone=logged):
+                steps = run(state, span, rate, config)
+                if logged and not losses:
+                    statistics |= step_statistics.norms("grads", steps.grads)
+                    statistics |= step_statistics.ratios(statistics, steps.updates)
+                    statistics["train/lr"] = rate.at(first)
+                    histograms |= step_statistics.histograms("grads", steps.grads) if counted else {}
+                losses.append(steps.losses)
+            seconds = time.perf_counter() - began
+            done = stop == per_epoch
+            yield Block(epoch, start, first, np.concatenate(losses), statistics, histograms, seconds, done)
+            pace.adapt(stop - start, seconds)
 
 
-def _run_block(
-    run: Run,
-    params: Params,
-    data: Prepared,
-    lrs: tf.Tensor,
-    step: int,
-    start: int,
-    stop: int,
-    logged: bool,
-    counted: bool,
-) -> tuple[NDArray[np.float32], dict[str, float], dict[str, Histogram]]:
-    """Runs steps of an epoch, from `start` to before `stop`; also returns norms and histograms, if asked for.
+class _Pace:
+    """How many steps take about LONGEST seconds, by the blocks so far."""
 
-    There are up to three calls: the first step, for its gradients; the others of full size; the smaller one.
-    """
-    n_full = len(data.full[0])
-    norms = step_statistics.norms("params", params) if logged else {}
-    found = step_statistics.histograms("params", params) if counted else {}
-    losses, statistics = [], {}
-    alone = {start + 1} if logged else set()
-    cuts = sorted({start, stop, min(max(start, n_full), stop)} | alone)
-    for a, b in itertools.pairwise(cuts):
-        some_of, first = (data.full, a) if a < n_full else (data.rest, a - n_full)
-        cut = (tf.constant(number) for number in (first, b - a, a - start))
-        some, grads, updates = run(*some_of, lrs, *cut, tf.constant(step, tf.int64))
-        losses.append(some.numpy()[: b - a])
-        if logged and a == start:
-            statistics = (
-                norms | step_statistics.norms("grads", grads) | step_statistics.ratios(norms, updates)
-            )
-            statistics["train/lr"] = float(lrs[0])
-            found |= step_statistics.histograms("grads", grads) if counted else {}
-    return np.concatenate(losses), statistics, found
+    def __init__(self) -> None:
+        self.steps = 1
+
+    def adapt(self, n: int, seconds: float) -> None:
+        self.steps = max(1, min(int(n * LONGEST / seconds), 8 * n))
+
+
+def _blocks(
+    state: State, epoch: int, per_epoch: int, end: int, loop: LoopConfig, pace: _Pace
+) -> Iterator[tuple[int, int]]:
+    """Yields the steps of an epoch at which the next block starts and stops, until the epoch is over."""
+    while state.global_step < min((epoch + 1) * per_epoch, end):
+        start = state.global_step - epoch * per_epoch
+        pause = loop.pause_every - state.global_step % loop.pause_every if loop.pause_every else per_epoch
+        n = min(pace.steps, pause, loop.log_every - start % loop.log_every)
+        yield start, min(start + n, per_epoch, end - epoch * per_epoch)

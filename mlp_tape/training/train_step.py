@@ -1,21 +1,22 @@
 """One step of gradient descent: forward, loss, gradients from the tape, update in place."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import tensorflow as tf
 
-from mlp_tape.system import user_functions
 from mlp_tape.tensors import activations, augmentation, losses, network, optimizers
-from mlp_tape.tensors.activations import ACTIVATIONS, Activation
-from mlp_tape.tensors.losses import LOSSES, Loss
-from mlp_tape.tensors.network import Params
-from mlp_tape.tensors.optimizers import RULES, Grads, Optimizer, Slot, Updates
+from mlp_tape.tensors.activations import Activation
+from mlp_tape.tensors.losses import Loss
+from mlp_tape.tensors.network import Dropout, Params, forward
+from mlp_tape.tensors.optimizers import Grads, Optimizer, Updates
+from mlp_tape.training.state import State
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """What a step is made of.
+class StepConfig:
+    """The functions and numbers that define a step.
 
     Attributes:
         activation: between the layers.
@@ -23,11 +24,11 @@ class Recipe:
         optimizer: from gradients and learning rate to updates.
         scale: what images are divided by.
         label_smoothing: of the targets, from 0 to below 1.
-        l2: how much the squares of the weights add to the loss, from 0.
-        clip_norm: the most that the gradients' norm may be, taken together; None for any.
-        dropout: the share of each hidden layer that is dropped, from 0 to below 1.
-        shift: the most that images are moved, in pixels.
-        rotate: the most that they are turned, in degrees.
+        l2: the factor of the sum of the squares of the weights in the loss, from 0.
+        clip_norm: the upper limit of the global norm of the gradients; None for no limit.
+        dropout: the fraction of each hidden layer that is dropped, from 0 to below 1.
+        shift: the upper limit of the shift of an image, in pixels.
+        rotate: the upper limit of the rotation of an image, in degrees.
         precision: of forward and backward pass: float32, bfloat16 or float64. Parameters stay float32.
     """
 
@@ -44,113 +45,92 @@ class Recipe:
     precision: str = "float32"
 
 
-def recipe(
-    activation: str,
-    loss: str,
-    rule: str,
-    scale: float,
-    rule_settings: Mapping[str, float] | None = None,
-    **others: float | str | None,
-) -> Recipe:
-    """The recipe of some names, which are those of the settings; the others are as in `Recipe`.
+class Step(NamedTuple):
+    """What a step computed.
 
-    Raises:
-        ConfigError: there is no such function.
+    Attributes:
+        loss: before the update, float32 [].
+        grads: d loss / d param, by the parameter's name.
+        updates: what was subtracted from each parameter.
     """
-    made = Optimizer(user_functions.find(rule, RULES), tuple(sorted((rule_settings or {}).items())))
-    return Recipe(ACTIVATIONS[activation], user_functions.find(loss, LOSSES), made, scale, **others)  # type: ignore[arg-type]
+
+    loss: tf.Tensor
+    grads: Grads
+    updates: Updates
 
 
 class PitfallError(TypeError):
-    """One of the two mistakes that the tape does not forgive."""
+    """One of the two mistakes with which the tape computes no gradient."""
 
 
 def train_step(
-    params: Params,
+    state: State,
     x: tf.Tensor,
     y: tf.Tensor,
     lr: tf.Tensor,
-    recipe: Recipe,
-    slots: Mapping[str, Slot] | None = None,
-    step: tf.Tensor | int = 0,
-    seed: tf.Tensor | int = 0,
-) -> tuple[tf.Tensor, Grads, Updates]:
+    config: StepConfig,
+    trace: dict[str, tf.Tensor] | None = None,
+) -> Step:
     """Runs one step: forward, loss, gradients from the tape, update in place.
 
     Args:
-        params: `tf.Variable`s, which are changed.
+        state: whose variables are updated; its `global_step` is the caller's to increase.
         x: uint8 or float32 [b, ...].
         y: int32 [b].
         lr: float32 [].
-        recipe: what the step is made of.
-        slots: what the optimizer remembers, which is changed; needed where it remembers something.
-        step: int64 [], the step's number in the run, from 0.
-        seed: int64 [], of the run: with `step`, it decides what is random in the step.
-
-    Returns:
-        The loss before the update, the gradients, and what was subtracted.
+        config: what defines the step.
+        trace: is filled with the tensors of the forward pass, as by `forward`.
 
     Raises:
-        PitfallError: a parameter is no `tf.Variable`, or the loss does not depend on one.
+        PitfallError: a parameter is not a `tf.Variable`, or the loss does not depend on it.
     """
-    check_variables(params)
-    x = inputs(x, recipe, step, seed)  # [b,28,28] -> [b,784]
+    check_variables(state.params)
+    x = inputs(x, state, config)  # [b,28,28] -> [b,784]
     with tf.GradientTape() as tape:  # records operations on tf.Variable, and on nothing else
-        logits = dict(through(params, x, recipe, step, seed))["logits"]  # [b,784] -> [b,10]
-        loss = objective(params, y, logits, recipe)  # [b], [b,10] -> []
-    grads = tape.gradient(loss, params)
+        params = cast(state.params, config.precision)
+        logits = forward(params, x, config.activation, dropout(state, config), trace)  # [b,784] -> [b,10]
+        loss = objective(logits, y, state.params, config)  # [b,10], [b] -> []
+    grads = tape.gradient(loss, state.params)
     check_gradients(grads)
-    updates = changes(params, grads, lr, recipe, slots or {}, step)
-    for name, param in params.items():
-        param.assign_sub(updates[name])  # in place: the name goes on standing for the same tf.Variable
-    return loss, grads, updates
+    clipped = optimizers.clipped(grads, config.clip_norm)
+    t = tf.cast(state.global_step + 1, tf.float32)
+    updates = config.optimizer(state.params, clipped, lr, t, state.slots)
+    for name, param in state.params.items():
+        param.assign_sub(updates[name])  # in place: the name still refers to the same tf.Variable
+    return Step(loss, grads, updates)
 
 
-def changes(
-    params: Params,
-    grads: Grads,
-    lr: tf.Tensor,
-    recipe: Recipe,
-    slots: Mapping[str, Slot],
-    step: tf.Tensor | int,
-) -> Updates:
-    """What a step subtracts from each parameter: the optimizer's answer to gradients that may be clipped."""
-    if recipe.clip_norm is not None:
-        grads = optimizers.clipped(grads, recipe.clip_norm)
-    return recipe.optimizer(params, grads, lr, tf.cast(step, tf.float32) + 1, slots)
+def inputs(x: tf.Tensor, state: State, config: StepConfig) -> tf.Tensor:
+    """The images of a step as rows of floats, [b, ...] -> [b, d], shifted and rotated where that is set."""
+    if config.shift or config.rotate:
+        stream = (state.seed, state.global_step, 0)
+        x = augmentation.moved(tf.cast(x, tf.float32), config.shift, config.rotate, stream)
+    return network.to_float(x, config.scale, tf.as_dtype(config.precision))
 
 
-def inputs(x: tf.Tensor, recipe: Recipe, step: tf.Tensor | int = 0, seed: tf.Tensor | int = 0) -> tf.Tensor:
-    """The images of a step as rows of floats, moved where the recipe says so: [b, ...] -> [b, d]."""
-    if recipe.shift or recipe.rotate:
-        x = augmentation.moved(tf.cast(x, tf.float32), recipe.shift, recipe.rotate, (seed, step, 0))
-    return network.to_float(x, recipe.scale, tf.as_dtype(recipe.precision))
+def cast(params: Mapping[str, tf.Tensor], precision: str) -> Mapping[str, tf.Tensor]:
+    """The parameters in the precision of the forward pass; gradients flow through the cast."""
+    if precision == "float32":
+        return params
+    return {name: tf.cast(param, precision) for name, param in params.items()}
 
 
-def through(
-    params: Mapping[str, tf.Tensor],
-    x: tf.Tensor,
-    recipe: Recipe,
-    step: tf.Tensor | int = 0,
-    seed: tf.Tensor | int = 0,
-) -> Iterator[tuple[str, tf.Tensor]]:
-    """The layers of a training step, with dropout where the recipe says so; as `model.layers`."""
-
-    def drop(layer: int, h: tf.Tensor) -> tf.Tensor:
-        return activations.dropout(h, recipe.dropout, (seed, step, layer))
-
-    if recipe.precision != "float32":
-        params = {name: tf.cast(param, recipe.precision) for name, param in params.items()}
-    return network.layers(params, x, recipe.activation, drop if recipe.dropout else None)
+def dropout(state: State, config: StepConfig) -> Dropout | None:
+    """The dropout of a step, as `forward` takes it; None where nothing is dropped."""
+    if not config.dropout:
+        return None
+    return lambda layer, h: activations.dropout(h, config.dropout, (state.seed, state.global_step, layer))
 
 
-def objective(params: Mapping[str, tf.Tensor], y: tf.Tensor, logits: tf.Tensor, recipe: Recipe) -> tf.Tensor:
-    """What a step makes smaller, float32 []: the loss, with smoothed labels and the weights' squares."""
-    if recipe.precision == "bfloat16":  # three digits, too few to add up a loss
+def objective(
+    logits: tf.Tensor, y: tf.Tensor, params: Mapping[str, tf.Tensor], config: StepConfig
+) -> tf.Tensor:
+    """What a step minimizes, float32 []: the loss with smoothed labels, and the weights' squares."""
+    if config.precision == "bfloat16":  # three digits, too few to add up a loss
         logits = tf.cast(logits, tf.float32)
-    loss = recipe.loss(losses.targets(y, logits, recipe.label_smoothing), logits)  # [b], [b,10] -> []
-    loss = tf.cast(loss, tf.float32)
-    return loss + recipe.l2 * losses.l2(params) if recipe.l2 else loss
+    targets = losses.targets(y, logits, config.label_smoothing)  # [b] -> [b,10]
+    loss = tf.cast(config.loss(targets, logits), tf.float32)  # [b,10], [b,10] -> []
+    return loss + config.l2 * losses.l2(params) if config.l2 else loss
 
 
 def check_variables(params: Params) -> None:
