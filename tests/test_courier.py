@@ -1,5 +1,6 @@
 """MLflow is in a process of its own: it may die, and it never outlives the program."""
 
+import dataclasses
 import json
 import os
 import re
@@ -9,7 +10,10 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from conftest import LIMIT, SMALL_PIPE, Run, ended, mlp_tape, send_the_rest, started, wait_until
+from conftest import LIMIT, SMALL_PIPE, Run, ended, mlp_tape, runs_in, send_the_rest, started, wait_until
+from mlp_tape.config.settings import Settings, TrackingSettings, to_dict
+from mlp_tape.mlflow_backend import sync
+from mlp_tape.storage import run_record
 from mlp_tape.storage.journal import Journal
 from mlp_tape.storage.run_record import RunRecord
 from mlp_tape.tracking.client import ClientRun
@@ -58,6 +62,20 @@ def test_a_run_whose_mlflow_process_is_killed_loses_nothing(offline: dict[str, s
     history = client.get_metric_history(run_id, "train/loss")
     assert [row.step for row in history] == list(range(30 * 42))
     assert {item.path for item in client.list_artifacts(run_id)} >= {"weights.npz", "plots"}
+
+
+def test_a_run_that_was_stopped_before_it_wrote_a_file_is_sent(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    settings = dataclasses.replace(Settings(), tracking=TrackingSettings(uri=uri))
+    note = RunRecord(tmp_path, settings=to_dict(settings), uri=uri, token="its own", ended=2.0, began=1.0)
+    note.status, note.reason, note.data_sha256 = "KILLED", "SIGTERM", "0" * 64
+    note.params = {"lr": "0.001", "layer_sizes": "[64, 10]", "n_train": "1437"}
+    note.save()
+    sync.send(tmp_path, None)
+    (run,) = runs_in(uri)
+    assert (run.info.status, run.data.tags["reason"]) == ("KILLED", "SIGTERM")
+    assert run_record.read(tmp_path).sent
+    assert mlflow.MlflowClient(uri).list_artifacts(run.info.run_id) == []
 
 
 @pytest.mark.long

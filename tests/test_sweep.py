@@ -12,7 +12,14 @@ import numpy as np
 import pytest
 
 from conftest import LIMIT, ROOT, Run, ended, sample, send_the_rest, started, stop_when
+from mlp_tape.config.settings import Settings
 from mlp_tape.storage import journal, lock, run_record
+from mlp_tape.storage.run_record import RunRecord
+from mlp_tape.sweeps import report
+from mlp_tape.sweeps.directory import SweepDirectory
+from mlp_tape.sweeps.monitor import Monitor
+from mlp_tape.system.console import Console
+from mlp_tape.tracking import client
 from sweeps import STEPS, at_work, losses, runs_in, table_of, the_sweep
 
 
@@ -52,6 +59,47 @@ def test_a_sweep_has_one_parent_a_table_and_an_answer(run_py: Run, tmp_path: Pat
     (model,) = client.search_logged_models([parent.info.experiment_id])
     assert model.source_run_id == best["run_id"]
     assert {path.name for path in sweep.iterdir() if path.is_dir()} == {"0", "1", "2", "plots"}
+
+
+def swept(directory: Path, **more: object) -> list[RunRecord]:
+    """A sweep's directory with two jobs that have finished, 1 as the best."""
+    (directory / "jobs.json").write_text('{"first": "0", "second": "1"}')
+    jobs = []
+    for name, accuracy in (("0", 0.8), ("1", 0.9)):
+        (directory / name).mkdir()
+        (directory / name / "journal.jsonl").touch()
+        results = {"test/accuracy": accuracy, "test/loss": 0.1}
+        jobs.append(RunRecord(directory / name, name=name, status="FINISHED", results=results, **more))
+        jobs[-1].save()
+    return jobs
+
+
+def test_jobs_that_finish_at_the_same_moment_are_one_row_of_the_sweep(tmp_path: Path) -> None:
+    told: list[int] = []
+    watch = Monitor(
+        SweepDirectory(tmp_path), Console(on_screen=False), 2, lambda jobs: told.append(len(jobs))
+    )
+    swept(tmp_path)
+    monitor._look(lambda *_: None)
+    assert told == [2]
+
+
+def test_the_table_has_the_id_of_a_run_that_mlflow_had_only_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = swept(tmp_path, uri="sqlite:///mlflow.db", full=True)
+
+    def send(directory: Path, at_most: float) -> None:
+        (job,) = [job for job in jobs if job.directory == directory]
+        job.run_id, job.sent = f"id of {job.name}", True
+        job.save()
+
+    monkeypatch.setattr(client, "send", send)
+    note = RunRecord(tmp_path, kind="sweep")
+    with Console(on_screen=False) as console:
+        report.answer(Settings(), note, SweepDirectory(tmp_path), console)
+    assert [row["run_id"] for row in table_of(tmp_path)] == ["id of 0", "id of 1"]
+    assert note.tags["best.run_id"] == "id of 1"
 
 
 @pytest.mark.long

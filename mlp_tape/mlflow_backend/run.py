@@ -146,8 +146,9 @@ class MlflowRun:
         if "reason" in there.tags:
             with contextlib.suppress(MlflowException):  # it was deleted in an attempt before this one
                 self._client.delete_tag(record.run_id, "reason")
-        for name in GIVEN:
-            self._client.log_artifact(record.run_id, str(record.directory / name))
+        for path in map(record.directory.joinpath, GIVEN):
+            if path.exists():  # a run may have been stopped before it wrote them
+                self._client.log_artifact(record.run_id, str(path))
 
     def give_model(self) -> None:
         """As `Tracker.give_model`."""
@@ -162,7 +163,7 @@ class MlflowRun:
             self._delivery.start(*([] if begun else self._to_begin()))
         jobs: list[Job] = [functools.partial(self._artifact, *found) for found in _artifacts(record)]
         if record.status == "FINISHED" and record.kind == "run" and record.full and not self._model_given:
-            jobs.append(self._model)
+            jobs += [self._model] * (record.directory / "weights.npz").exists()
         killed = record.status == "KILLED"  # by somebody who waits: first of all, this is said
         first, last = ([self._end], jobs) if killed else ([], [*jobs, self._end])
         return without_password(self._delivery.finish(first, last, patience, at_most, show))

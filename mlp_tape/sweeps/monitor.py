@@ -26,7 +26,7 @@ class Monitor(threading.Thread):
         ledger: of the sweep.
         console: is told when a job begins and when it is over.
         planned: how many jobs there will be; None where a sweeper finds out as it goes.
-        finished: is called with all jobs whenever another has finished.
+        finished: is called with all jobs whenever others have finished.
     """
 
     def __init__(
@@ -67,21 +67,22 @@ class Monitor(threading.Thread):
 
     def _look(self, show: Callable[[int, int | None, dict[str, tuple[int, int]]], None]) -> None:
         jobs = [as_it_is(job) for job in self._ledger.jobs()]
-        for job in jobs:
-            if self._told.get(job.directory) != (job.status, job.ended):
-                self._told[job.directory] = job.status, job.ended
-                self._tell(job, jobs)
+        news = [job for job in jobs if self._told.get(job.directory) != (job.status, job.ended)]
+        for job in news:
+            self._told[job.directory] = job.status, job.ended
+            self._tell(job)
+        if any(job.status == "FINISHED" for job in news):
+            self._finished(jobs)
         at_work = [job for job in jobs if job.status == "RUNNING"]
         show(len(jobs) - len(at_work), self._planned, {label(job): _progress(job) for job in at_work})
 
-    def _tell(self, job: RunRecord, jobs: list[RunRecord]) -> None:
+    def _tell(self, job: RunRecord) -> None:
         if job.status == "RUNNING":
             if not self._console.animated:
                 self._console.line(f"{label(job)}  began")
         elif job.status == "FINISHED":
             accuracy = f"test accuracy {job.results[ACCURACY]:.4f}"
             self._console.line(f"{label(job)}  {accuracy}  {job.seconds:.1f} s")
-            self._finished(jobs)
         else:
             self._console.error(f"{label(job)}  {job.status}: {first_line(job.reason)}")
 

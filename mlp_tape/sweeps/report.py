@@ -32,42 +32,61 @@ def answer(settings: Settings, note: RunRecord, jobs: SweepDirectory, console: C
         jobs: the sweep's.
         console: is shown the table.
     """
-    found = summary.summarize([monitor.as_it_is(job) for job in jobs.jobs()])
-    _conclude(found, note, console)
+    found = _found(jobs)
+    _write(found, note)
+    _print(found, console)
     _keep_no_password(note.directory / "multirun.yaml")
     if not signals.asked():
         if settings.report is None:
             _show_best(found, jobs)
         _draw(found, note.directory / "plots")
     _settle(found, console, HURRY if signals.asked() else math.inf)
+    _write(_found(jobs), note)  # MLflow may have given some of them their ids only now
 
 
-def _conclude(found: Summary, note: RunRecord, console: Console) -> None:
-    """Writes the answer of a sweep to its directory, to MLflow and to the screen."""
-    seeds, best, short = found.over_seeds(), found.best, found.table(SHOWN)
-    page = []
-    if best:
-        told = f"job {best.directory.name}, test accuracy {best.results[ACCURACY]:.4f}: "
-        page.append(f"**Best:** {told}`{best.command}`\n")
-        note.tags = {"best.run_id": best.run_id, "best.command": best.command}
-    for table in (short, seeds):
+def _found(jobs: SweepDirectory) -> Summary:
+    """The jobs as they are now."""
+    return summary.summarize([monitor.as_it_is(job) for job in jobs.jobs()])
+
+
+def _print(found: Summary, console: Console) -> None:
+    """Shows the tables and the best job."""
+    for table in (found.table(SHOWN), found.over_seeds()):
         if table is not None and table.rows:
-            page.append(table.as_markdown())
             for line in ("", *table.as_text()):
                 console.line(line)
-    if len(short.rows) < len(found.jobs):
-        more = f"the best {len(short.rows)} of {len(found.jobs)} jobs; sweep.csv has all"
-        page.append(more + "\n")
-        console.line(more)
-    page.append(f"`{note.command}`\n")
-    if best:
+    if len(found.jobs) > SHOWN:
+        console.line(_more(found))
+    if found.best:
         console.line("")
-        console.line(f"best          {told}{best.command}")
-    text = "\n".join(page)
-    short_text = text if len(text) <= TAG else f"{text[:TAG]}\n\n... and so on in sweep.md"
-    note.tags["mlflow.note.content"] = short_text
+        console.line(f"best          {_about(found.best)}{found.best.command}")
+
+
+def _write(found: Summary, note: RunRecord) -> None:
+    """Writes `sweep.csv` and `sweep.md`, and what the page of the sweep in MLflow says of it."""
+    best, page = found.best, []
+    if best:
+        page.append(f"**Best:** {_about(best)}`{best.command}`\n")
+        note.tags = {"best.run_id": best.run_id, "best.command": best.command}
+    for table in (found.table(SHOWN), found.over_seeds()):
+        if table is not None and table.rows:
+            page.append(table.as_markdown())
+    if len(found.jobs) > SHOWN:
+        page.append(_more(found) + "\n")
+    text = "\n".join([*page, f"`{note.command}`\n"])
+    note.tags["mlflow.note.content"] = (
+        text if len(text) <= TAG else f"{text[:TAG]}\n\n... and so on in sweep.md"
+    )
     atomic_files.write(note.directory / "sweep.csv", found.everything().as_csv().encode())
     atomic_files.write(note.directory / "sweep.md", text.encode())
+
+
+def _about(best: RunRecord) -> str:
+    return f"job {best.directory.name}, test accuracy {best.results[ACCURACY]:.4f}: "
+
+
+def _more(found: Summary) -> str:
+    return f"the best {len(found.table(SHOWN).rows)} of {len(found.jobs)} jobs; sweep.csv has all"
 
 
 def _keep_no_password(path: Path) -> None:
