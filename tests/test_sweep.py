@@ -76,7 +76,7 @@ def swept(directory: Path, **more: object) -> list[RunRecord]:
 
 def test_jobs_that_finish_at_the_same_moment_are_one_row_of_the_sweep(tmp_path: Path) -> None:
     told: list[int] = []
-    watch = Monitor(
+    monitor = Monitor(
         SweepDirectory(tmp_path), Console(on_screen=False), 2, lambda jobs: told.append(len(jobs))
     )
     swept(tmp_path)
