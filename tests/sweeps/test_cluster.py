@@ -19,7 +19,7 @@ import pytest
 
 from conftest import LIMIT, Run, Server, ended, started, stop_when
 from mlp_tape.sweeps import directory
-from sweeps import PARENT, at_work
+from sweep_helpers import PARENT, at_work
 
 WORKERS = int(os.environ.get("MLP_TAPE_WORKERS", "3"))
 TRIES = int(os.environ.get("MLP_TAPE_TRIES", "1"))

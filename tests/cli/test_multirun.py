@@ -1,7 +1,6 @@
 """What the jobs of a sweep are told, without Hydra having to compose each of them."""
 
 import os
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,11 +10,12 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from conftest import ROOT
 from mlp_tape.cli import main, multirun
 
 FIRST = ["lr=0.1", "model.hidden_sizes=[3]", "dataset.path=null", "dataset=digits"]
 SECRET = "http://me:pw@h"
-CONF = str(Path(__file__).parent.parent / "conf")
+CONF = str(ROOT / "conf")
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pytest
 from conftest import ROOT, Program, Run, ended, send_the_rest, started, wait_until
 from mlp_tape.storage import lock, run_record
 from mlp_tape.sweeps import directory
-from sweeps import STEPS, at_work, losses, runs_in, the_sweep
+from sweep_helpers import STEPS, at_work, losses, runs_in, the_sweep
 
 pytestmark = [pytest.mark.long, pytest.mark.concurrency]
 TWO_AT_A_TIME = ["-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "dataset=digits", "report=none"]

@@ -20,7 +20,7 @@ from mlp_tape.sweeps.directory import SweepDirectory
 from mlp_tape.sweeps.monitor import Monitor
 from mlp_tape.system.console import Console
 from mlp_tape.tracking import client
-from sweeps import STEPS, at_work, losses, runs_in, table_of, the_sweep
+from sweep_helpers import STEPS, at_work, losses, runs_in, table_of, the_sweep
 
 
 def test_a_sweep_has_one_parent_a_table_and_an_answer(run_py: Run, tmp_path: Path) -> None:

@@ -15,7 +15,6 @@ from typing import Any
 import mlflow
 import pytest
 from mlflow.entities import Run as MlflowEntity
-from proxy import Proxy
 
 from conftest import ROOT, SMALL, Run, Server, mlp_tape, runs_in
 from mlp_tape.errors import TrackingError
@@ -25,6 +24,7 @@ from mlp_tape.storage.journal import Journal
 from mlp_tape.storage.run_record import RunRecord
 from mlp_tape.system import sqlite_file
 from mlp_tape.tracking.uri import check_reachable, store_warnings
+from proxy import Proxy
 
 WATCH = """
     import os, sys

@@ -11,11 +11,11 @@ from pathlib import Path
 import mlflow
 import numpy as np
 import pytest
-from proxy import Proxy
 
 from conftest import ROOT, SMALL, Run, Server, ended, mlp_tape, runs_in, sample, started, wait_until
 from mlp_tape.storage import run_record
 from mlp_tape.storage.journal import Journal
+from proxy import Proxy
 
 pytestmark = pytest.mark.concurrency
 CRASH = re.compile(r"Fatal Python error|terminate called|Extension modules|core dumped|Aborted|Segmentation")

@@ -1,7 +1,6 @@
 """Losses, activations, first weights, schedules and augmentation are what others make of them."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -12,6 +11,7 @@ import scipy.stats
 import tensorflow as tf
 import yaml
 
+from conftest import ROOT
 from mlp_tape.config.settings import SCHEDULE_SETTINGS, ModelSettings, ScheduleSettings, Settings
 from mlp_tape.runs.trainer import step_config
 from mlp_tape.tensors import (
@@ -28,7 +28,7 @@ from mlp_tape.tensors.initializers import INITIALIZERS
 from mlp_tape.tensors.losses import LOSSES
 from mlp_tape.tensors.schedules import SCHEDULES
 
-CONF = Path(__file__).parent.parent / "conf"
+CONF = ROOT / "conf"
 RNG = np.random.default_rng(0)
 Y, LOGITS = RNG.integers(0, 10, 64), 3 * RNG.normal(size=(64, 10))
 

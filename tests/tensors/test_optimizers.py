@@ -1,7 +1,6 @@
 """Each update rule goes where Keras's own goes."""
 
 import inspect
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -10,11 +9,12 @@ import pytest
 import tensorflow as tf
 import yaml
 
+from conftest import ROOT
 from mlp_tape.config.settings import RULE_SETTINGS
 from mlp_tape.tensors import optimizers
 from mlp_tape.tensors.optimizers import RULES, Optimizer
 
-CONF = Path(__file__).parent.parent / "conf"
+CONF = ROOT / "conf"
 SETTINGS: dict[str, dict[str, float]] = {
     "sgd": {},
     "momentum": {"momentum": 0.9},

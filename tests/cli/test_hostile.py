@@ -5,9 +5,9 @@ import time
 from pathlib import Path
 
 import pytest
-from corpus import CASES, Case
 
 from conftest import ROOT, Run, sample
+from corpus import CASES, Case
 from mlp_tape.cli import main
 from mlp_tape.errors import ConfigError
 

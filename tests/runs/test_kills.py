@@ -1,7 +1,7 @@
 """Killed at any moment and gone on with, a run ends as if nothing had happened.
 
-MLP_TAPE_KILLS=30 python -m pytest -n0 -s -m "" tests/test_kills.py kills 30 runs three times each and prints
-what was hit.
+MLP_TAPE_KILLS=30 python -m pytest -n0 -s -m "" tests/runs/test_kills.py kills 30 runs three times each
+and prints what was hit.
 """
 
 import hashlib
