@@ -15,6 +15,7 @@ import joblib
 from hydra.core.utils import JobReturn, JobStatus
 from joblib import ParallelBackendBase
 
+from mlp_tape import stop
 from mlp_tape.system import exit
 
 Batch = Callable[[], list[Any]]
@@ -61,11 +62,13 @@ class OneProcessEach(ParallelBackendBase):  # type: ignore[misc]
     def _run(self, func: Batch) -> Any:
         process = self._idle.get()
         try:
+            if stop.asked():  # a process would be started, and would find that no job is to begin
+                return _nothing(func)
             return cloudpickle.loads(process.submit(_call, cloudpickle.dumps(func)).result())
         except BrokenProcessPool:  # the job's record tells how far it got
             process.shutdown()
             process = self._process()
-            return [JobReturn(status=JobStatus.COMPLETED)] * len(func)  # type: ignore[arg-type]
+            return _nothing(func)
         finally:
             self._idle.put(process)
 
@@ -84,6 +87,11 @@ class OneProcessEach(ParallelBackendBase):  # type: ignore[misc]
         self.terminate()
         if ensure_ready:
             self.configure(self.parallel.n_jobs, self.parallel)
+
+
+def _nothing(func: Batch) -> list[JobReturn]:
+    """What Hydra is told of jobs that did not begin, or whose process died."""
+    return [JobReturn(status=JobStatus.COMPLETED)] * len(func)  # type: ignore[arg-type]
 
 
 def _begin(cores: int) -> None:
