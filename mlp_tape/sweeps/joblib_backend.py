@@ -15,8 +15,7 @@ import joblib
 from hydra.core.utils import JobReturn, JobStatus
 from joblib import ParallelBackendBase
 
-from mlp_tape import stop
-from mlp_tape.system import exit
+from mlp_tape.system import exit, signals
 
 Batch = Callable[[], list[Any]]
 
@@ -62,7 +61,7 @@ class OneProcessEach(ParallelBackendBase):  # type: ignore[misc]
     def _run(self, func: Batch) -> Any:
         process = self._idle.get()
         try:
-            if stop.asked():  # a process would be started, and would find that no job is to begin
+            if signals.asked():  # a process would be started, and would find that no job is to begin
                 return _nothing(func)
             return cloudpickle.loads(process.submit(_call, cloudpickle.dumps(func)).result())
         except BrokenProcessPool:  # the job's record tells how far it got
