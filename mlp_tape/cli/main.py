@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
-from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
@@ -18,7 +17,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from mlp_tape.cli import multirun
+from mlp_tape.cli import hydra_internals, multirun
 from mlp_tape.cli.messages import before_the_start, tell
 from mlp_tape.config import validation
 from mlp_tape.config.settings import Settings
@@ -93,9 +92,10 @@ def _refuse_unknown_options(arguments: list[str]) -> None:
         first = message.replace("unrecognized arguments", "unknown option")
         raise ConfigError(first, "python run.py --help, or --hydra-help, lists what there is")
 
-    parser = get_args_parser()
-    parser.error = refuse  # type: ignore[method-assign]
-    parser.parse_args(arguments)
+    parser = hydra_internals.arguments_parser()
+    if parser:
+        parser.error = refuse  # type: ignore[method-assign]
+        parser.parse_args(arguments)
 
 
 def settings_of(conf: Path, overrides: list[str]) -> Settings:

@@ -6,17 +6,16 @@ import logging
 import math
 import os
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import hydra
-from hydra._internal.config_loader_impl import get_overrides_dirname
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from mlp_tape.cli import hydra_internals
+from mlp_tape.cli.hydra_internals import Composition
 from mlp_tape.config.settings import Settings, TrackingSettings
 from mlp_tape.errors import ConfigError
 from mlp_tape.runs import resume
@@ -175,7 +174,7 @@ def prepare(config: DictConfig, around: contextlib.ExitStack) -> bool:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         logging.getLogger("hydra_plugins").setLevel(logging.CRITICAL)  # of failures, the sweep tells
     if launcher(config) == IN_THIS_PROCESS:
-        around.enter_context(_composed_once())
+        around.enter_context(hydra_internals.sweep_composition(_composed_once))
         return True
     around.enter_context(signals.patient())
     if launcher(config) == "JoblibLauncher":
@@ -190,23 +189,16 @@ def launcher(config: DictConfig) -> str:
     return str(config.hydra.launcher._target_).rpartition(".")[2]
 
 
-@contextlib.contextmanager
-def _composed_once() -> Iterator[None]:
-    """Makes a job that differs in values alone a copy of the first; Hydra composes each job anew, twice."""
-    loader: Any = GlobalHydra.instance().config_loader()
-    compose, first = loader.load_sweep_config, list[tuple[list[str], bytes]]()
+def _composed_once(compose: Composition) -> Composition:
+    """Makes a job that differs in values alone a copy of the first one."""
+    first = list[tuple[list[str], bytes]]()
 
     def load(master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
         if not first:
             first.append((sweep_overrides, pickle.dumps(compose(master_config, sweep_overrides))))
-        made: DictConfig = _changed(*first[0], sweep_overrides) or compose(master_config, sweep_overrides)
-        return made
+        return _changed(*first[0], sweep_overrides) or compose(master_config, sweep_overrides)
 
-    loader.load_sweep_config = load
-    try:
-        yield
-    finally:
-        del loader.load_sweep_config
+    return load
 
 
 def _changed(overrides: list[str], composed: bytes, wanted: list[str]) -> DictConfig | None:
@@ -223,5 +215,8 @@ def _changed(overrides: list[str], composed: bytes, wanted: list[str]) -> DictCo
     parsed = OverridesParser.create().parse_overrides(wanted)
     of_task = [override for override in parsed if not override.is_hydra_override()]
     made.hydra.overrides.task = [override.input_line for override in of_task]
-    made.hydra.job.override_dirname = get_overrides_dirname(of_task, **made.hydra.job.config.override_dirname)
+    name = hydra_internals.override_dirname(of_task, made.hydra.job.config.override_dirname)
+    if name is None:
+        return None
+    made.hydra.job.override_dirname = name
     return made
