@@ -1,1 +1,1 @@
-"""The settings, their constraints, and the validation of what Hydra composes."""
+"""The settings, their constraints, and the validation of the config that Hydra composes."""

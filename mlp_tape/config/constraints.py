@@ -1,4 +1,4 @@
-"""What a setting may be: dataclass fields that carry their range in words and as a test."""
+"""Constraints on settings: dataclass fields with a check of the value and a description of it."""
 
 import math
 import re
@@ -7,11 +7,17 @@ from dataclasses import field
 from typing import Any
 
 Check = Callable[[Any], bool]
-OWN = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+"  # a person's own function
+OWN = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+"  # a user's function
 
 
 def setting(default: Any, expected: str, check: Check) -> Any:
-    """A dataclass field with its range in words and as a test."""
+    """Returns a dataclass field with a check of its value.
+
+    Args:
+        default: default value.
+        expected: description of the valid values, for error messages.
+        check: function that returns whether a value of the right type is valid.
+    """
     rule: dict[str, Any] = {"expected": expected, "check": check}
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=rule)
@@ -19,12 +25,12 @@ def setting(default: Any, expected: str, check: Check) -> Any:
 
 
 def one_of(*names: str) -> Any:
-    """One of some names; the first by default."""
+    """Accepts one of the names; the first is the default."""
     return setting(names[0], f"one of: {', '.join(names)}", names.__contains__)
 
 
 def function(*names: str) -> Any:
-    """One of the program's functions, or a person's own by `module.name`; the first by default."""
+    """Accepts one of the names, or a user's function as `module.name`; the first name is the default."""
     return setting(
         names[0],
         f"one of: {', '.join(names)}; or a function of your own, such as module.name",
@@ -33,29 +39,29 @@ def function(*names: str) -> Any:
 
 
 def share(default: float | None) -> Any:
-    """A number from 0 to below 1; or null, if that is the default, as in what follows."""
+    """Accepts a number in [0, 1), or null if that is the default."""
     return _or_null(default, "a number from 0 to below 1", lambda v: 0 <= v < 1)
 
 
 def not_negative(default: float | None, high: float = math.inf) -> Any:
-    """A number from 0 on, to an end where there is one."""
+    """Accepts a finite number in [0, high], or null if that is the default."""
     until = "a finite number" if high == math.inf else f"a number up to {high:g}"
     return _or_null(default, f"{until}, not below 0", lambda v: 0 <= v <= high and math.isfinite(v))
 
 
 def positive(default: float | None, high: float = math.inf) -> Any:
-    """A finite number above 0, and below an end where there is one."""
+    """Accepts a finite number in (0, high), or null if that is the default."""
     text = "a finite number above 0" if high == math.inf else f"a number above 0 and below {high:g}"
     return _or_null(default, text, lambda v: 0 < v < high and math.isfinite(v))
 
 
 def whole(default: int | None, low: int, high: int) -> Any:
-    """A whole number within a range, its ends included."""
+    """Accepts an integer in [low, high], or null if that is the default."""
     return _or_null(default, f"a whole number from {low:,} to {high:,}", lambda v: low <= v <= high)
 
 
 def free(default: Any, expected: str) -> Any:
-    """Any value of its type."""
+    """Accepts any value of the field's type."""
     return setting(default, expected, lambda value: True)
 
 

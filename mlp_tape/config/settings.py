@@ -1,4 +1,4 @@
-"""The settings: their types, defaults and ranges, and which of them decide what a run is."""
+"""The settings: their types, defaults and ranges, and which of them identify a run."""
 
 import dataclasses
 import hashlib
@@ -11,7 +11,7 @@ from typing import Any
 from mlp_tape.config import constraints
 from mlp_tape.system.redaction import without_password
 
-# Which settings each rule and each schedule has, beside those that all have.
+# The settings of each update rule and each schedule, in addition to those common to all.
 RULE_SETTINGS: dict[str, tuple[str, ...]] = {
     "sgd": (),
     "momentum": ("momentum",),
@@ -27,12 +27,12 @@ SCHEDULE_SETTINGS: dict[str, tuple[str, ...]] = {
     "cosine": ("final",),
     "one_cycle": ("rising", "start", "final"),
 }
-TO_THE_END = ("cosine", "one_cycle")  # schedules whose rate at a step depends on how many there are in all
+TO_THE_END = ("cosine", "one_cycle")  # schedules whose rate depends on the total number of steps
 
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """The network between the data's two ends."""
+    """The network, apart from the sizes of input and output, which the data determine."""
 
     hidden_sizes: list[int] = constraints.setting(
         [256, 128],
@@ -47,18 +47,18 @@ class ModelSettings:
 
 @dataclass(frozen=True)
 class DatasetSettings:
-    """Which images to learn, and where they lie."""
+    """The data set to train on, and its location."""
 
     name: str = constraints.function("mnist", "mnist_5k", "digits", "fashion_mnist", "arrays")
     path: str | None = constraints.free(None, "the path of an .npz file")
     offline: str | None = constraints.setting(
         None, "one of: subset, error", lambda what: what in (None, "subset", "error")
-    )  # only mnist has it
+    )  # for mnist only
 
 
 @dataclass(frozen=True)
 class OptimizerSettings:
-    """The update rule; its learning rate is the top-level `lr`. Null is what a rule has not."""
+    """The update rule; its learning rate is the top-level `lr`. Settings it does not use are null."""
 
     name: str = constraints.function(*RULE_SETTINGS)
     momentum: float | None = constraints.share(None)
@@ -71,7 +71,7 @@ class OptimizerSettings:
 
 @dataclass(frozen=True)
 class ScheduleSettings:
-    """What share of `lr` each step is taken with. Null is what a schedule has not."""
+    """The learning rate schedule, a factor applied to `lr`. Settings it does not use are null."""
 
     name: str = constraints.one_of(*SCHEDULE_SETTINGS)
     warmup_epochs: float = constraints.not_negative(0.0)
@@ -84,7 +84,7 @@ class ScheduleSettings:
 
 @dataclass(frozen=True)
 class AugmentSettings:
-    """How images are changed in each step, at the most."""
+    """Upper limits of the random shift (pixels) and rotation (degrees) of the training images."""
 
     shift: float = constraints.not_negative(0.0)
     rotate: float = constraints.not_negative(0.0, 180.0)
@@ -92,7 +92,7 @@ class AugmentSettings:
 
 @dataclass(frozen=True)
 class StoppingSettings:
-    """When a run with validation images ends, and by what its weights are chosen."""
+    """Early stopping and the criterion for selecting weights, for runs with validation images."""
 
     patience: int | None = constraints.whole(None, 1, 1_000_000)
     monitor: str = constraints.one_of("loss", "accuracy")
@@ -100,7 +100,7 @@ class StoppingSettings:
 
 @dataclass(frozen=True)
 class CheckpointSettings:
-    """When the state of a run is kept, other than after each epoch and when it is stopped."""
+    """When to save checkpoints, in addition to the end of each epoch and when a run is stopped."""
 
     every_steps: int | None = constraints.setting(
         None, "a whole number from 1, or null", lambda steps: steps is None or steps >= 1
@@ -109,7 +109,7 @@ class CheckpointSettings:
 
 @dataclass(frozen=True)
 class TrackingSettings:
-    """Where MLflow keeps the run."""
+    """Where and how MLflow records the run."""
 
     enabled: bool = constraints.free(True, "true or false")
     uri: str | None = constraints.free(None, "an MLflow tracking URI")
@@ -127,7 +127,7 @@ class TrackingSettings:
 
 @dataclass(frozen=True)
 class SweepSettings:
-    """What the jobs of `python run.py -m ...` have in common."""
+    """Settings shared by all jobs of `python run.py -m ...`."""
 
     resume: str | None = constraints.setting(
         None, "the id of a sweep, its directory, or last", lambda which: which is None or bool(which.strip())
@@ -137,7 +137,7 @@ class SweepSettings:
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything a run depends on, checked."""
+    """All settings of a run."""
 
     lr: float = constraints.positive(0.001)
     batch_size: int = constraints.whole(128, 1, 10_000_000)
@@ -169,7 +169,7 @@ class Settings:
     sweep: SweepSettings = field(default_factory=SweepSettings)
 
 
-# What may change when a run is gone on with: it decides neither the weights nor the rows.
+# Settings that may change when a run is resumed: they do not affect steps already taken or their metrics.
 FREE = (
     "epochs",
     "resume",
@@ -183,7 +183,16 @@ FREE = (
 
 
 def differences(old: Settings, new: Settings, among: Container[str]) -> list[str]:
-    """Names those of some settings that would make other weights or rows: `lr=0.1, but the run has 0.01`."""
+    """Describes differences between settings that affect weights or metrics.
+
+    Args:
+        old: settings of the existing run.
+        new: settings to compare with.
+        among: dotted keys of the settings to compare.
+
+    Returns:
+        A description of each difference, such as `lr=0.1, but the run has 0.01`.
+    """
     before = dict(flatten(old))
     return [
         f"{key}={format_value(value)}, but the run has {format_value(before[key])}"
@@ -193,11 +202,11 @@ def differences(old: Settings, new: Settings, among: Container[str]) -> list[str
 
 
 def job_identity(settings: Settings, data_sha256: str) -> str:
-    """Tells whether two jobs are the same: 16 hexadecimal digits of the SHA-256 of all that decides a run.
+    """Returns the identity of a job: 16 hexadecimal digits of the SHA-256 of everything that determines it.
 
     Args:
-        settings: with the name of the data that are really used.
-        data_sha256: of those data.
+        settings: settings of the job, with the name of the data set that is actually used.
+        data_sha256: SHA-256 of that data set.
     """
     decisive = {key: value for key, value in flatten(settings) if key == "epochs" or not key.startswith(FREE)}
     text = json.dumps(decisive | {"data_sha256": data_sha256}, sort_keys=True)
@@ -205,18 +214,18 @@ def job_identity(settings: Settings, data_sha256: str) -> str:
 
 
 def format_value(value: Any) -> str:
-    """A value as one would type it on the command line."""
+    """Formats a value as it would be typed on the command line."""
     if isinstance(value, bool) or value is None:
         return str(value).lower().replace("none", "null")
     if isinstance(value, list):
         return f"[{','.join(format_value(each) for each in value)}]"
     if isinstance(value, str) and (re.fullmatch(r"[-+.\d].*", value) or not value.isprintable()):
-        return repr(value)  # a string that looks like a number, or would move the cursor
+        return repr(value)  # looks like a number, or contains control characters
     return str(value)
 
 
 def non_null(settings: Any) -> dict[str, Any]:
-    """The settings of a group that are not null, by name."""
+    """Returns the settings of a group that are not null, by name."""
     values = dataclasses.asdict(settings)
     return {name: value for name, value in values.items() if value is not None}
 
@@ -232,7 +241,7 @@ def flatten(settings: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def to_dict(settings: Settings) -> dict[str, Any]:
-    """The settings as a file may hold them: plain values, without passwords."""
+    """Returns the settings as nested dictionaries of plain values, without passwords, to write to a file."""
 
     def plain(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         return {key: without_password(value) if isinstance(value, str) else value for key, value in pairs}

@@ -1,4 +1,4 @@
-"""Turns what Hydra composed into checked settings, and says what is wrong with it."""
+"""Validation of the config that Hydra composes, with error messages that suggest a correction."""
 
 import difflib
 import importlib.util
@@ -22,16 +22,16 @@ from mlp_tape.errors import ConfigError
 
 
 def parse(config: DictConfig) -> Settings:
-    """Turns Hydra's config into checked settings.
+    """Validates a config and converts it to settings.
 
-    Paths become absolute, seen from the current directory.
+    `dataset.path` is made absolute, relative to the current directory.
 
     Args:
-        config: what Hydra composed, without its `hydra` node.
+        config: config composed by Hydra, without its `hydra` node.
 
     Raises:
-        ConfigError: a key that is unknown, or a value of the wrong type or out of range; it names
-            the key, the value and what was expected.
+        ConfigError: a key is unknown, or a value is missing, of the wrong type or out of range. The message
+            contains the key, the value and what was expected.
     """
     try:
         given = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
@@ -55,9 +55,9 @@ def parse(config: DictConfig) -> Settings:
 
 
 def _refuse_strangers(group: str, settings: Any, known: dict[str, tuple[str, ...]]) -> None:
-    """Refuses what a rule or a schedule has not, and asks for what it has."""
+    """Raises ConfigError for a setting that the rule or schedule does not use, and for one it lacks."""
     given, name = non_null(settings), settings.name
-    if name not in known:  # a person's own, which knows for itself
+    if name not in known:  # a user's function, whose settings are not known here
         return
     default = type(settings)()
     mine = {rule.name for rule in fields(settings) if getattr(default, rule.name) is not None}
@@ -73,7 +73,7 @@ def _refuse_strangers(group: str, settings: Any, known: dict[str, tuple[str, ...
 
 
 def _named(error: OmegaConfBaseException) -> str:
-    """The key that is meant, in one line."""
+    """Returns the key that the error concerns, on one line; empty if unknown."""
     return f"{' '.join(error.full_key.split())}: " if error.full_key else ""
 
 
@@ -102,7 +102,7 @@ def _build(kind: type, given: dict[Any, Any], prefix: str) -> Any:
 
 
 def _checked(key: str, given: Any, kind: Any, rule: Field[Any]) -> Any:
-    """The value as its type, or a ConfigError that says what was expected."""
+    """Converts a value to its type; raises ConfigError, with what was expected, if it is not valid."""
     value = given
     if kind in (float, float | None) and type(value) is int:
         value = float(value) if abs(value) < 2**1023 else math.inf
@@ -122,7 +122,7 @@ def _checked(key: str, given: Any, kind: Any, rule: Field[Any]) -> Any:
 
 
 def _fits(value: Any, kind: Any) -> bool:
-    """Whether a value is of a type; a bool is no int, and a number is no string."""
+    """Returns whether a value is of a type; a bool is not an int, and a number is not a string."""
     if get_origin(kind) is list:
         (item,) = get_args(kind)
         return isinstance(value, list) and all(_fits(each, item) for each in value)
@@ -132,7 +132,7 @@ def _fits(value: Any, kind: Any) -> bool:
 
 
 def unknown_key(key: str) -> ConfigError:
-    """The error for a key that no setting has, with the nearest right name."""
+    """Returns the error for an unknown key, with the most similar known key."""
     group = key.partition("@")[0].removeprefix("+")
     if group in ("experiment", "cluster", "sweep"):
         return ConfigError(f"{group} is not among the defaults", f"type +{group}=..., with a plus")

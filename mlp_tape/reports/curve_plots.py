@@ -1,4 +1,4 @@
-"""Pictures of how training went: the learning curve, each layer, and several runs over each other."""
+"""Plots of training over time: the learning curve, each layer, and a comparison of several runs."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,19 +13,19 @@ from numpy.typing import NDArray
 from mlp_tape.reports import style
 from mlp_tape.reports.style import BLUE, COLOURS, GREY, ORANGE, Point
 
-MOST = 12  # curves in one picture
+MOST = 12  # maximum number of curves in one plot
 
 
 def thinned(rows: Iterable[Point], n: int, most: int = 10_000) -> tuple[NDArray[Any], NDArray[Any], int]:
-    """Means of every k values, so that there are at most `most`; memory does not grow with n.
+    """Averages values over windows of k steps, so that at most `most` remain; memory does not grow with n.
 
     Args:
         rows: step and value, one for each step from 0 to n - 1; some may be missing.
-        n: how many steps there are.
-        most: how many means, at the most.
+        n: number of steps.
+        most: maximum number of means.
 
     Returns:
-        The steps in the middle of each mean, the means, and k.
+        The step in the middle of each window, the means, and k. Windows without values are omitted.
     """
     k = max(1, -(-n // most))
     sums, counts = np.zeros(-(-n // k)), np.zeros(-(-n // k))
@@ -39,17 +39,17 @@ def thinned(rows: Iterable[Point], n: int, most: int = 10_000) -> tuple[NDArray[
 def learning_curve(
     path: Path, training: Iterable[Point], n: int, test_losses: list[Point], accuracies: list[Point]
 ) -> None:
-    """Draws the loss of each step, smoothed too, and the test loss and accuracy of each epoch.
+    """Plots the loss of each step, raw and smoothed, and the test loss and accuracy of each epoch.
 
     Args:
-        path: of the PNG.
-        training: step and loss.
-        n: how many steps there are.
-        test_losses: step and loss, one an epoch.
-        accuracies: step and accuracy, 0 to 1, one an epoch.
+        path: path of the PNG file.
+        training: step and training loss.
+        n: number of steps.
+        test_losses: step and test loss, one per epoch.
+        accuracies: step and test accuracy, 0 to 1, one per epoch.
     """
     steps, losses, k = thinned(training, n)
-    figure = Figure(figsize=(8, 6))  # with fixed margins: to find the best takes as long as to draw
+    figure = Figure(figsize=(8, 6))  # fixed margins: a layout engine takes as long as drawing
     margins = {"left": 0.1, "right": 0.98, "bottom": 0.09, "top": 0.98, "hspace": 0.06}
     top, bottom = figure.subplots(2, sharex=True, gridspec_kw=margins)
     each = "each step" if k == 1 else f"mean of {k} steps"
@@ -73,12 +73,12 @@ def learning_curve(
 
 
 def layers(path: Path, dead: Mapping[str, Sequence[Point]], ratios: Mapping[str, Sequence[Point]]) -> None:
-    """Draws the share of dead units and the size of the updates, over time.
+    """Plots the fraction of dead units and the relative size of the updates over time.
 
     Args:
-        path: of the PNG.
-        dead: by hidden layer, step and the fraction of its units that are 0 for every test image.
-        ratios: by parameter, step and the norm of what was subtracted over the parameter's norm.
+        path: path of the PNG file.
+        dead: for each hidden layer, step and fraction of its units that are 0 for every test image.
+        ratios: for each parameter, step and norm of the update divided by the norm of the parameter.
     """
     figure = Figure(figsize=(8, 6))
     margins = {"left": 0.1, "right": 0.98, "bottom": 0.09, "top": 0.96, "hspace": 0.12}
@@ -102,11 +102,12 @@ def layers(path: Path, dead: Mapping[str, Sequence[Point]], ratios: Mapping[str,
 
 
 def overlay(path: Path, runs: Sequence[tuple[str, list[Point], list[Point], int]]) -> None:
-    """Draws the training loss and the test accuracy of some runs over each other.
+    """Plots the training loss and the test accuracy of several runs in the same axes.
 
     Args:
-        path: of the PNG.
-        runs: name, steps and training losses, steps and test accuracies (0 to 1), number of steps.
+        path: path of the PNG file.
+        runs: for each run, name, steps and training losses, steps and test accuracies (0 to 1), and number of
+            steps.
     """
     figure = Figure(figsize=(9, 6), layout="constrained")
     top, bottom = figure.subplots(2, sharex=True)

@@ -1,4 +1,4 @@
-"""What the page of a run says of it: in words, and as the data set that it was trained on."""
+"""The description of a run on its MLflow page, and the data set that MLflow records for it."""
 
 import json
 import shlex
@@ -6,21 +6,21 @@ import shlex
 from mlp_tape.storage.run_record import RunRecord
 
 DESCRIPTION = "mlflow.note.content"
-DIGEST = 36  # characters, the most that MLflow keeps
+DIGEST = 36  # maximum length of a digest in MLflow, in characters
 
 
 def tags(record: RunRecord) -> dict[str, str]:
-    """The description of a run as it is by now, in Markdown.
+    """Returns the MLflow tag with the current description of a run, in Markdown.
 
-    None of a sweep, which has its own, nor of a run whose record is lost.
+    Empty for a sweep, which has its own description, and for a run whose record is lost.
     """
     return {DESCRIPTION: _description(record)} if record.kind == "run" and record.params else {}
 
 
 def dataset(record: RunRecord) -> dict[str, str]:
-    """The data that a run is trained on, as MLflow's `Dataset` takes them.
+    """Returns the training data of a run as arguments of MLflow's `Dataset`.
 
-    By our own SHA-256: the digest that MLflow makes does not look at all pixels.
+    The digest is from our own SHA-256, since MLflow's digest does not cover all pixels.
     """
     data = record.settings["dataset"]
     source = json.dumps({"path": data["path"] or data["name"]})

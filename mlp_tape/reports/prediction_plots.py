@@ -1,4 +1,4 @@
-"""Pictures of how the network answers on the test images: which classes it knows, and its worst mistakes."""
+"""Plots of predictions on the test images: confusion matrix, accuracy per class, and worst mistakes."""
 
 from pathlib import Path
 from typing import Any
@@ -10,17 +10,17 @@ from numpy.typing import NDArray
 from mlp_tape.reports import style
 from mlp_tape.reports.style import BLUE, GREY
 
-ROWS, COLUMNS = 5, 8  # of mistakes in one picture
+ROWS, COLUMNS = 5, 8  # of images in the plot of mistakes
 
 
 def confusion_matrix(path: Path, labels: NDArray[Any], predictions: NDArray[Any], n_classes: int) -> None:
-    """Draws how often each class was taken for each other.
+    """Plots the confusion matrix.
 
     Args:
-        path: of the PNG.
-        labels: [n], the true classes.
-        predictions: [n].
-        n_classes: the number of classes.
+        path: path of the PNG file.
+        labels: true classes, int [n].
+        predictions: predicted classes, int [n].
+        n_classes: number of classes.
     """
     counts = np.zeros((n_classes, n_classes), int)
     np.add.at(counts, (labels, predictions), 1)
@@ -41,13 +41,13 @@ def confusion_matrix(path: Path, labels: NDArray[Any], predictions: NDArray[Any]
 
 
 def class_accuracies(path: Path, labels: NDArray[Any], predictions: NDArray[Any], n_classes: int) -> None:
-    """Draws how much of each class was taken for what it is.
+    """Plots the accuracy of each class.
 
     Args:
-        path: of the PNG.
-        labels: [n], the true classes.
-        predictions: [n].
-        n_classes: the number of classes.
+        path: path of the PNG file.
+        labels: true classes, int [n].
+        predictions: predicted classes, int [n].
+        n_classes: number of classes.
     """
     right = labels == predictions
     images = np.bincount(labels, minlength=n_classes)
@@ -66,13 +66,13 @@ def class_accuracies(path: Path, labels: NDArray[Any], predictions: NDArray[Any]
 
 
 def worst_mistakes(path: Path, images: NDArray[Any], labels: NDArray[Any], scores: NDArray[Any]) -> None:
-    """Draws the images that were taken for another class with the largest lead over the true one.
+    """Plots the misclassified images for which the predicted class leads the true one by the most.
 
     Args:
-        path: of the PNG.
+        path: path of the PNG file.
         images: [n, height, width].
-        labels: [n], the true classes.
-        scores: [n, classes].
+        labels: true classes, int [n].
+        scores: logits, float [n, classes].
     """
     predictions = scores.argmax(axis=1)
     lead = scores.max(axis=1) - scores[np.arange(len(labels)), labels]
@@ -87,7 +87,7 @@ def worst_mistakes(path: Path, images: NDArray[Any], labels: NDArray[Any], score
     )
     axes.set_axis_off()
     _, height, width = images.shape
-    down, right = 1.35 * height, 1.2 * width  # all in one: a picture of its own for each takes much longer
+    down, right = 1.35 * height, 1.2 * width  # in one pair of axes: axes for each image take much longer
     axes.set(xlim=(0, COLUMNS * right), ylim=(ROWS * down, 0))
     for place, number in enumerate(worst):
         y, x = (place // COLUMNS + 0.23) * down, (place % COLUMNS + 0.08) * right

@@ -1,4 +1,4 @@
-"""What training leaves in memory, for the report."""
+"""The result of training, from which the report is written."""
 
 from dataclasses import dataclass
 
@@ -11,14 +11,14 @@ class Result:
     """A trained network.
 
     Attributes:
-        steps: how many were trained.
-        weights: w1, b1, w2, b2, ..., float32.
-        loss: on the test images, mean over all.
-        accuracy: on the test images, 0 to 1.
-        scores: of the test images, float32 [n, classes].
-        first_weights: w1 before the first step.
-        chosen_by: the accuracy by which one run is to be preferred to others, 0 to 1: of the validation
-            images where there are some, else of the test images.
+        steps: number of steps trained.
+        weights: parameters w1, b1, w2, b2, ..., float32.
+        loss: mean loss on the test images.
+        accuracy: accuracy on the test images, 0 to 1.
+        scores: logits of the test images, float32 [n, classes].
+        first_weights: w1 before the first step, float32 [features, units].
+        chosen_by: accuracy by which runs are ranked, 0 to 1: on the validation images if there are any, else
+            on the test images.
     """
 
     steps: int

@@ -1,4 +1,4 @@
-"""What a run leaves behind in its directory: settings, weights, pictures, and what its model needs."""
+"""Files that a run writes to its directory: settings, weights, the description of the model, plots."""
 
 import collections
 import io
@@ -25,7 +25,7 @@ _is_ready, _getting_ready = False, threading.Lock()
 
 
 def at_the_start(directory: Path, settings: Settings) -> None:
-    """Writes what is known before the first step: `config.yaml` and `environment.txt`."""
+    """Writes the files known before the first step: `config.yaml` and `environment.txt`."""
     contents = {
         "config.yaml": OmegaConf.to_yaml(OmegaConf.create(to_dict(settings))),
         "environment.txt": provenance.environment(),
@@ -35,10 +35,10 @@ def at_the_start(directory: Path, settings: Settings) -> None:
 
 
 def at_the_end(directory: Path, settings: Settings, dataset: Dataset, result: Result) -> None:
-    """Writes what was learnt.
+    """Writes the trained network.
 
-    That is `weights.npz`; `network.json`, with what else its model needs; and `report.npz`, with what else
-    the pictures need, the scores of the test images and w1 before the first step, and two test images.
+    The files are `weights.npz`; `network.json`, which describes the network apart from its weights; and
+    `report.npz`, with the scores of the test images, w1 before the first step, and two test images.
     """
     for_pictures = {
         "scores": result.scores,
@@ -60,7 +60,7 @@ def at_the_end(directory: Path, settings: Settings, dataset: Dataset, result: Re
 
 
 def get_ready() -> None:
-    """Imports what draws, and draws once; while there is training, nobody waits for it."""
+    """Imports matplotlib and draws once, so that this can be done in the background during training."""
     global _is_ready
     with _getting_ready:
         if not _is_ready:
@@ -71,13 +71,13 @@ def get_ready() -> None:
 
 
 def in_pictures(directory: Path, dataset: Dataset, steps: int, journal: Journal) -> None:
-    """Draws what a run left in its directory.
+    """Writes the plots of a run to `plots/` in its directory.
 
     Args:
-        directory: of a run of which `at_the_end` has written down what was learnt.
-        dataset: of the run.
-        steps: how many were trained.
-        journal: of the run.
+        directory: directory of the run, with the files that `at_the_end` writes.
+        dataset: data set of the run.
+        steps: number of steps trained.
+        journal: journal of the run.
     """
     get_ready()
     folder = directory / "plots"
@@ -104,7 +104,10 @@ def _draw_training(folder: Path, steps: int, journal: Journal) -> None:
 
 
 def _by_layer(rows: Iterable[Row], most: int = 2_000) -> dict[str, list[tuple[int, float]]]:
-    """Step and value of rows such as `updates/w1/ratio`, by the name in the middle; not too many of each."""
+    """Returns step and value of rows such as `updates/w1/ratio`, keyed by the middle part of the row's key.
+
+    Each list is thinned to at most `most` points, evenly spaced.
+    """
     found: dict[str, list[tuple[int, float]]] = {}
     every, seen = collections.Counter[str](), collections.Counter[str]()
     for row in rows:

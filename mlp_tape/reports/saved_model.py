@@ -1,4 +1,4 @@
-"""The trained network as a TensorFlow SavedModel, made of the files in the run's directory."""
+"""Export of the trained network as a TensorFlow SavedModel, from the files in the run's directory."""
 
 import json
 from pathlib import Path
@@ -17,31 +17,33 @@ class TapeModule(tf.Module):  # type: ignore[misc]
     """The network as a function of images, with its parameters.
 
     Args:
-        params: as from `init_params`.
-        activation: its name.
-        scale: what images are divided by.
+        params: parameters as returned by `init_params`.
+        activation: a key of ACTIVATIONS.
+        scale: divisor of the images.
     """
 
     def __init__(self, params: Params, activation: str, scale: float) -> None:
         super().__init__()
         self.params = params
         self.activation = ACTIVATIONS[activation]
-        # A constant would let TensorFlow multiply by its inverse, which gives other bits.
+        # With a constant, TensorFlow would multiply by the inverse, which changes the last bits.
         self.scale = tf.Variable(scale, trainable=False, name="scale")
 
     @tf.function(autograph=False)  # type: ignore[untyped-decorator]
     def __call__(self, images: tf.Tensor) -> tf.Tensor:
-        """Computes the scores of each class: images as in training, [n, ...] -> float32 [n, classes]."""
+        """Computes the logits: unscaled images as in training, [n, ...] -> float32 [n, classes]."""
         x = tf.cast(images, tf.float32) / self.scale  # [n,28,28]
         x = tf.reshape(x, [-1, self.params["w1"].shape[0]])  # [n,28,28] -> [n,784]
         return network.forward(self.params, x, self.activation)  # [n,784] -> [n,10]
 
 
 def save(directory: Path) -> None:
-    """Writes it to `saved_model/`: it takes images as they are, or as rows, and is as if computed eagerly.
+    """Writes the SavedModel to `saved_model/`.
+
+    It accepts images in their original shape or flattened, and computes the same bits as eager execution.
 
     Args:
-        directory: of a run, with `weights.npz` and `network.json`.
+        directory: directory of a run, with `weights.npz` and `network.json`.
     """
     about = json.loads((directory / "network.json").read_bytes())
     with np.load(directory / "weights.npz", allow_pickle=False) as archive:

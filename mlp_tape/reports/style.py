@@ -1,6 +1,6 @@
-"""What all pictures have in common: colours that everybody can tell apart, sizes, and how they are written.
+"""The common style of all plots: colours and the format of the files.
 
-Margins are given, not found: to find the best takes matplotlib as long as to draw.
+Most plots set their margins explicitly: matplotlib's layout engines take as long as drawing.
 """
 
 import io
@@ -10,12 +10,12 @@ from matplotlib.figure import Figure
 
 Point = tuple[int, float]
 
-BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#999999"  # Okabe and Ito's colours, safe for the colour-blind
+BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#999999"  # colour-blind-safe palette of Okabe and Ito
 COLOURS = (BLUE, ORANGE, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", GREY)
 
 
 def warm_up() -> None:
-    """Draws something small to nowhere: what has to be found and read for the first picture takes a while."""
+    """Draws a small figure into memory, since loading fonts for the first figure takes time."""
     figure = Figure()
     axes = figure.subplots()
     axes.plot([1, 2], [1, 2])
@@ -25,5 +25,5 @@ def warm_up() -> None:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Writes a PNG of 100 dots an inch, quickly rather than small."""
+    """Writes a PNG file at 100 dpi, compressed for speed rather than size."""
     figure.savefig(path, dpi=100, pil_kwargs={"compress_level": 1})

@@ -1,4 +1,4 @@
-"""The picture of a sweep: accuracy against each setting that was swept."""
+"""The plot of a sweep: accuracy against each swept setting."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,12 +12,12 @@ from mlp_tape.reports.style import BLUE, ORANGE
 
 
 def accuracies(path: Path, swept: Mapping[str, Sequence[Any]], accuracy: Sequence[float]) -> None:
-    """Draws the test accuracy of the jobs against each swept setting.
+    """Plots the test accuracy of the jobs against each swept setting.
 
     Args:
-        path: of the PNG.
-        swept: by setting, its value in each job.
-        accuracy: of each job, 0 to 1.
+        path: path of the PNG file.
+        swept: for each swept setting, its value in each job.
+        accuracy: test accuracy of each job, 0 to 1.
     """
     panels = list(swept.items()) or [("job", list(range(len(accuracy))))]
     figure = Figure(figsize=(max(5.0, 4.0 * len(panels)), 4), layout="constrained")

@@ -1,4 +1,4 @@
-"""Curves in characters, for a terminal; in plain ASCII where there are no colours."""
+"""Plots for a terminal, in block characters, or in ASCII without colour support."""
 
 from collections.abc import Sequence
 
@@ -10,16 +10,16 @@ Curve = tuple[str, Sequence[Point]]
 
 
 def curves(title: str, lines: Sequence[Curve], width: int, colour: bool) -> str:
-    """Draws some curves over each other.
+    """Plots several curves in the same axes; the scale is logarithmic if the values span a wide range.
 
     Args:
-        title: stands above.
-        lines: of each its name, and steps and values; those without any are left out.
-        width: of the whole, in characters.
-        colour: whether the terminal shows colours and block characters.
+        title: title above the plot.
+        lines: for each curve, its name, and steps and values; curves without points are omitted.
+        width: total width in characters.
+        colour: whether the terminal supports colours and block characters.
 
     Returns:
-        Lines, without the last one's end; nothing where there is nothing to be seen.
+        The lines of the plot, without a final newline; empty if there are no points.
     """
     drawn = [(name, points) for name, points in lines if points]
     if not drawn:
@@ -32,7 +32,7 @@ def curves(title: str, lines: Sequence[Curve], width: int, colour: bool) -> str:
         legend_labels=[name for name, _ in drawn],
         title=title,
         lines=True,
-        width=max(20, width - 12),  # beside it stand a frame and numbers
+        width=max(20, width - 12),  # leaves space for frame and tick labels
         height=14,
         y_as_log=as_log,
         color=colour,

@@ -1,4 +1,4 @@
-"""Pictures of what was learnt: the first layer's weights as images, and how all values moved."""
+"""Plots of the parameters: weights of the first layer as images, and histograms over time."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,20 +11,20 @@ from numpy.typing import NDArray
 from mlp_tape.reports import style
 from mlp_tape.training.histograms import Histogram
 
-UNITS = 40  # of the first layer in one picture
-ROWS = 100  # of a picture of histograms
-SHOWN = 0.99  # of the values, those in the middle: the few far outside would leave no room for the others
+UNITS = 40  # maximum number of units in the plot of the first layer
+ROWS = 100  # number of rows in a plot of histograms
+SHOWN = 0.99  # central fraction of the values that determines the plotted range; outliers are cut off
 
 
 def first_layer(path: Path, before: NDArray[Any], after: NDArray[Any], shape: tuple[int, int]) -> None:
-    """Draws the weights into the units of the first layer, and how training changed them.
+    """Plots the weights of units of the first layer, and how training changed them.
 
-    Those units are drawn whose weights changed most, the most changed first.
+    The units are those whose weights changed most, in descending order of the change.
 
     Args:
-        path: of the PNG.
-        before: w1 before the first step, [height * width, units].
-        after: w1 after the last.
+        path: path of the PNG file.
+        before: w1 before the first step, float32 [height * width, units].
+        after: w1 after the last step, of the same shape.
         shape: height and width of the images.
     """
     change = after - before
@@ -44,7 +44,7 @@ def first_layer(path: Path, before: NDArray[Any], after: NDArray[Any], shape: tu
 
 
 def _tiled(weights: NDArray[Any], shape: tuple[int, int], columns: int = 8) -> NDArray[Any]:
-    """The columns of a matrix as images beside and below each other, with a gap of NaN around each."""
+    """Arranges the columns of a matrix as images in a grid, separated by NaN."""
     height, width = shape
     n = weights.shape[1]
     rows = -(-n // columns)
@@ -54,11 +54,11 @@ def _tiled(weights: NDArray[Any], shape: tuple[int, int], columns: int = 8) -> N
 
 
 def histograms(path: Path, times: Sequence[tuple[int, dict[str, Histogram]]]) -> None:
-    """Draws how the values of each parameter and each gradient are spread, over time.
+    """Plots the distribution of the values of each parameter and its gradient over time.
 
     Args:
-        path: of the PNG.
-        times: global step, and the histograms before it, by `params/w1`, `grads/w1`, ...
+        path: path of the PNG file.
+        times: global step and histograms, keyed `params/w1` (before the step), `grads/w1`, ...
     """
     names = [key.removeprefix("params/") for key in times[0][1] if key.startswith("params/")][:12]
     figure = Figure(figsize=(8, 0.8 + 1.7 * len(names)))
@@ -83,12 +83,13 @@ def histograms(path: Path, times: Sequence[tuple[int, dict[str, Histogram]]]) ->
 
 
 def _spread(axes: Any, times: Sequence[tuple[int, Histogram | None]], outside: float) -> None:
-    """Draws one tensor: each time is a column, the darker the more values lie there.
+    """Plots the distribution of one tensor: one column per histogram, darker where there are more values.
 
     Args:
-        axes: where.
-        times: global step, and the histogram, where there is one.
-        outside: the share of the times, 0 to 1, that need not find room: the first gradient is a giant.
+        axes: matplotlib axes.
+        times: global step and histogram, or None.
+        outside: fraction of the histograms, 0 to 1, that may exceed the plotted range at either end, since
+            the first gradients can be much larger than the others.
     """
     there = [(step, found) for step, found in times if found]
     if not there:
@@ -100,7 +101,7 @@ def _spread(axes: Any, times: Sequence[tuple[int, Histogram | None]], outside: f
         low, high = low - 1e-3, high + 1e-3
     edges = np.linspace(low, high, ROWS + 1)
     share = np.stack([found.density(edges) for _, found in there], axis=1)  # [rows, times]
-    share /= np.maximum(share.max(axis=0), 1e-12)  # each time's fullest row is darkest
+    share /= np.maximum(share.max(axis=0), 1e-12)  # the fullest row of each column is the darkest
     steps = [step for step, _ in there]
     last = steps[-1] + (steps[-1] - steps[-2] if len(steps) > 1 else 1)
     axes.pcolormesh([*steps, last], edges, np.sqrt(share), cmap="Blues", vmin=0, vmax=1, rasterized=True)

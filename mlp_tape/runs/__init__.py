@@ -1,1 +1,1 @@
-"""One run from top to bottom: the trainer, fit, early stopping, metadata, resuming, divergence."""
+"""A single run: trainer, fit, early stopping, metadata, resuming, divergence, walkthrough."""

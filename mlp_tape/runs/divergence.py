@@ -1,4 +1,4 @@
-"""The step at which a run went astray: kept with its batch, and shown again tensor by tensor."""
+"""Divergence of a run: the step at which it occurred is saved with its batch, and can be replayed."""
 
 import shlex
 from collections.abc import Iterator
@@ -20,19 +20,22 @@ FOLDER = "divergence"
 
 
 def explained(trainer: Trainer, start: Checkpoint | None, block: Block, directory: Path) -> DivergenceError:
-    """Finds the tensor with which a loss that is not finite began, and keeps its step for `replay`.
+    """Finds the first tensor that is not finite, and saves its step for `replay`.
 
     Args:
-        trainer: of the run.
-        start: a checkpoint before the block, or None for the first weights.
-        block: with the loss.
-        directory: of the run.
+        trainer: trainer of the run.
+        start: checkpoint before the block; None for the initial weights.
+        block: block with a loss that is not finite.
+        directory: directory of the run.
+
+    Returns:
+        The error to raise.
     """
     i = int(np.flatnonzero(~np.isfinite(block.losses))[0])
     bad = kept = block.global_step + i
     now = _state_before(bad, trainer, start)
     if bad and not all(np.isfinite(param.numpy()).all() for param in now.params.values()):
-        kept = bad - 1  # whose loss was finite, and whose update was not
+        kept = bad - 1  # its loss was finite, but its update was not
         now = _state_before(kept, trainer, start)
     x, y = trainer.batches.at(kept)
     about = {"step_config": trainer.step_names, "lr": trainer.rate.at(kept), "seed": trainer.settings.seed}
@@ -49,7 +52,7 @@ def explained(trainer: Trainer, start: Checkpoint | None, block: Block, director
 
 
 def _state_before(global_step: int, trainer: Trainer, start: Checkpoint | None) -> State:
-    """The state before a step: trained again from the checkpoint, with the same bits."""
+    """Returns the state before a step, by retraining bit-exactly from the checkpoint."""
     now = trainer.state_at(start)
     for _ in trainer.train(now, until=global_step):
         pass
@@ -57,19 +60,19 @@ def _state_before(global_step: int, trainer: Trainer, start: Checkpoint | None) 
 
 
 def _first_bad(kept: Checkpoint) -> str:
-    """Names the first tensor of a step that is not finite, in the order in which they come to be."""
+    """Returns the name of the first tensor of a step that is not finite, in order of computation."""
     bad = (name for name, tensor in _traced(kept).items() if not np.isfinite(tensor.numpy()).all())
     return next(bad, "the loss, computed in blocks; step by step it is finite")
 
 
 def replay(directory: Path) -> Iterator[str]:
-    """Runs the step that was kept, eagerly, and yields a line for each tensor of it.
+    """Runs the saved step eagerly, and yields a line of text for each of its tensors.
 
     Args:
-        directory: of the run.
+        directory: directory of the run.
 
     Raises:
-        ConfigError: none was kept there.
+        ConfigError: the directory contains no saved step.
     """
     kept = next(checkpoint.usable(directory / FOLDER, print), None)
     if kept is None:
@@ -88,9 +91,9 @@ def replay(directory: Path) -> Iterator[str]:
 
 
 def _traced(kept: Checkpoint) -> dict[str, tf.Tensor]:
-    """The tensors of the step that was kept."""
+    """Runs the saved step, and returns its tensors by name."""
     about, arrays = kept.about, dict(kept.arrays)
     x, y = tf.constant(arrays.pop("x")), tf.constant(arrays.pop("y"))
-    config = step_config(**about.get("step_config") or about["ingredients"])  # its former name
+    config = step_config(**about.get("step_config") or about["ingredients"])  # the key in older versions
     now = state.restored(arrays, about["layer_sizes"], config.optimizer, kept.step, about["seed"])
     return trace_step(now, x, y, tf.constant(about["lr"], tf.float32), config)

@@ -1,4 +1,4 @@
-"""Which weights a run is to end with, and when it has seen enough: by images that it is not trained on."""
+"""Early stopping and the selection of the best weights, by the validation images."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -7,7 +7,7 @@ from mlp_tape.data.sources import Array
 from mlp_tape.storage.checkpoint import Checkpoint
 from mlp_tape.training.evaluation import Evaluation
 
-PREFIX = "best/"  # of the arrays in a checkpoint
+PREFIX = "best/"  # of the names of the arrays in a checkpoint
 
 
 @dataclass
@@ -15,14 +15,14 @@ class EarlyStopping:
     """The best weights so far.
 
     Attributes:
-        monitor: `loss` or `accuracy` of the validation images: what they are the best by.
-        patience: after how many epochs without better ones training ends (Prechelt 1998, "Early stopping -
-            but when?"); None for never.
-        arrays: the weights, w1, b1, ...; empty before the first epoch's end.
-        loss: that of theirs.
-        accuracy: likewise.
-        steps: how many steps they were trained for.
-        waited: how many epochs have passed since.
+        monitor: criterion on the validation images: `loss` or `accuracy`.
+        patience: number of epochs without improvement after which training ends (Prechelt 1998, "Early
+            stopping - but when?"); None to train all epochs.
+        arrays: best parameters, w1, b1, ...; empty before the end of the first epoch.
+        loss: validation loss of the best parameters.
+        accuracy: validation accuracy of the best parameters, 0 to 1.
+        steps: number of steps for which they were trained.
+        waited: number of epochs since.
     """
 
     monitor: str
@@ -35,16 +35,16 @@ class EarlyStopping:
 
     @property
     def is_over(self) -> bool:
-        """Whether no better ones are waited for."""
+        """Whether the patience is exhausted, so that training should end."""
         return self.patience is not None and self.waited >= self.patience
 
     def consider(self, found: Evaluation, steps: int, arrays: dict[str, Array]) -> None:
-        """Takes these weights if they are better.
+        """Updates the best weights if these are better, else counts an epoch without improvement.
 
         Args:
-            found: on the validation images.
-            steps: that were trained.
-            arrays: the weights.
+            found: evaluation on the validation images.
+            steps: number of steps trained.
+            arrays: parameters, w1, b1, ...
         """
         by_loss = self.monitor == "loss"
         better = found.loss < self.loss if by_loss else found.accuracy > self.accuracy
@@ -55,12 +55,12 @@ class EarlyStopping:
             self.waited += 1
 
     def kept(self) -> tuple[dict[str, Array], dict[str, Any]]:
-        """What a checkpoint holds of it: arrays, and the rest."""
+        """Returns the arrays and the other values to save in a checkpoint."""
         about = {name: getattr(self, name) for name in ("loss", "accuracy", "steps", "waited")}
         return {f"{PREFIX}{name}": array for name, array in self.arrays.items()}, about
 
     def go_on(self, start: Checkpoint | None) -> None:
-        """Takes over what a checkpoint holds."""
+        """Restores the values saved in a checkpoint; has no effect if `start` is None."""
         for name, value in (start.about.get("selection", {}) if start else {}).items():
             setattr(self, name, value)
         for name, array in (start.arrays if start else {}).items():

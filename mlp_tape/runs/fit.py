@@ -1,4 +1,4 @@
-"""Training as it is planned: blocks are journalled and printed, each epoch's end evaluated and kept."""
+"""Training of a run, with journal, console output, evaluation after each epoch, and checkpoints."""
 
 import datetime
 import math
@@ -32,19 +32,19 @@ def fit(
     start: Checkpoint | None = None,
     with_histograms: bool = False,
 ) -> Result:
-    """Trains a network from its first weights on, or from a checkpoint.
+    """Trains a network from its initial weights or from a checkpoint, and evaluates it on the test images.
 
     Args:
-        trainer: of the run.
-        directory: of the run; checkpoints, and a step that went astray, are kept there.
-        console: is shown the logged losses and each epoch's test results.
-        journal: is given every metric row.
-        start: what to go on from.
-        with_histograms: whether those of parameters and gradients are kept, now and then, for the pictures.
+        trainer: trainer of the run.
+        directory: directory of the run, for checkpoints, histograms, and the step of a divergence.
+        console: receives the logged losses and the results of each evaluation.
+        journal: receives every metric row.
+        start: checkpoint to resume from; None for the initial weights.
+        with_histograms: whether to save histograms of parameters and gradients for the plots.
 
     Raises:
-        DivergenceError: the loss is no longer finite.
-        Stopped: a signal came; all that was done is in the last checkpoint.
+        DivergenceError: the loss is not finite.
+        Stopped: a signal was received; the last checkpoint contains all completed steps.
     """
     fitting = _Fitting(trainer, directory, console, journal, start)
     with signals.held(), console.progress(fitting.done, trainer.steps) as show:
@@ -64,7 +64,7 @@ def fit(
 
 
 class _Fitting:
-    """Training while it lasts: how far it is, what it has come to, and what is kept of it."""
+    """The state of a training in progress, with its journal, console and checkpoints."""
 
     def __init__(
         self, trainer: Trainer, directory: Path, console: Console, journal: Journal, start: Checkpoint | None
@@ -78,16 +78,16 @@ class _Fitting:
 
     @property
     def done(self) -> int:
-        """The number of steps taken."""
+        """The number of steps completed."""
         return int(self._state.global_step)
 
     @property
     def weights(self) -> dict[str, Array]:
-        """The parameters as they are now."""
+        """Copies of the current parameters."""
         return State(self._state.params).arrays()
 
     def train(self, with_histograms: bool, show: Callable[[int, str], None]) -> None:
-        """Trains to the last step, or until no better weights are waited for."""
+        """Trains to the last step, or until early stopping ends the training."""
         trainer, every = self._trainer, self._trainer.settings.checkpoint.every_steps
         blocks = trainer.train(self._state, with_histograms=with_histograms)
         for block in () if self.best.is_over else blocks:
@@ -102,17 +102,17 @@ class _Fitting:
                 break
 
     def test(self) -> Evaluation:
-        """Evaluates on the test images: with the best weights, where there are images to choose by."""
+        """Evaluates on the test images, with the best weights if there are validation images."""
         best = self.best
         if best.arrays:
             self._state.set(best.arrays)
             self._console.line(f"the best weights are those of {best.steps:,} steps of {self.done:,}")
             self._tested = self._trainer.evaluate(self._state.params)
             self._tell("test of these", "test", self._tested)
-        return self._tested or self._trainer.evaluate(self._state.params)  # all was trained before
+        return self._tested or self._trainer.evaluate(self._state.params)  # resumed after the last step
 
     def _note(self, block: Block) -> None:
-        """Journals, checks and prints a block."""
+        """Writes the metrics of a block to the journal, checks that its losses are finite, and prints it."""
         self._journal.append(_rows(block, time.time()))
         if not np.isfinite(block.losses).all():
             raise divergence.explained(self._trainer, self._kept, block, self._directory)
@@ -122,7 +122,10 @@ class _Fitting:
             self._console.line(f"epoch {block.epoch}  step {block.step}  loss {block.losses[0]:.6f}")
 
     def _end_epoch(self, epoch: int) -> None:
-        """Evaluates: on the images to choose by, else on the test images, by which nothing is chosen."""
+        """Evaluates on the validation images if there are any, else on the test images.
+
+        The results on the test images are never used for selection.
+        """
         if self._trainer.validates:
             found = self._trainer.validate(self._state.params)
             self._tell(f"epoch {epoch}  validation", "validation", found)
@@ -132,17 +135,17 @@ class _Fitting:
             self._tell(f"epoch {epoch}  test", "test", self._tested)
 
     def _tell(self, what: str, split: str, found: Evaluation) -> None:
-        """Journals and prints an evaluation, made after all steps so far."""
+        """Writes an evaluation of the current step to the journal, and prints it."""
         self._journal.append(_results(split, found, self.done - 1))
         self._console.line(f"{what} loss {found.loss:.6f}  accuracy {found.accuracy:.4f}")
 
     def _keep(self) -> None:
-        """Writes a checkpoint; not one from which nothing but divergence comes."""
+        """Writes a checkpoint, unless a parameter is not finite."""
         if not all(np.isfinite(array).all() for array in self.weights.values()):
             return
         trainer, (chosen, selection) = self._trainer, self.best.kept()
         arrays, rows = self._state.arrays() | chosen, self._journal.size
-        self._journal.bring_to_disk()  # first: a checkpoint counts on the rows before it
+        self._journal.bring_to_disk()  # first: a checkpoint is valid only with the rows before it
         about = {
             "epochs": self.done / trainer.steps_per_epoch,
             "journal": rows,
@@ -156,7 +159,7 @@ class _Fitting:
 
 
 def _rows(block: Block, ended: float) -> Iterator[Row]:
-    """The block's finite values as metric rows; each loss at the time its step ended."""
+    """Yields the finite values of a block as metric rows; timestamps are interpolated within the block."""
     began, each = ended - block.seconds, block.seconds / len(block.losses)
     for i, loss in enumerate(block.losses.tolist()):
         if math.isfinite(loss):
@@ -167,7 +170,7 @@ def _rows(block: Block, ended: float) -> Iterator[Row]:
 
 
 def _results(split: str, found: Evaluation, global_step: int) -> Iterator[Row]:
-    """An evaluation, made after the given global step, as metric rows."""
+    """Yields the finite values of an evaluation after the given global step as metric rows."""
     now = int(1000 * time.time())
     values = {f"{split}/loss": found.loss, f"{split}/accuracy": found.accuracy}
     if split == "test":

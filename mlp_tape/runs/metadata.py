@@ -1,4 +1,4 @@
-"""What is written down of a run before it begins: its settings, its data, and its place in a sweep."""
+"""Metadata recorded before a run begins: its settings, its data, and its place in a sweep."""
 
 import secrets
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from mlp_tape.storage.run_record import RunRecord
 from mlp_tape.system import provenance
 from mlp_tape.system.redaction import without_password
 
-# Settings that one rule has, or one schedule, and others have not.
+# Settings that only some update rules or schedules use.
 OF_ONE_RULE = {
     f"{group}.{key}"
     for group, known in (("optimizer", RULE_SETTINGS), ("schedule", SCHEDULE_SETTINGS))
@@ -23,9 +23,9 @@ class Job:
     """A run's place in a sweep.
 
     Attributes:
-        name: what was swept, such as `lr=0.1`.
-        parent: MLflow's id of the sweep's own run; empty where there is none.
-        dataset: the same for all jobs with the same settings of it.
+        name: values of the swept settings, such as `lr=0.1`.
+        parent: MLflow run id of the sweep; empty if there is none.
+        dataset: data set, the same object for all jobs of a process with the same dataset settings.
     """
 
     name: str
@@ -41,15 +41,18 @@ def noted(
     overrides: list[str],
     job: Job | None,
 ) -> RunRecord:
-    """The run's record, with all that is known before it is opened.
+    """Fills in the record of a run with everything known before it begins.
 
     Args:
-        note: a new one, or that of a run which is gone on with.
-        settings: of the run, with the name of the data that are really used.
-        dataset: what to learn.
-        layer_sizes: from the input's width to the number of classes.
-        overrides: as typed on the command line.
-        job: the run's place in a sweep, if it has one.
+        note: new record, or that of a run to resume; changed in place.
+        settings: settings of the run, with the name of the data set that is actually used.
+        dataset: data set of the run.
+        layer_sizes: width of each layer, from the input to the number of classes.
+        overrides: overrides as typed on the command line.
+        job: the run's place in a sweep; None if it does not belong to one.
+
+    Returns:
+        The given record.
     """
     if note.made_by:
         note.overrides = _longer(note, settings.epochs)
@@ -68,7 +71,7 @@ def noted(
 
 
 def _hparams(settings: Settings, dataset: Dataset, layer_sizes: list[int]) -> dict[str, str]:
-    """What MLflow calls params: the settings, flat, and the data."""
+    """Returns the MLflow params of a run: its settings, flattened, and its data."""
     flat = {
         key: without_password(str(value))
         for key, value in flatten(settings)
@@ -79,13 +82,13 @@ def _hparams(settings: Settings, dataset: Dataset, layer_sizes: list[int]) -> di
 
 
 def _name(overrides: list[str]) -> str:
-    """The run's name in the UI: what was typed, but for paths and addresses."""
+    """Returns the name of a run in the UI: its overrides, without paths and tracking settings."""
     told = [text for text in overrides if not text.startswith(("dataset.path=", "tracking."))]
     return " ".join(told)[:200]
 
 
 def _longer(past: RunRecord, epochs: int) -> list[str]:
-    """The overrides of a run that is gone on with, for as many epochs as it will have."""
+    """Returns the overrides of a resumed run, with its new number of epochs."""
     if past.settings["epochs"] == epochs:
         return past.overrides
     return [text for text in past.overrides if not text.startswith("epochs=")] + [f"epochs={epochs}"]

@@ -1,4 +1,4 @@
-"""Finds the run that `resume=` means, and joins its settings with what was typed."""
+"""Resuming: finds the run that `resume=` refers to, and merges its settings with the command line."""
 
 import dataclasses
 from collections.abc import Container, Iterable
@@ -17,16 +17,17 @@ PARENTS = ("outputs", "multirun")
 
 
 def find(which: str, uri: str, kind: str = "run") -> Path:
-    """The directory of a run, or of a sweep.
+    """Returns the directory of a run or a sweep.
 
     Args:
-        which: MLflow's id of it, its directory, or `last`: of those below `outputs/` and `multirun/` of
-            the current directory that no process is at work on, the one that was begun last.
-        uri: of the MLflow store that is asked for an id that is not found there.
+        which: its MLflow run id, its directory, or `last`, the one started last among those that are not
+            running below `outputs/` and `multirun/` in the current directory.
+        uri: URI of the MLflow store in which to look up an id that is not found there.
         kind: `run` or `sweep`.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: it was not found, or is not of this kind.
+        BrokenFileError: its record is damaged.
     """
     key = "resume" if kind == "run" else "sweep.resume"
     found = here(which, kind)
@@ -50,11 +51,11 @@ def find(which: str, uri: str, kind: str = "run") -> Path:
 
 
 def here(which: str, kind: str | None = None) -> RunRecord | None:
-    """What is known here of a run, or of a sweep; None where nothing is.
+    """Returns the record of a run or a sweep on this machine; None if it is not found.
 
     Args:
-        which: as of `find`.
-        kind: of what is meant by `last`; None for either.
+        which: MLflow run id, directory, or `last`, as in `find`.
+        kind: kind to which `last` refers, `run` or `sweep`; None for either.
     """
     if (Path(which) / run_record.FILE).exists():
         return run_record.read(Path(which).absolute())
@@ -74,22 +75,22 @@ def _of_kind(found: RunRecord, kind: str) -> Path:
 
 
 def _known() -> list[RunRecord]:
-    """The runs of the current directory, and what is said of them."""
+    """Returns the records of all runs below the current directory."""
     found = []
     for parent in PARENTS:
         for directory in run_record.directories(Path.cwd() / parent):
             try:
                 found.append(run_record.read(directory))
-            except BrokenFileError:  # is told of when it is asked for
+            except BrokenFileError:  # reported when it is requested by its directory
                 continue
     return found
 
 
 def typed_keys(names: Iterable[str]) -> set[str]:
-    """The settings that a command line names: by their keys, their group or an experiment.
+    """Returns the keys of the settings that a command line sets, directly, by group or by experiment.
 
     Args:
-        names: what stands left of each `=`, such as `lr`, `dataset` or `experiment`.
+        names: left-hand side of each override, such as `lr`, `dataset` or `experiment`.
     """
     known = [key for key, _ in flatten(Settings())]
     typed: set[str] = set()
@@ -101,18 +102,19 @@ def typed_keys(names: Iterable[str]) -> set[str]:
 
 
 def settings(directory: Path, asked: Settings, typed: Container[str]) -> Settings:
-    """The run's own settings, with the epochs and the tracking that were typed.
+    """Returns the settings with which to resume a run: its own, with those that may change as typed.
 
     Args:
-        directory: of the run.
-        asked: the settings as the command line gives them.
-        typed: the keys that it names, directly or by a group.
+        directory: directory of the run.
+        asked: settings from the command line.
+        typed: keys of the settings that the command line sets, as returned by `typed_keys`.
 
     Raises:
-        ConfigError: what was typed would make another run of it, or nothing is left to train.
+        ConfigError: a typed setting must not change for this run, or the run has already finished.
+        BrokenFileError: the record of the run is damaged.
     """
     run = run_record.read(directory)
-    defaults = OmegaConf.create(dataclasses.asdict(Settings()))  # for a run of an older version
+    defaults = OmegaConf.create(dataclasses.asdict(Settings()))  # for records of older versions
     defaults.merge_with(run.settings)
     old = validation.parse(defaults)
     different = differences(old, asked, typed)
@@ -145,7 +147,7 @@ def settings(directory: Path, asked: Settings, typed: Container[str]) -> Setting
 def _tracking(
     old: TrackingSettings, run: RunRecord, asked: TrackingSettings, typed: Container[str]
 ) -> TrackingSettings:
-    """As typed; else as the run was tracked."""
+    """Returns the tracking settings as typed, else as recorded for the run."""
     values = {key: getattr(asked if f"tracking.{key}" in typed else old, key) for key, _ in flatten(old)}
     if values["uri"] is None or "tracking.uri" not in typed:
         values["uri"] = recorded_uri(run.uri) or None

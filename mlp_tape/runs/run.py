@@ -1,4 +1,4 @@
-"""One run, from top to bottom: data, MLflow, training, report."""
+"""Execution of one run: data, tracking, training, report."""
 
 import contextlib
 import dataclasses
@@ -35,32 +35,34 @@ from mlp_tape.tracking.uri import (
 
 
 def execute_run(settings: Settings, directory: Path, overrides: list[str], job: Job | None = None) -> float:
-    """Runs what the settings say.
+    """Executes a run: loads the data, trains and evaluates, tracks the run, and writes its report.
 
     Args:
-        settings: checked; where `resume` is set, those of the run that is gone on with.
-        directory: the run's own, absolute; exists.
-        overrides: as typed on the command line.
-        job: where it belongs to a sweep. Such a run is gone on with if its directory holds one, and is not
-            run again if it had finished; the screen is left to the sweep.
+        settings: validated settings; if `resume` is set, those of the run to resume.
+        directory: directory of the run, absolute; must exist.
+        overrides: overrides as typed on the command line.
+        job: place of the run in a sweep; None if it does not belong to one. A job resumes the run in its
+            directory if there is one, does nothing if that has finished, and prints nothing.
 
     Returns:
-        The accuracy to choose by, 0 to 1: of the validation images where there are some, else of the test.
+        The accuracy by which runs are ranked, 0 to 1: on the validation images if there are any, else on the
+        test images.
 
     Raises:
-        ConfigError: the directory is another run's, or another process is at work on it.
-        DataError: the data cannot be had or used, or are not those of the run that is gone on with.
+        ConfigError: the directory belongs to another run, or is in use by another process, or the settings
+            do not fit the data or the run to resume.
+        DataError: the data are not available or not usable, or differ from those of the run to resume.
         TrackingError: MLflow cannot be opened.
-        BrokenFileError: what the run left cannot be gone on with.
-        DivergenceError: the loss is no longer finite.
-        DiskError: the directory takes no more.
+        BrokenFileError: the files of the run are too damaged to resume it.
+        DivergenceError: the loss is not finite.
+        DiskError: the directory cannot be written to.
     """
     began = time.perf_counter()
     if settings.tracking.enabled and job is None:
         check_reachable(resolve_uri(settings.tracking), CHECK_SECONDS)
     with lock.at_work(directory, wait=-1 if job else 2), Console(on_screen=job is None) as console:
         past = _past(settings, directory, job)
-        if job and past and past.status == "FINISHED":  # the sweep sends what MLflow has not got of it
+        if job and past and past.status == "FINISHED":  # the sweep sends what MLflow is missing
             return past.chosen_by
         dataset = job.dataset if job else _data(settings, past, console)
         dataset = datasets.with_validation(dataset, settings.validation_fraction)
@@ -97,9 +99,12 @@ def _recorded(
     console: Console,
     start: Checkpoint | None,
 ) -> tuple[Result, str]:
-    """Trains and reports, with the run in MLflow around it; also returns what opens it there.
+    """Trains and writes the report while the run is tracked.
 
-    MLflow is imported, and its store opened, in a process of its own while this one gets ready to train.
+    MLflow is imported, and its store opened, in a separate process while this one prepares to train.
+
+    Returns:
+        The result, and the link to the run in MLflow, empty if it is not tracked.
     """
     where = tracker(settings.tracking, note, journal)
     tensorflow_setup.import_tensorflow()
@@ -131,7 +136,7 @@ def _recorded(
 
 
 def _refuse_to_move(settings: Settings, dataset: Dataset) -> None:
-    """Only images of one colour have a height and a width to be moved and turned in."""
+    """Raises ConfigError if augmentation is enabled and the images are not of shape [height, width]."""
     if (settings.augment.shift or settings.augment.rotate) and dataset.x_train.ndim != 3:
         shape = dataset.x_train.shape[1:]
         raise ConfigError(
@@ -141,7 +146,7 @@ def _refuse_to_move(settings: Settings, dataset: Dataset) -> None:
 
 
 def _past(settings: Settings, directory: Path, job: Job | None) -> RunRecord | None:
-    """What the directory says of the run that is gone on with."""
+    """Returns the record of the run to resume; None for a new run."""
     if settings.resume:
         return run_record.read(directory)
     if not (directory / run_record.FILE).exists():
@@ -168,7 +173,7 @@ def _data(settings: Settings, past: RunRecord | None, console: Console) -> Datas
 
 
 def _as_run(settings: Settings, dataset: Dataset, past: RunRecord | None) -> Settings:
-    """The settings with what is known by now: which data they are, and where a job has its run."""
+    """Returns the settings with the name of the loaded data set, and the tracking URI of a resumed job."""
     tracking = settings.tracking
     if past and past.uri and tracking.enabled:
         tracking = dataclasses.replace(tracking, uri=recorded_uri(past.uri))
@@ -178,7 +183,7 @@ def _as_run(settings: Settings, dataset: Dataset, past: RunRecord | None) -> Set
 
 @contextlib.contextmanager
 def _timed(note: RunRecord) -> Iterator[None]:
-    """Adds the time of the block to that of earlier processes."""
+    """Adds the duration of the block to the seconds of the record."""
     began = time.perf_counter()
     try:
         yield
@@ -187,7 +192,7 @@ def _timed(note: RunRecord) -> Iterator[None]:
 
 
 def _warn_of_other_makers(past: RunRecord, console: Console) -> None:
-    """The same bits come of the same program on the same kind of machine only."""
+    """Warns if versions or machine differ from those at the start of the run, as results may then differ."""
     now = provenance.makers()
     other = [
         f"{key} {past.made_by.get(key)}, now {now[key]}" for key in now if past.made_by.get(key) != now[key]
@@ -199,7 +204,7 @@ def _warn_of_other_makers(past: RunRecord, console: Console) -> None:
 def _start(
     settings: Settings, dataset: Dataset, directory: Path, journal: Journal, console: Console
 ) -> Checkpoint | None:
-    """The last good checkpoint whose rows are all in the journal; None to begin with the first step."""
+    """Returns the last valid checkpoint whose rows are all in the journal; None to start from step 0."""
     journal.recover()
     steps_per_epoch = dataset.steps_per_epoch(settings.batch_size)
     for found in checkpoint.usable(directory / checkpoint.FOLDER, console.warn):
@@ -219,7 +224,7 @@ def _start(
 
 
 def _introduce(console: Console, settings: Settings, dataset: Dataset, layer_sizes: list[int]) -> None:
-    """Prints what the seed program prints of its data, and the network."""
+    """Prints a description of the data, as the original program does, and of the network."""
     x, y, b = dataset.x_train, dataset.y_train, min(settings.batch_size, len(dataset.x_train))
     low, high = dataset.span
     kept = f", {len(dataset.y_validation):,} to validate" if len(dataset.y_validation) else ""

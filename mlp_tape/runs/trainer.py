@@ -1,4 +1,4 @@
-"""Settings and data as the training loop takes them."""
+"""The trainer, which connects settings and data with the training loop."""
 
 import functools
 from collections.abc import Iterator, Mapping
@@ -32,18 +32,18 @@ def step_config(
     rule_settings: Mapping[str, float] | None = None,
     **others: Any,
 ) -> StepConfig:
-    """The configuration of a step by the names of its functions.
+    """Creates the config of a step from the names of its functions.
 
     Args:
-        activation: a name of ACTIVATIONS.
-        loss: a name of LOSSES, or `module.function`.
-        rule: of the optimizer: a name of RULES, or `module.function`.
-        scale: what images are divided by.
-        rule_settings: the keywords of the rule.
-        others: as in `StepConfig`.
+        activation: a key of ACTIVATIONS.
+        loss: a key of LOSSES, or `module.function`.
+        rule: update rule of the optimizer: a key of RULES, or `module.function`.
+        scale: divisor of the images.
+        rule_settings: keyword arguments of the rule.
+        others: other attributes of `StepConfig`.
 
     Raises:
-        ConfigError: there is no such function.
+        ConfigError: a function cannot be imported.
     """
     optimizer = Optimizer(user_functions.find(rule, RULES), tuple(sorted((rule_settings or {}).items())))
     return StepConfig(ACTIVATIONS[activation], user_functions.find(loss, LOSSES), optimizer, scale, **others)
@@ -51,11 +51,11 @@ def step_config(
 
 @dataclass(frozen=True)
 class Trainer:
-    """Trains and evaluates as the settings say.
+    """Trains and evaluates a network according to the settings.
 
     Attributes:
-        settings: checked.
-        dataset: to train and to evaluate on.
+        settings: validated settings.
+        dataset: data set to train and evaluate on.
     """
 
     settings: Settings
@@ -63,12 +63,12 @@ class Trainer:
 
     @functools.cached_property
     def step(self) -> StepConfig:
-        """What defines a step."""
+        """The functions and constants that define a step."""
         return step_config(**self.step_names)
 
     @property
     def step_names(self) -> dict[str, Any]:
-        """The arguments of `step_config`, which a file can hold."""
+        """The arguments of `step_config`, JSON-serializable."""
         settings = self.settings
         rule = non_null(settings.optimizer)
         return {
@@ -100,12 +100,12 @@ class Trainer:
 
     @property
     def layer_sizes(self) -> list[int]:
-        """From the input's width to the number of classes."""
+        """The width of each layer, from the input to the number of classes."""
         return self.dataset.layer_sizes(self.settings.model.hidden_sizes)
 
     @property
     def steps_per_epoch(self) -> int:
-        """The number of steps in an epoch, the smaller last batch included."""
+        """The number of steps in an epoch, including the smaller last batch."""
         return self.dataset.steps_per_epoch(self.settings.batch_size)
 
     @property
@@ -115,17 +115,17 @@ class Trainer:
 
     @property
     def batches(self) -> Batches:
-        """The training images and labels."""
+        """The training images and labels in batches."""
         seed = self.settings.seed if self.settings.shuffle else None
         return _batches(self.dataset, self.settings.batch_size, seed)
 
     @property
     def validates(self) -> bool:
-        """Whether some images are held out from training, for model selection."""
+        """Whether some images are held out from training for model selection."""
         return len(self.dataset.y_validation) > 0
 
     def state_at(self, start: Checkpoint | None) -> State:
-        """The state of a checkpoint, or the initial one."""
+        """Returns the state of a checkpoint, or the initial state if `start` is None."""
         model, sizes, seed = self.settings.model, self.layer_sizes, self.settings.seed
         if start is None:
             arrays, step = _initial_arrays(tuple(sizes), model.init_stddev, seed, model.init), 0
@@ -134,7 +134,16 @@ class Trainer:
         return state.restored(arrays, sizes, self.step.optimizer, step, seed)
 
     def train(self, now: State, until: int | None = None, with_histograms: bool = False) -> Iterator[Block]:
-        """Trains from a state to before a global step, or to the end."""
+        """Trains from a state up to, but not including, the global step `until`; None for all epochs.
+
+        Args:
+            now: initial state, updated in place.
+            until: global step before which to stop.
+            with_histograms: whether some blocks have histograms.
+
+        Returns:
+            An iterator over the results of each block.
+        """
         every = histograms.every(self.steps, self.steps_per_epoch, self.settings.log_every)
         limits = LoopConfig(
             epochs=self.settings.epochs,
@@ -147,7 +156,7 @@ class Trainer:
         return loop.train(now, self.batches, self.step, self.rate, limits)
 
     def compile(self) -> None:
-        """Compiles what `train` and `evaluate` will call, where this process has not done that before."""
+        """Compiles the functions that `train` and `evaluate` call, once in a process."""
         shapes = [(array.shape, array.dtype) for array in self.dataset.images]
         settings = self.settings
         what = (*shapes, *self.layer_sizes, self.step, settings.batch_size, settings.log_every)

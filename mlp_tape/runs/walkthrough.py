@@ -1,4 +1,4 @@
-"""One batch through the network, told operation by operation, and the two pitfalls shown going wrong."""
+"""A walkthrough of one training step, operation by operation, with a demonstration of the two pitfalls."""
 
 from collections.abc import Iterator
 
@@ -15,10 +15,10 @@ WIDTHS = (22, 38, 16)  # of the columns: name, operation, shape
 
 
 def walkthrough(trainer: Trainer) -> Iterator[str]:
-    """Runs the first step of a run eagerly, and yields what is to be seen of it, line by line.
+    """Runs the first step of a run eagerly, and yields a description of it, line by line.
 
     Args:
-        trainer: of the run that would begin with that step.
+        trainer: trainer of the run.
     """
     params = trainer.state_at(None).params
     x, y = (tf.constant(array) for array in trainer.batches.at(0))
@@ -54,7 +54,7 @@ def _pitfalls(trainer: Trainer, params: Params, x: tf.Tensor, y: tf.Tensor, lr: 
 
 
 def _gone_wrong(trainer: Trainer, params: Params, x: tf.Tensor, y: tf.Tensor, lr: tf.Tensor) -> Iterator[str]:
-    """What the tape says of such parameters, and what `train_step` says to that."""
+    """Yields the gradients that the tape returns for such parameters, and the error of `train_step`."""
     grads = _gradients(trainer, params, x, y)
     found = ", ".join(f"{name}: {'None' if grad is None else 'there'}" for name, grad in grads.items())
     yield f"   w1 is {_kind(params['w1'])}; gradients: {found}"
@@ -65,13 +65,13 @@ def _gone_wrong(trainer: Trainer, params: Params, x: tf.Tensor, y: tf.Tensor, lr
 
 
 def _step(trainer: Trainer, params: Params, x: tf.Tensor, y: tf.Tensor, lr: tf.Tensor) -> float:
-    """Runs the first step, and returns the loss before it."""
+    """Runs a first step in place, and returns the loss before its update."""
     slots, seed = trainer.state_at(None).slots, trainer.state_at(None).seed
     return float(train_step.train_step(State(params, slots, 0, seed), x, y, lr, trainer.step).loss)
 
 
 def _gradients(trainer: Trainer, params: Params, x: tf.Tensor, y: tf.Tensor) -> dict[str, tf.Tensor | None]:
-    """What the tape returns for parameters, which may not all be variables."""
+    """Computes the gradients of parameters, not all of which need be variables."""
     x = train_step.inputs(x, trainer.state_at(None), trainer.step)
     with tf.GradientTape() as tape:
         logits = forward(train_step.cast(params, trainer.step.precision), x, trainer.step.activation)
@@ -81,7 +81,7 @@ def _gradients(trainer: Trainer, params: Params, x: tf.Tensor, y: tf.Tensor) -> 
 
 
 def _operation(name: str, before: str, trainer: Trainer, depth: int) -> str:
-    """What makes a tensor of `trace_step`, of the one before it where that is not said."""
+    """Describes the operation that computes a tensor of `trace_step`, given the name of the previous one."""
     settings, kind = trainer.settings, name[0]
     if name == "x":
         moved = "moved(images)" if trainer.step.shift or trainer.step.rotate else "images"

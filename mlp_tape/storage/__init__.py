@@ -1,1 +1,1 @@
-"""What lies in a run's directory: journal, checkpoints, the run record, the lock."""
+"""Files in the directory of a run: journal, checkpoints, histograms, run record, lock."""

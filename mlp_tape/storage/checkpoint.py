@@ -1,4 +1,4 @@
-"""Checkpoints: arrays and a readable description of them, written so that a kill leaves the one before."""
+"""Checkpoints: arrays and a JSON description, written so that a kill leaves the previous one intact."""
 
 import hashlib
 import io
@@ -14,19 +14,19 @@ from numpy.typing import NDArray
 from mlp_tape.errors import BrokenFileError
 from mlp_tape.system import atomic_files
 
-FOLDER = "checkpoints"  # in the run's directory
+FOLDER = "checkpoints"  # in the directory of the run
 KEPT = 2
 Arrays = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """All that the next step depends on.
+    """The state of a run before a step.
 
     Attributes:
-        step: the next step's number in the run, which is how many are done.
-        arrays: by name: w1, b1, w2, b2, ...
-        about: what else is known of it, as JSON holds it.
+        step: global number of the next step, equal to the number of steps completed.
+        arrays: arrays by name: w1, b1, w2, b2, ...
+        about: additional information, JSON-serializable.
     """
 
     step: int
@@ -35,13 +35,13 @@ class Checkpoint:
 
 
 def save(directory: Path, step: int, arrays: Arrays, about: dict[str, Any]) -> None:
-    """Writes `step-N.npz`, then `step-N.json`, which makes it valid; keeps the last two.
+    """Writes `step-N.npz`, then `step-N.json`, which makes it valid; deletes all but the last two.
 
     Args:
-        directory: made if it is not there.
-        step: the next step's number in the run.
-        arrays: by name.
-        about: anything that JSON can hold.
+        directory: directory of the checkpoints; created if it does not exist.
+        step: global number of the next step.
+        arrays: arrays by name.
+        about: additional information, JSON-serializable.
     """
     directory.mkdir(exist_ok=True)
     buffer = io.BytesIO()
@@ -59,10 +59,13 @@ def save(directory: Path, step: int, arrays: Arrays, about: dict[str, Any]) -> N
 
 
 def load(path: Path) -> Checkpoint:
-    """Reads the checkpoint of a `step-N.json`.
+    """Reads a checkpoint.
+
+    Args:
+        path: path of its `step-N.json`.
 
     Raises:
-        BrokenFileError: it is damaged, or its arrays are.
+        BrokenFileError: the description or the arrays are damaged, or the arrays are missing.
     """
     try:
         content = path.with_suffix(".npz").read_bytes()
@@ -78,7 +81,7 @@ def load(path: Path) -> Checkpoint:
 
 
 def usable(directory: Path, say: Callable[[str], None]) -> Iterator[Checkpoint]:
-    """Yields the checkpoints that can be read, newest first; says which cannot."""
+    """Yields the checkpoints that can be read, newest first; reports the others through `say`."""
     for path in _newest_first(directory):
         try:
             yield load(path)
@@ -91,5 +94,5 @@ def _newest_first(directory: Path) -> list[Path]:
 
 
 def _checksum(content: bytes, about: dict[str, Any]) -> str:
-    """SHA-256 of the arrays' file and of the description."""
+    """Returns the SHA-256 of the arrays' file and the description."""
     return hashlib.sha256(content + json.dumps(about, sort_keys=True).encode()).hexdigest()

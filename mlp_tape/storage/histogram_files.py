@@ -1,4 +1,4 @@
-"""The histograms of a run over time, in a small file for each."""
+"""Histogram files of a run, one for each step with histograms."""
 
 import io
 from collections.abc import Iterator
@@ -14,12 +14,12 @@ FOLDER = "histograms"
 
 
 def save(directory: Path, global_step: int, found: dict[str, Histogram]) -> None:
-    """Writes the histograms of a step, over those that an earlier process wrote of it.
+    """Writes the histograms of a step, replacing those that an earlier process wrote for it.
 
     Args:
-        directory: of the run.
-        global_step: before which the parameters were counted.
-        found: by `params/w1`, `grads/w1`, ...
+        directory: directory of the run.
+        global_step: global number of the step; histograms of parameters are from before the step.
+        found: histograms keyed `params/w1`, `grads/w1`, ...
     """
     folder = directory / FOLDER
     folder.mkdir(exist_ok=True)
@@ -32,7 +32,7 @@ def save(directory: Path, global_step: int, found: dict[str, Histogram]) -> None
 
 
 def read(directory: Path) -> Iterator[tuple[int, dict[str, Histogram]]]:
-    """Yields global step and histograms of a run, in order."""
+    """Yields the global step and the histograms of each file of a run, in order of the step."""
     for path in sorted(directory.glob(f"{FOLDER}/step-*.npz")):
         with np.load(path, allow_pickle=False) as archive:
             keys = [name.removesuffix("/counts") for name in archive.files if name.endswith("/counts")]

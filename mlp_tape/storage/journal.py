@@ -1,4 +1,4 @@
-"""Metric rows on disk, written before they are sent anywhere."""
+"""The journal: metric rows on disk, written before they are sent to MLflow."""
 
 import json
 import math
@@ -18,10 +18,10 @@ class Row(NamedTuple):
     """One value of one metric.
 
     Attributes:
-        key: such as `train/loss`.
-        step: the global step, from 0.
-        value: finite.
-        timestamp: milliseconds since 1970.
+        key: metric key, such as `train/loss`.
+        step: global step, from 0; for a sweep's own metrics, the number of finished jobs.
+        value: finite value.
+        timestamp: milliseconds since the Unix epoch.
     """
 
     key: str
@@ -31,15 +31,18 @@ class Row(NamedTuple):
 
 
 class Journal:
-    """An append-only file of rows, and how far they were delivered.
+    """An append-only file of rows, and the position up to which they were delivered.
 
-    Threads append, another one reads and acknowledges; memory does not grow with the file. The steps of
-    each key come in ascending order, which is what makes it cheap to know what a resumed run has already
-    written.
+    Several threads may append while another one reads and acknowledges; memory does not grow with the file.
+    Within each key, steps are in ascending order, so the last step of each key suffices to tell which rows a
+    resumed run has already written.
 
     Args:
-        directory: of the run; `journal.jsonl` holds a row a line, `journal.sent` the number of bytes of
-            it that were delivered.
+        directory: directory of the run. `journal.jsonl` contains one row per line, and `journal.sent` the
+            number of its bytes that were delivered.
+
+    Attributes:
+        path: path of `journal.jsonl`.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -47,7 +50,7 @@ class Journal:
         self._sent = directory / "journal.sent"
         self._file = self.path.open("ab", buffering=0)
         self._writing = threading.Lock()
-        self._last: dict[str, int] = {}  # the last step of each key, as a stopped process left it
+        self._last: dict[str, int] = {}  # the last step of each key when the file was recovered
         self._delivered = self._position()
 
     @property
@@ -56,26 +59,26 @@ class Journal:
         return os.fstat(self._file.fileno()).st_size
 
     def append(self, rows: Iterable[Row]) -> None:
-        """Writes rows to the file, but for those that were there when it was recovered."""
+        """Appends rows, except those that the file already contained when it was recovered."""
         new = [row for row in rows if row.step > self._last.get(row.key, -1)]
         left = memoryview(b"".join(json.dumps(row, allow_nan=False).encode() + b"\n" for row in new))
         with self._writing:
-            while left:  # a disk that is nearly full takes a part, and refuses the next
+            while left:  # a write to a nearly full disk may be partial; the next one raises
                 left = left[self._file.write(left) :]
 
     def next_step(self, key: str) -> int:
-        """The step after the last one of a key when the file was recovered; 0 where there was none."""
+        """Returns the step after the last one of a key when the file was recovered; 0 if there was none."""
         return self._last.get(key, -1) + 1
 
     def bring_to_disk(self) -> None:
-        """Returns when what was written is safe from a power cut."""
+        """Flushes all written rows to disk, so that they survive a power failure."""
         os.fsync(self._file.fileno())
 
     def recover(self) -> None:
-        """Makes the file ready to be gone on with: cuts off what a killed process left half written.
+        """Prepares the file for a resumed run: truncates it before the first row that cannot be read.
 
         Raises:
-            BrokenFileError: a row that was sent already cannot be read, so what is lost cannot be known.
+            BrokenFileError: a row that was already delivered cannot be read, so it is unknown what is lost.
         """
         good = 0
         with self.path.open("rb") as file:
@@ -93,7 +96,7 @@ class Journal:
         os.truncate(self.path, good)
 
     def unsent(self, most: int) -> tuple[list[Row], int]:
-        """Reads at most `most` rows that were not delivered, and the position behind them."""
+        """Returns at most `most` rows that were not delivered, and the byte position after them."""
         rows: list[Row] = []
         position = self._delivered
         with self.path.open("rb") as file:
@@ -110,31 +113,31 @@ class Journal:
     def count_unsent(self) -> int:
         """Counts the rows that were not delivered."""
         with self.path.open("rb") as file:
-            file.seek(self._position())  # as it is by now: another process may be the one that delivers
+            file.seek(self._position())  # read anew: another process may deliver the rows
             return sum(1 for _ in file)
 
     def acknowledge(self, position: int) -> None:
-        """Notes that everything before `position` was delivered."""
+        """Records that all rows before the byte `position` were delivered."""
         self._delivered = position
         new = self._sent.with_suffix(".new")
         new.write_text(str(position))
-        new.replace(self._sent)  # lost in a power cut, it costs a delivery anew, which is harmless
+        new.replace(self._sent)  # if a power failure loses it, rows are sent again, which is harmless
 
     def send_anew(self) -> None:
-        """Counts all rows as unsent, for a store that has none of them."""
+        """Marks all rows as not delivered, for a store that contains none of them."""
         self._delivered = 0
         self._sent.unlink(missing_ok=True)
 
     def read(self, key: str) -> Iterator[Row]:
-        """Yields the rows of one key, as `rows` does."""
+        """Yields the rows of one key, or of a key prefix, as `rows` does."""
         return rows(self.path.parent, key)
 
     def close(self) -> None:
-        """Gives the file back; what was delivered can still be acknowledged."""
+        """Closes the file; `acknowledge` can still be called."""
         self._file.close()
 
     def _position(self) -> int:
-        """How far the rows were delivered: 0 where that is not known, for sending again is harmless."""
+        """Returns the byte position up to which rows were delivered; 0 if unknown: resending is harmless."""
         try:
             position = int(self._sent.read_text())
             with self.path.open("rb") as file:
@@ -153,7 +156,7 @@ class Journal:
 
 
 def rows(directory: Path, key: str) -> Iterator[Row]:
-    """Yields a run's rows of one key, or of all keys that begin with it if it ends with a slash."""
+    """Yields the rows of a run with the given key, or with that prefix if it ends with a slash."""
     begins = f'["{key}'.encode() if key.endswith("/") else f'["{key}", '.encode()
     with (directory / FILE).open("rb") as file:
         for line in file:
@@ -163,7 +166,10 @@ def rows(directory: Path, key: str) -> Iterator[Row]:
 
 
 def last_step(directory: Path, key: str) -> int | None:
-    """The last step of a key among the last rows of a run's journal, which another process may be writing."""
+    """Returns the last step of a key in the last 8 KiB of a run's journal; None if it is not there.
+
+    Another process may be writing to the journal.
+    """
     try:
         with (directory / FILE).open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - 8192))
@@ -174,7 +180,7 @@ def last_step(directory: Path, key: str) -> int | None:
 
 
 def _row(line: bytes) -> Row | None:
-    """The row of a line, or None if it is damaged or not whole."""
+    """Parses a line; returns None if it is damaged or incomplete."""
     if not line.endswith(b"\n"):
         return None
     try:

@@ -1,4 +1,4 @@
-"""Who is at work on a run: one process at a time, by a lock in the run's directory."""
+"""The lock of a run, which only one process holds at a time."""
 
 import contextlib
 import errno
@@ -15,15 +15,15 @@ LOCK = "run.lock"
 
 @contextlib.contextmanager
 def at_work(directory: Path, wait: float = 2.0) -> Iterator[None]:
-    """Keeps other processes away from a run; the system ends this with the process, however that ends.
+    """Holds the lock of a run; the operating system releases it when the process ends, however it ends.
 
     Args:
-        directory: of the run.
-        wait: seconds for another to end, for others look for a moment whether somebody is at work; below 0
-            for ever.
+        directory: directory of the run.
+        wait: seconds to wait for the lock, since `is_at_work` holds it for a moment in other processes;
+            negative to wait indefinitely.
 
     Raises:
-        ConfigError: another process is at work on it.
+        ConfigError: another process holds the lock, or the directory is not writable.
     """
     lock = _lock(directory)
     try:
@@ -43,11 +43,11 @@ def at_work(directory: Path, wait: float = 2.0) -> Iterator[None]:
 
 
 def is_at_work(directory: Path, pid: int) -> bool:
-    """Whether a process of this machine is at work on a run.
+    """Returns whether a process on this machine is running a run.
 
     Args:
-        directory: of the run; where it was deleted, the number of the process has to do.
-        pid: of the process that began it.
+        directory: directory of the run; if it was deleted, only `pid` is checked.
+        pid: id of the process that started or resumed the run.
     """
     if not directory.is_dir():
         return exists(pid)
@@ -56,8 +56,8 @@ def is_at_work(directory: Path, pid: int) -> bool:
             return False
     except filelock.Timeout:
         return True
-    except OSError as error:  # what is another person's is not ours to close
-        return error.errno != errno.EROFS  # and on a read-only disk nobody can be at work
+    except OSError as error:  # a run of another user counts as running
+        return error.errno != errno.EROFS  # on a read-only disk, no process can be running it
 
 
 def _lock(directory: Path) -> filelock.BaseFileLock:
@@ -65,13 +65,13 @@ def _lock(directory: Path) -> filelock.BaseFileLock:
 
 
 def exists(pid: int) -> bool:
-    """Whether there is a process of this number on this machine."""
+    """Returns whether a process with this id exists on this machine."""
     if pid <= 0:
         return False
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:  # it is another person's
+    except PermissionError:  # it belongs to another user
         return True
     return True

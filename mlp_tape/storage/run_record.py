@@ -1,4 +1,4 @@
-"""What a run's directory says of the run: what it is, and how it ended."""
+"""The record of a run in its directory: identity, settings, progress and outcome."""
 
 import contextlib
 import dataclasses
@@ -24,36 +24,36 @@ GONE = "its process was gone"
 
 @dataclass
 class RunRecord:
-    """`run.json`: rewritten whenever one of these changes.
+    """The content of `run.json`.
 
     Attributes:
-        directory: of the run; not in the file.
-        kind: `run`, or `sweep` for the one whose jobs are runs.
-        name: shown in the UI; of a sweep's job, what was swept. Where empty, MLflow makes one up.
-        parent: MLflow's id of the sweep; empty where there is none.
-        settings: all of them, nested, without passwords.
-        data_sha256: of the data set.
-        params: what MLflow calls so: settings and data, flat.
-        first_params: those that MLflow was given first, for it never changes one.
-        overrides: as typed on the command line, without passwords.
-        uri: of the MLflow store, without password; empty for a run that is not tracked.
-        run_id: MLflow's; empty until it is known.
+        directory: directory of the run; not in the file.
+        kind: `run`, or `sweep` for the run of a sweep itself.
+        name: name in the MLflow UI; for a job, its swept settings. If empty, MLflow generates one.
+        parent: MLflow run id of the sweep; empty if there is none.
+        settings: all settings, nested, without passwords.
+        data_sha256: SHA-256 of the data set.
+        params: MLflow params: settings and data, flat.
+        first_params: params as first sent to MLflow, which does not allow changes.
+        overrides: overrides as typed on the command line, without passwords.
+        uri: URI of the MLflow store, without password; empty for a run that is not tracked.
+        run_id: MLflow run id; empty until it is known.
         status: RUNNING, FINISHED, FAILED or KILLED.
-        reason: why it did not finish.
-        token: a random name by which its run is found in MLflow where the answer to its creation was lost.
-        source: the tags that say where its code comes from, as of the process that began it.
-        made_by: versions and machine of the process that began it, by name.
-        full: whether it leaves pictures and a model, too.
-        steps: how many there are to train.
-        results: the last value of each of test/loss, test/accuracy and, if there is one, validation/accuracy.
-        tags: what MLflow is told of it at its end.
-        sent: whether MLflow holds all of it, the status included.
-        created: seconds since 1970, of the first process that was at work on it.
-        began: likewise of the last one.
-        ended: likewise; 0 while it lasts.
-        seconds: of training, by all processes that reached an end.
-        host: the machine of that process.
-        pid: its number.
+        reason: why the run did not finish.
+        token: random string that identifies the run in MLflow if the response to its creation was lost.
+        source: MLflow tags for the source of the code, from the process that created the run.
+        made_by: versions and machine of the process that created the run, by name.
+        full: whether the run also leaves plots and a model.
+        steps: number of steps to train; once the run has finished, number of steps trained.
+        results: final test/loss, test/accuracy and, with validation images, validation/accuracy.
+        tags: tags that MLflow receives when the run ends.
+        sent: whether MLflow has received the whole run, including its status.
+        created: time at which the run was created, in seconds since the Unix epoch.
+        began: time at which the run was last started or resumed, in seconds since the Unix epoch.
+        ended: time at which it ended, in seconds since the Unix epoch; 0 while it is running.
+        seconds: total training time of all processes, except those that were killed.
+        host: name of the machine of the last process.
+        pid: id of the last process.
     """
 
     directory: Path
@@ -86,28 +86,28 @@ class RunRecord:
 
     @property
     def chosen_by(self) -> float:
-        """The accuracy by which a run that has finished is to be preferred to others, 0 to 1."""
+        """The accuracy by which finished runs are ranked, 0 to 1: validation if available, else test."""
         return self.results.get("validation/accuracy", self.results["test/accuracy"])
 
     @property
     def command(self) -> str:
-        """What to type to repeat it."""
+        """The command that repeats the run."""
         return shlex.join(["python", "run.py", *(["-m"] if self.kind == "sweep" else []), *self.overrides])
 
     @property
     def resume(self) -> str:
-        """What to type to go on with it."""
+        """The command that resumes the run."""
         if self.kind == "sweep":
             return f"python run.py -m sweep.resume={self.run_id or shlex.quote(str(self.directory))}"
         return f"python run.py resume={self.run_id or shlex.quote(str(self.directory))}"
 
     @property
     def sync(self) -> str:
-        """What to type to send what MLflow has not got."""
+        """The command that sends what MLflow is missing."""
         return f"python -m mlp_tape sync {shlex.quote(str(self.directory))}"
 
     def begins(self) -> None:
-        """Notes that this process is at work on the run; it is not saved."""
+        """Records that this process is running the run; does not save the file."""
         self.status, self.reason, self.sent, self.ended = "RUNNING", "", False, 0.0
         self.began, self.host, self.pid = time.time(), platform.node(), os.getpid()
         self.created = self.created or self.began
@@ -115,16 +115,16 @@ class RunRecord:
 
     @property
     def process(self) -> dict[str, str]:
-        """The tags by which a later start knows whether the run's process still lives."""
+        """The MLflow tags from which it can be determined whether the run's process still exists."""
         return {"host": self.host, "pid": str(self.pid), "directory": str(self.directory)}
 
     def ends(self, status: str, reason: str) -> None:
-        """Notes how it ended, now."""
+        """Records status, reason and the current time as the end of the run, and saves the file."""
         self.status, self.reason, self.ended = status, reason, time.time()
         self.save()
 
     def save(self) -> None:
-        """Writes the file, as it is now: also the thread that delivers has something to note."""
+        """Writes `run.json` atomically; several threads may call it."""
         with _saving:
             values = dataclasses.asdict(self)
             del values["directory"]
@@ -132,11 +132,11 @@ class RunRecord:
 
 
 def read(directory: Path) -> RunRecord:
-    """Reads a run's record.
+    """Reads the record of a run.
 
     Raises:
-        ConfigError: there is none.
-        BrokenFileError: it cannot be read.
+        ConfigError: the directory contains no record.
+        BrokenFileError: the record is damaged.
     """
     path = directory / FILE
     try:
@@ -148,7 +148,7 @@ def read(directory: Path) -> RunRecord:
 
 
 def left(directory: Path) -> RunRecord:
-    """What is to be said of a run whose process is gone: KILLED, if that could not say otherwise."""
+    """Returns the record of a run whose process no longer exists, with status KILLED if it was RUNNING."""
     try:
         found = read(directory)
     except (ConfigError, BrokenFileError):
@@ -161,19 +161,20 @@ def left(directory: Path) -> RunRecord:
 
 
 def directories(parent: Path) -> Iterator[Path]:
-    """Yields the directories of the runs below a directory, or that one itself."""
+    """Yields the directories of all runs in `parent` and below."""
     for path in sorted(parent.glob(f"**/{FILE}")):
         yield path.parent
 
 
 def forget(directory: Path) -> None:
-    """Removes what a run that was refused before it began has left: a lock, and a journal of no rows.
+    """Removes the lock and the empty journal of a run that failed before it began.
 
-    Its directory goes too, and the day's, where they are empty and in the place that the program gives them.
+    If the run is in the program's default location, its directory, the directory of the day and `outputs`
+    are also removed if they are empty.
     """
     if (directory / FILE).exists():
         return
-    with contextlib.suppress(OSError):  # something else lies there
+    with contextlib.suppress(OSError):  # a directory is not empty
         for name in (lock.LOCK, journal.FILE):
             if (directory / name).exists() and not (directory / name).stat().st_size:
                 (directory / name).unlink()

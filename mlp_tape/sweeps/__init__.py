@@ -1,1 +1,1 @@
-"""A sweep: its directory, jobs, monitor, summary, report and workers."""
+"""Sweeps: directory, jobs, monitor, summary, report and worker processes."""

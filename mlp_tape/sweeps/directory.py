@@ -1,4 +1,4 @@
-"""A sweep's directory: which job is which, where each lies, on which data, and whether to stop."""
+"""The directory of a sweep, which records its jobs, its data sets, and a request to stop."""
 
 import dataclasses
 import json
@@ -20,13 +20,17 @@ Say = Callable[[str], None]
 
 
 class SweepDirectory:
-    """What the processes of a sweep, on one machine or many, agree on by way of its directory.
+    """State shared by the processes of a sweep, on one or several machines, through files in its directory.
 
-    `jobs.json` holds the name of each job's directory by the job's identity, `data.json` what each choice
-    of data came to, and `stop`, once it is there, why no further step is to be trained.
+    `jobs.json` maps the identity of each job to the name of its directory, `data.json` maps dataset settings
+    to the data set that was loaded, and `stop`, if it exists, contains the reason to stop all jobs.
 
     Args:
-        directory: of the sweep, absolute; exists.
+        directory: directory of the sweep, absolute; must exist.
+
+    Attributes:
+        directory: directory of the sweep.
+        stop_file: path of `stop`.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -36,16 +40,17 @@ class SweepDirectory:
         self._seen: dict[Path, tuple[tuple[int, int], RunRecord]] = {}
 
     def dataset(self, settings: DatasetSettings, say: Say = lambda line: None) -> Dataset:
-        """Loads the data of some settings: the same for every job, and once in a process.
+        """Loads a data set, the same one for every job with these settings.
 
-        The first who asks decides what is taken where MNIST cannot be had.
+        The first call in a sweep decides which data set is used if MNIST is not available. A process keeps
+        the loaded data in memory.
 
         Args:
-            settings: of the data set.
-            say: is told of a download.
+            settings: settings of the data set.
+            say: called with a message before a download.
 
         Raises:
-            DataError: the data cannot be had or used, or are not what they were.
+            DataError: the data are not available or not usable, or have changed since the sweep began.
         """
         choice = json.dumps(dataclasses.asdict(settings), sort_keys=True)
         with self._lock:
@@ -66,13 +71,13 @@ class SweepDirectory:
         return found
 
     def claim(self, settings: Settings, dataset: Dataset | None, number: int, name: str = "") -> Path:
-        """The directory of a job: the one that it has had before, or a new one.
+        """Returns the directory of a job: the one it already has, or a new one, which is created.
 
         Args:
-            settings: of the job.
-            dataset: the data that are really used; None where they cannot be had.
-            number: the job's in this command, which names its directory if it is not taken.
-            name: to be taken instead of a number.
+            settings: settings of the job.
+            dataset: data set that is actually used; None if it is not available.
+            number: number of the job in this command, the preferred name of a new directory.
+            name: name of a new directory, instead of a number.
         """
         unknown = identity = job_identity(settings, "")
         if dataset:
@@ -90,28 +95,31 @@ class SweepDirectory:
         return directory
 
     def jobs(self) -> list[RunRecord]:
-        """What is known of each job that was begun, by number."""
+        """Returns the record of each job that has begun, ordered by number."""
         found = []
         for name in sorted(self._read("jobs.json").values(), key=lambda name: (len(name), name)):
             try:
                 found.append(self._record(self.directory / name))
-            except (BrokenFileError, ConfigError):  # it says so itself when it is gone on with
+            except (BrokenFileError, ConfigError):  # reported when the job is resumed
                 continue
         return found
 
     def _record(self, directory: Path) -> RunRecord:
-        """What is known of a job; not read anew while its file is the same, for a sweep may have many."""
+        """Returns the record of a job; reads the file only if it has changed, as there may be many jobs."""
         try:
             is_now = (directory / run_record.FILE).stat()
         except OSError:
-            return run_record.read(directory)  # which says what is wrong
+            return run_record.read(directory)  # raises the appropriate error
         which, seen = (is_now.st_ino, is_now.st_mtime_ns), self._seen.get(directory)
         if seen is None or seen[0] != which:
             seen = self._seen[directory] = which, run_record.read(directory)
         return dataclasses.replace(seen[1])
 
     def ask_to_stop(self, why: str) -> None:
-        """Ends the jobs at work in order, each with its block of steps, and lets no other begin."""
+        """Stops running jobs, each after its current block of steps, and prevents others from starting.
+
+        Has no effect if a stop has already been requested.
+        """
         if not self.stop_file.exists():
             atomic_files.write(self.stop_file, why.encode())
 
@@ -130,10 +138,10 @@ _loaded: dict[tuple[str, str | None], Dataset] = {}
 
 
 def _load(settings: DatasetSettings, say: Say) -> Dataset:
-    """The data set, kept in memory for the next job of this process."""
+    """Loads a data set and keeps it in memory for the next job of this process."""
     key = settings.name, settings.path
     if key not in _loaded:
-        while len(_loaded) > 1:  # two at a time, for a sweep over data sets
+        while len(_loaded) > 1:  # at most two, for a sweep over data sets
             del _loaded[next(iter(_loaded))]
         _loaded[key] = datasets.load(settings.name, settings.path, settings.offline, say)
     return _loaded[key]

@@ -1,4 +1,4 @@
-"""One job of a sweep, in whichever process it is: claimed, then run, gone on with or passed over."""
+"""Execution of one job of a sweep, in any process: started, resumed, or skipped if it has finished."""
 
 import contextlib
 import os
@@ -19,26 +19,28 @@ from mlp_tape.sweeps.directory import SweepDirectory
 from mlp_tape.system import exit, signals
 from mlp_tape.system.redaction import without_password
 
-OF_THE_SWEEP = ("sweep.", "sweep=", "cluster=")  # overrides that say nothing of a single run
+OF_THE_SWEEP = ("sweep.", "sweep=", "cluster=")  # overrides that do not concern a single job
 
 
 def run(settings: Settings, sweep: Path, number: int, overrides: list[str], folder: str = "") -> float | None:
-    """Runs a job, if it has not finished before.
+    """Runs a job, unless it has already finished.
 
-    A job that fails says so in its record, in MLflow and in the sweep's table, and lets the others go on.
+    The failure of a job is recorded in its record, in MLflow and in the table of the sweep. Other jobs
+    continue, unless sweep.fail_fast is set.
 
     Args:
-        settings: of the job, checked.
-        sweep: the sweep's directory.
-        number: the job's in this command, from 0.
-        overrides: of the job.
-        folder: the name of its directory, where that is not to be a number.
+        settings: validated settings of the job.
+        sweep: directory of the sweep.
+        number: number of the job in this command, from 0.
+        overrides: overrides of the job.
+        folder: name of its directory; a number if empty.
 
     Returns:
-        The last test accuracy, 0 to 1; None where there is none.
+        The accuracy by which jobs are ranked, 0 to 1: on the validation images if there are any, else on the
+        test images; None if the job did not finish.
 
     Raises:
-        Stopped: a signal came to the process of the sweep itself.
+        Stopped: the process of the sweep itself received a signal.
     """
     parent, ledger = run_record.read(sweep), SweepDirectory(sweep)
     overrides = [text for text in overrides if not text.lstrip("+").startswith(OF_THE_SWEEP)]
@@ -62,7 +64,7 @@ def run(settings: Settings, sweep: Path, number: int, overrides: list[str], fold
         except (Exception, KeyboardInterrupt) as error:
             if here and signals.asked():
                 raise
-            if directory is None and not signals.reason():  # the sweep itself cannot go on
+            if directory is None and not signals.reason():  # the sweep itself cannot continue
                 raise
             if directory and not signals.reason():
                 reason = without_password(f"{type(error).__name__}: {error}")
@@ -73,13 +75,13 @@ def run(settings: Settings, sweep: Path, number: int, overrides: list[str], fold
 
 
 def _plain(override: str) -> str:
-    """An override without the quotes and backslashes that Hydra puts in, or takes out, as it goes."""
+    """Removes quotes, backslashes and spaces from an override, which Hydra may add or remove."""
     return re.sub(r"[\\'\" ]", "", override)
 
 
 @contextlib.contextmanager
 def _signals() -> Iterator[None]:
-    """Ends the job in order on a signal to its own process; Python allows that in the main thread alone."""
+    """Stops the job in an orderly way on a signal to its process; only works in the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -88,14 +90,14 @@ def _signals() -> Iterator[None]:
 
 
 def _note_failure(directory: Path, reason: str, name: str, settings: Settings, overrides: list[str]) -> None:
-    """Writes down why a job failed, also where it did so before it could write that itself."""
+    """Records why a job failed, even if it failed before it had a record."""
     try:
         note = run_record.read(directory)
     except (ConfigError, BrokenFileError):
         note = RunRecord(directory, name=name, settings=to_dict(settings))
         note.overrides = [without_password(text) for text in overrides]
-    if (note.status, note.reason) == ("FAILED", reason):  # it has written that itself
+    if (note.status, note.reason) == ("FAILED", reason):  # the job has recorded it itself
         return
     note.status, note.reason, note.ended = "FAILED", reason, time.time()
-    with contextlib.suppress(OSError):  # of a full disk, the sweep will hear when it writes its table
+    with contextlib.suppress(OSError):  # the sweep reports a full disk when it writes its table
         note.save()

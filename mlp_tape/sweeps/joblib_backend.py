@@ -1,4 +1,4 @@
-"""Processes for the jobs of `hydra/launcher=joblib`: one that dies costs its own job, and not the others."""
+"""A joblib backend for `hydra/launcher=joblib` in which a worker that dies does not affect other jobs."""
 
 import multiprocessing
 import os
@@ -21,24 +21,24 @@ Batch = Callable[[], list[Any]]
 
 
 def install() -> None:
-    """Makes these the processes that Hydra's launcher gets, which asks joblib for `loky` by name.
+    """Registers the backend under the name `loky`, which Hydra's launcher requests.
 
-    When a worker of the real loky dies, loky kills all others.
+    When a worker of the original loky dies, loky kills all others.
     """
     joblib.register_parallel_backend("loky", OneProcessEach)
 
 
 class OneProcessEach(ParallelBackendBase):  # type: ignore[misc]
-    """A joblib backend of single processes, each with its share of the cores, each replaced when it dies."""
+    """A joblib backend of independent processes that share the cores and are replaced when they die."""
 
     supports_retrieve_callback = True
 
     def effective_n_jobs(self, n_jobs: int) -> int:
-        """How many processes `n_jobs` means: below 0, -1 for each core, -2 for all but one, ..."""
+        """Returns the number of processes for `n_jobs`: if negative, -1 is one per core, -2 one fewer, ..."""
         return n_jobs if n_jobs > 0 else max(1, joblib.cpu_count() + 1 + n_jobs)
 
     def configure(self, n_jobs: int = 1, parallel: Any = None, **others: Any) -> int:
-        """Prepares so many processes; they start with their first job."""
+        """Prepares the processes, which start with their first job, and returns their number."""
         self.parallel, n = parallel, self.effective_n_jobs(n_jobs)
         self._cores = max(1, joblib.cpu_count() // n)
         self._threads = ThreadPoolExecutor(n)
@@ -53,7 +53,7 @@ class OneProcessEach(ParallelBackendBase):  # type: ignore[misc]
         )
 
     def submit(self, func: Batch, callback: Callable[[Future[Any]], None]) -> Future[Any]:
-        """Runs some of Hydra's jobs in the next process that is free."""
+        """Runs a batch of Hydra's jobs in the next free process."""
         future = self._threads.submit(self._run, func)
         future.add_done_callback(callback)
         return future
@@ -64,7 +64,7 @@ class OneProcessEach(ParallelBackendBase):  # type: ignore[misc]
             if signals.asked():  # a process would be started, and would find that no job is to begin
                 return _nothing(func)
             return cloudpickle.loads(process.submit(_call, cloudpickle.dumps(func)).result())
-        except BrokenProcessPool:  # the job's record tells how far it got
+        except BrokenProcessPool:  # the record of the job shows how far it got
             process.shutdown()
             process = self._process()
             return _nothing(func)
@@ -72,17 +72,17 @@ class OneProcessEach(ParallelBackendBase):  # type: ignore[misc]
             self._idle.put(process)
 
     def retrieve_result_callback(self, out: Future[Any]) -> Any:
-        """What the jobs returned."""
+        """Returns the results of a batch."""
         return out.result()
 
     def terminate(self) -> None:
-        """Lets the processes go."""
+        """Cancels batches that have not started, waits for the others, and ends the processes."""
         self._threads.shutdown(cancel_futures=True)
         while not self._idle.empty():
             self._idle.get().shutdown()
 
     def abort_everything(self, ensure_ready: bool = True) -> None:
-        """Lets them go once their jobs have ended, which have been asked to."""
+        """Ends the processes after their jobs, which have already been asked to stop."""
         self.terminate()
         if ensure_ready:
             self.configure(self.parallel.n_jobs, self.parallel)
@@ -94,11 +94,11 @@ def _nothing(func: Batch) -> list[JobReturn]:
 
 
 def _begin(cores: int) -> None:
-    """What a new process does first."""
+    """Initializes a new process."""
     os.environ["OMP_NUM_THREADS"] = str(cores)
     exit.own_temporary_directory()
     exit.leave_at_the_interpreters_end()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # between jobs; on a terminal, Ctrl-C comes to all
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # between jobs; a terminal sends Ctrl-C to all processes
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
 
 
@@ -106,7 +106,7 @@ _at_work = threading.Lock()
 
 
 def _end_with_the_parent() -> None:
-    """Ends the job in order when the sweep's process is killed, then this process, which nobody else ends."""
+    """Waits until the sweep's process dies, then stops the job in an orderly way and ends this process."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
@@ -116,7 +116,7 @@ def _end_with_the_parent() -> None:
 
 
 def _call(pickled: bytes) -> bytes:
-    """Runs the jobs; by cloudpickle, which takes lambdas as Hydra's resolvers have them."""
+    """Runs a batch of jobs, serialized by cloudpickle, which supports lambdas such as Hydra's resolvers."""
     with _at_work:
         result: bytes = cloudpickle.dumps(cloudpickle.loads(pickled)())
     return result

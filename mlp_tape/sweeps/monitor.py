@@ -1,4 +1,4 @@
-"""Watches the jobs of a sweep, in whichever process they are, and tells what becomes of them."""
+"""A thread that monitors the jobs of a sweep in all processes, and reports their progress."""
 
 import contextlib
 import platform
@@ -16,17 +16,17 @@ from mlp_tape.sweeps.summary import ACCURACY, first_line
 from mlp_tape.system import signals
 from mlp_tape.system.console import Console
 
-PAUSE = 0.25  # seconds between two looks
+PAUSE = 0.25  # seconds between two polls
 
 
 class Monitor(threading.Thread):
-    """The thread; also passes a signal that came to the sweep's own process on to jobs in others.
+    """The monitor thread, which also forwards signals from the process of the sweep to jobs in others.
 
     Args:
-        ledger: of the sweep.
-        console: is told when a job begins and when it is over.
-        planned: how many jobs there will be; None where a sweeper finds out as it goes.
-        finished: is called with all jobs whenever others have finished.
+        ledger: directory of the sweep.
+        console: receives a line when a job begins and when it ends.
+        planned: total number of jobs; None if the sweeper does not know it in advance.
+        finished: called with the records of all jobs whenever a job has finished.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Monitor(threading.Thread):
         self._told: dict[Path, tuple[str, float]] = {}
 
     def __enter__(self) -> Self:
-        for job in map(as_it_is, self._ledger.jobs()):  # what an earlier process left of them is no news
+        for job in map(as_it_is, self._ledger.jobs()):  # not to report jobs of earlier processes
             self._told[job.directory] = job.status, job.ended
         self.start()
         return self
@@ -54,10 +54,10 @@ class Monitor(threading.Thread):
         self.join()
 
     def run(self) -> None:
-        """Looks again and again, and once more when the sweep is over."""
+        """Polls the jobs until the sweep is over, and once more at the end."""
         with self._console.jobs_progress() as show:
             while not self._over.is_set():
-                with contextlib.suppress(OSError, MlpTapeError):  # a full disk, of which the jobs tell
+                with contextlib.suppress(OSError, MlpTapeError):  # such as a full disk, which the jobs report
                     self._look(show)
                 signal = signals.asked()
                 if signal and not self._ledger.stop_file.exists():
@@ -88,18 +88,18 @@ class Monitor(threading.Thread):
 
 
 def label(job: RunRecord) -> str:
-    """The job as a person is told of it."""
+    """Returns the name of a job in messages."""
     return f"job {job.directory.name}  {job.name}"
 
 
 def as_it_is(job: RunRecord) -> RunRecord:
-    """What is known of a job; KILLED where it says RUNNING and its process is gone from this machine."""
+    """Returns the record of a job, with status KILLED if its process on this machine no longer exists."""
     if job.status != "RUNNING" or job.host != platform.node() or lock.is_at_work(job.directory, job.pid):
         return job
-    return run_record.left(job.directory)  # read again: it may have ended since
+    return run_record.left(job.directory)  # reads it again: the job may have ended since
 
 
 def _progress(job: RunRecord) -> tuple[int, int]:
-    """Steps done, and steps in all."""
+    """Returns the number of steps completed and the total number of steps."""
     step = journal.last_step(job.directory, "train/loss")
     return 0 if step is None else step + 1, job.steps

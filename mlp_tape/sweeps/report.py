@@ -1,4 +1,4 @@
-"""What a sweep leaves behind: its table and page, its pictures, and the best job's; nothing unsent."""
+"""The report of a sweep: tables, MLflow page, plots, the model of the best job, and unsent data."""
 
 import math
 import shlex
@@ -19,18 +19,18 @@ from mlp_tape.system.console import Console
 from mlp_tape.system.redaction import without_password
 from mlp_tape.tracking import client
 
-HURRY = 2.0  # seconds for what jobs could not send, where somebody waits for the end
-TAG = 7_000  # characters: MLflow takes 8,000
+HURRY = 2.0  # seconds for sending what jobs could not send, if the sweep was stopped by a signal
+TAG = 7_000  # maximum number of characters; MLflow accepts 8,000
 
 
 def answer(settings: Settings, note: RunRecord, jobs: SweepDirectory, console: Console) -> None:
-    """Says what has come of the jobs: table, best, pictures; sends what MLflow has not got of them.
+    """Reports the results of the jobs as tables and plots, and sends what MLflow is missing of them.
 
     Args:
-        settings: of the first job.
-        note: the sweep's record.
-        jobs: the sweep's.
-        console: is shown the table.
+        settings: settings of the first job.
+        note: record of the sweep; its tags are updated.
+        jobs: directory of the sweep.
+        console: receives the tables.
     """
     found = _found(jobs)
     _write(found, note)
@@ -41,16 +41,16 @@ def answer(settings: Settings, note: RunRecord, jobs: SweepDirectory, console: C
             _show_best(found, jobs)
         _draw(found, note.directory / "plots")
     _settle(found, console, HURRY if signals.asked() else math.inf)
-    _write(_found(jobs), note)  # MLflow may have given some of them their ids only now
+    _write(_found(jobs), note)  # some jobs may have received their MLflow run ids only now
 
 
 def _found(jobs: SweepDirectory) -> Summary:
-    """The jobs as they are now."""
+    """Summarizes the current state of the jobs."""
     return summary.summarize([monitor.as_it_is(job) for job in jobs.jobs()])
 
 
 def _print(found: Summary, console: Console) -> None:
-    """Shows the tables and the best job."""
+    """Prints the tables and the best job."""
     for table in (found.table(SHOWN), found.over_seeds()):
         if table is not None and table.rows:
             for line in ("", *table.as_text()):
@@ -63,7 +63,7 @@ def _print(found: Summary, console: Console) -> None:
 
 
 def _write(found: Summary, note: RunRecord) -> None:
-    """Writes `sweep.csv` and `sweep.md`, and what the page of the sweep in MLflow says of it."""
+    """Writes `sweep.csv` and `sweep.md`, and sets the description of the sweep for MLflow."""
     best, page = found.best, []
     if best:
         page.append(f"**Best:** {_about(best)}`{best.command}`\n")
@@ -90,13 +90,13 @@ def _more(found: Summary) -> str:
 
 
 def _keep_no_password(path: Path) -> None:
-    """Hydra's own copy of the settings has them as they were typed."""
+    """Removes passwords from Hydra's copy of the settings, which contains them as typed."""
     if path.exists():
         atomic_files.write(path, without_password(path.read_text()).encode())
 
 
 def _show_best(found: Summary, jobs: SweepDirectory) -> None:
-    """Gives the best job pictures and a model."""
+    """Creates the plots and the model of the best job."""
     best = found.best
     if best is None or best.full:
         return
@@ -112,7 +112,7 @@ def _show_best(found: Summary, jobs: SweepDirectory) -> None:
 
 
 def _draw(found: Summary, folder: Path) -> None:
-    """The pictures of a sweep that has something to show."""
+    """Draws the plots of a sweep, if any job has finished."""
     if not found.finished:
         return
     from mlp_tape.reports import curve_plots, sweep_plots  # import matplotlib
@@ -136,10 +136,10 @@ def _curves(job: RunRecord) -> tuple[str, list[tuple[int, float]], list[tuple[in
 
 
 def _settle(found: Summary, console: Console, at_most: float) -> None:
-    """Sends what processes that are gone, or had no answer, could not, as far as the time allows."""
+    """Sends what the processes of the jobs could not send, for at most `at_most` seconds."""
     ends, left = time.monotonic() + at_most, 0
     for job in found.jobs:
-        if not job.uri or job.sent or job.status == "RUNNING":  # such a one is running elsewhere
+        if not job.uri or job.sent or job.status == "RUNNING":  # RUNNING: still in another process
             continue
         if time.monotonic() > ends:
             left += 1

@@ -1,4 +1,4 @@
-"""What a sweep found: its jobs as a table, best and worst, seeds summed up, as text, CSV and Markdown."""
+"""The summary of a sweep: tables of its jobs and of statistics over seeds, as text, CSV and Markdown."""
 
 import csv
 import io
@@ -14,8 +14,8 @@ Cell = str | float | int | list[Any] | None
 
 ACCURACY, LOSS = "test/accuracy", "test/loss"
 DECIMALS = {"accuracy": 4, "loss": 6, "seconds": 1, "mean accuracy": 4, "std": 4, "mean seconds": 1}
-SHOWN = 40  # rows on a screen or a page; the CSV has all
-WIDE = 6  # settings that have a column each on a screen; where more differ, jobs go by their names
+SHOWN = 40  # maximum number of rows on the screen or MLflow page; the CSV file has all
+WIDE = 6  # maximum number of swept settings shown as columns; with more, jobs are shown by name
 
 
 @dataclass(frozen=True)
@@ -23,15 +23,15 @@ class Table:
     """Rows of cells under headings.
 
     Attributes:
-        headings: of the columns.
-        rows: each as long as the headings.
+        headings: headings of the columns.
+        rows: rows of cells, one cell per heading.
     """
 
     headings: list[str]
     rows: list[list[Cell]]
 
     def as_text(self) -> list[str]:
-        """Lines of a monospaced table: numbers to the right, the rest to the left."""
+        """Formats the table as lines of monospaced text, with numbers right-aligned and text left-aligned."""
         lines = [self.headings, *(_shown(self.headings, row) for row in self.rows)]
         columns = list(zip(*lines, strict=True))
         widths = [max(map(len, column)) for column in columns]
@@ -46,7 +46,7 @@ class Table:
         ]
 
     def as_markdown(self) -> str:
-        """A Markdown table."""
+        """Formats the table as Markdown."""
         lines = [
             self.headings,
             ["---"] * len(self.headings),
@@ -56,7 +56,7 @@ class Table:
         return "".join(f"| {' | '.join(line)} |\n" for line in escaped)
 
     def as_csv(self) -> str:
-        """Comma-separated values, numbers in full."""
+        """Formats the table as comma-separated values, with numbers at full precision."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(self.headings)
@@ -69,8 +69,8 @@ class Summary:
     """The jobs of a sweep.
 
     Attributes:
-        jobs: what is known of each, in the order of what was swept, numbers as numbers.
-        swept: the settings in which they differ.
+        jobs: records of the jobs, sorted by the swept settings as in `summarize`.
+        swept: keys of the settings in which the jobs differ.
     """
 
     jobs: list[RunRecord]
@@ -78,25 +78,26 @@ class Summary:
 
     @property
     def finished(self) -> list[RunRecord]:
-        """The jobs that reached their end."""
+        """The jobs with status FINISHED."""
         return [job for job in self.jobs if job.status == "FINISHED"]
 
     @property
     def best(self) -> RunRecord | None:
-        """The finished job with the highest accuracy to choose by; of several, the first."""
+        """The finished job with the highest accuracy (`RunRecord.chosen_by`); of several, the first."""
         return max(self.finished, key=lambda job: job.chosen_by, default=None)
 
     @property
     def columns(self) -> list[str]:
-        """What tells the jobs apart on a screen: the settings in which they differ, or their names."""
+        """The columns that identify a job: the swept settings, or the name if there are too many."""
         return self.swept if len(self.swept) <= WIDE else ["name"]
 
     def table(self, most: int | None = None, columns: list[str] | None = None) -> Table:
-        """The jobs.
+        """Returns the jobs as a table.
 
         Args:
-            most: where there are more, those of the highest accuracy.
-            columns: what tells them apart; None for `columns`.
+            most: maximum number of rows; if there are more jobs, the finished ones with the highest accuracy
+                are shown. None for all jobs.
+            columns: columns that identify a job; None for `Summary.columns`.
         """
         jobs, columns = self.jobs, self.columns if columns is None else columns
         if most is not None and len(jobs) > most:
@@ -111,7 +112,7 @@ class Summary:
         return [first, *map(known.get, columns), job.status, *results, round(job.seconds, 2)]
 
     def everything(self) -> Table:
-        """The jobs with all that a program may want to know of them."""
+        """Returns a table of all jobs with all swept settings, run ids, failure reasons and commands."""
         table = self.table(columns=self.swept)
         more = ["run_id", "reason", "command"]
         rows = [
@@ -121,9 +122,12 @@ class Summary:
         return Table(table.headings + more, rows)
 
     def over_seeds(self) -> Table | None:
-        """Mean and standard deviation of the finished jobs that differ in nothing but their seed.
+        """Returns mean and standard deviation of the accuracy over seeds, for finished jobs.
 
-        None where no two do. The deviation is that of a sample, with n - 1.
+        The standard deviation is that of a sample (n - 1).
+
+        Returns:
+            The table; None if no two finished jobs differ only in their seed.
         """
         if "seed" not in self.swept:
             return None
@@ -145,7 +149,7 @@ class Summary:
 
 
 def summarize(jobs: Sequence[RunRecord]) -> Summary:
-    """Finds out in what the jobs of a sweep differ, and sorts them by it, where that is not too much."""
+    """Determines the settings in which jobs differ, and sorts the jobs by them unless there are too many."""
     found = [flat(job.settings) for job in jobs]
     keys = list(dict.fromkeys(key for settings in found for key in settings))
     swept = [
@@ -161,7 +165,7 @@ def summarize(jobs: Sequence[RunRecord]) -> Summary:
 
 
 def flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings by dotted keys."""
+    """Flattens nested settings to dotted keys."""
     return dict(_flat(settings, prefix))
 
 
@@ -174,12 +178,12 @@ def _flat(settings: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
 
 
 def first_line(text: str) -> str:
-    """What an error says is wrong, without what it says to do."""
+    """Returns the first line of an error message, which omits the hint."""
     return text.partition("\n")[0]
 
 
 def _sortable(value: Any) -> tuple[int, Any]:
-    """Numbers before lists before words, each in their own order."""
+    """Returns a sort key that orders null before numbers before lists before strings."""
     if value is None:
         return 0, 0
     if isinstance(value, int | float):
@@ -190,7 +194,7 @@ def _sortable(value: Any) -> tuple[int, Any]:
 
 
 def _shown(headings: Sequence[str], row: Sequence[Cell]) -> list[str]:
-    """The cells as a person reads them."""
+    """Formats the cells of a row for display."""
     return [_shown_cell(cell, DECIMALS.get(heading)) for heading, cell in zip(headings, row, strict=True)]
 
 

@@ -1,4 +1,4 @@
-"""A sweep's own run: opened before its first job, closed after its last with an answer, however it ends."""
+"""The MLflow run of a sweep, opened before its first job and closed with a report after its last."""
 
 import contextlib
 import dataclasses
@@ -42,19 +42,21 @@ def opened(
     planned: int | None,
     get_ready: Callable[[], None] = lambda: None,
 ) -> Iterator[None]:
-    """Keeps a sweep's run while its jobs run in the block.
+    """Opens and closes the run of a sweep, whose jobs run in the block, and writes its report.
+
+    The report is written however the block ends.
 
     Args:
-        settings: of the first job.
-        directory: of the sweep, absolute.
-        overrides: as typed on the command line.
-        choices: of data, by the jobs that are known before; all are loaded once, here.
-        planned: how many jobs there will be, if that is known.
-        get_ready: what can be done for the jobs while MLflow is imported and opened.
+        settings: settings of the first job.
+        directory: directory of the sweep, absolute; created if it does not exist.
+        overrides: overrides as typed on the command line.
+        choices: dataset settings of the jobs that are known in advance; each data set is loaded here.
+        planned: total number of jobs; None if unknown.
+        get_ready: called while MLflow is imported and its store opened, to prepare for the jobs.
 
     Raises:
-        ConfigError: another process is at work on it, or the directory is another's.
-        DataError: the data cannot be had or used.
+        ConfigError: the directory belongs to another run or sweep, or is in use by another process.
+        DataError: the data are not available or not usable.
         TrackingError: MLflow cannot be opened.
         SweepError: not all jobs finished.
     """
@@ -91,7 +93,7 @@ def opened(
 
 
 def _noted(settings: Settings, directory: Path, overrides: list[str]) -> RunRecord:
-    """The sweep's record: a new one, or what was left of one that is picked up."""
+    """Returns the record of the sweep: a new one, or that of the sweep to resume."""
     note = RunRecord(directory)
     if (directory / run_record.FILE).exists():
         note = run_record.read(directory)
@@ -104,7 +106,7 @@ def _noted(settings: Settings, directory: Path, overrides: list[str]) -> RunReco
         note.token = secrets.token_hex(16)
     swept = [text for text in note.overrides if "," in text or "(" in text]
     note.name = " ".join(["sweep", *(swept or note.overrides)])[:200]
-    pairs = [text.lstrip("+~").partition("=") for text in note.overrides]  # the UI shows `0.1,0.01`
+    pairs = [text.lstrip("+~").partition("=") for text in note.overrides]  # the UI displays `0.1,0.01`
     note.params = {
         re.sub(r"[^\w\-./ ]", "_", key): value for key, _, value in pairs if not key.startswith("sweep.")
     }
@@ -112,21 +114,21 @@ def _noted(settings: Settings, directory: Path, overrides: list[str]) -> RunReco
 
 
 def _where(settings: Settings, note: RunRecord) -> TrackingSettings:
-    """Where the sweep was recorded; a new one, as the settings say."""
+    """Returns the tracking settings, with the recorded URI for a sweep that is resumed."""
     if not note.run_id or not settings.tracking.enabled:
         return settings.tracking
     return dataclasses.replace(settings.tracking, uri=recorded_uri(note.uri))
 
 
 def _report_progress(journal: Journal, jobs: list[RunRecord]) -> None:
-    """Lets MLflow show how far a sweep is while it lasts."""
+    """Appends metrics of the sweep's progress to its journal, one step per finished job."""
     done = [job.results[ACCURACY] for job in jobs if job.status == "FINISHED"]
     values = {"sweep/finished": float(len(done)), "sweep/best_accuracy": max(done)}
     journal.append(Row(key, len(done), value, int(1000 * time.time())) for key, value in values.items())
 
 
 def _refuse_failures(jobs: SweepDirectory, note: RunRecord, planned: int | None) -> None:
-    """Says which jobs did not finish, for the exit code."""
+    """Raises SweepError, with a line for each failed job, if not all jobs finished."""
     begun = [monitor.as_it_is(job) for job in jobs.jobs()]
     failed = [job for job in begun if job.status != "FINISHED"]
     missing = max(0, (planned or 0) - len(begun))

@@ -1,1 +1,1 @@
-"""What the program needs of the operating system: files, signals, the way out."""
+"""Operating system and environment: files, signals, process exit, console, TensorFlow setup, provenance."""

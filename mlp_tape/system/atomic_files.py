@@ -1,11 +1,11 @@
-"""Files that are there whole or not at all."""
+"""Atomic file writes, and the location of the cache."""
 
 import os
 from pathlib import Path
 
 
 def write(path: Path, content: bytes) -> None:
-    """Writes a file so that a kill or a power cut at any moment leaves the old one or the new one."""
+    """Writes a file atomically: after a kill or power failure, it has its old or its new content."""
     new = path.with_name(f"{path.name}.new")
     with new.open("wb") as file:
         file.write(content)
@@ -15,10 +15,10 @@ def write(path: Path, content: bytes) -> None:
 
 
 def cache_directory() -> Path:
-    """Where what can be made or fetched again is kept: `mlp_tape` in XDG_CACHE_HOME, else in ~/.cache.
+    """Returns the cache directory, which may not exist: `mlp_tape` in XDG_CACHE_HOME, else in ~/.cache.
 
     Raises:
-        RuntimeError: there is no home.
+        RuntimeError: the home directory cannot be determined.
     """
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "mlp_tape"

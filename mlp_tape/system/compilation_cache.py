@@ -1,4 +1,4 @@
-"""Keeps what XLA has compiled for the next process, which then starts to train a second earlier."""
+"""A persistent cache of compiled XLA programs, which makes training start about a second earlier."""
 
 import contextlib
 import hashlib
@@ -10,15 +10,18 @@ from pathlib import Path
 
 from mlp_tape.system.atomic_files import cache_directory
 
-KEPT = 200  # files, of 50 to 200 KB each
-ROOM = 64 * 2**20  # bytes that have to be free: XLA fails where it cannot write
+KEPT = 200  # maximum number of files, of 50 to 200 KB each
+ROOM = 64 * 2**20  # bytes of free space required: XLA fails if it cannot write
 FLAG = "--tf_xla_persistent_cache_directory"
 
 _directory: Path | None = None
 
 
 def switch_on() -> None:
-    """Tells TensorFlow, which must not be imported yet; not where it was told before, or cannot write."""
+    """Enables the cache through TF_XLA_FLAGS; must be called before TensorFlow is imported.
+
+    Has no effect if the flag is already set, or if the cache directory is not writable or nearly full.
+    """
     global _directory
     flags = os.environ.get("TF_XLA_FLAGS", "")
     if FLAG in flags:
@@ -34,12 +37,12 @@ def switch_on() -> None:
 
 
 def _quoted(path: Path) -> str:
-    """A path as one value in a list of flags, whatever it holds; XLA takes a backslash as an escape."""
+    """Quotes a path as one value in a list of flags; XLA treats a backslash as an escape character."""
     return '"' + str(path).replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def empty() -> bool:
-    """Removes what was kept, one file of which may be damaged; returns whether there was any."""
+    """Empties the cache, in which a file may be damaged; returns whether there were any files."""
     files = list(_directory.iterdir()) if _directory else []
     for file in files:
         file.unlink(missing_ok=True)
@@ -47,7 +50,7 @@ def empty() -> bool:
 
 
 def _fingerprint() -> str:
-    """Stands for the compiler and the processor: machine code is good for no other."""
+    """Returns a hash of the compiler version and the processor, for which machine code is specific."""
     about = [importlib.metadata.version("tensorflow"), platform.machine(), platform.processor()]
     with contextlib.suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text().splitlines()

@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: lines, warnings and a progress bar; all lines also go to a file."""
+"""Console output of a run: lines, warnings and progress bars, with a copy of all lines in a file."""
 
 import contextlib
 import io
@@ -15,7 +15,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 
 
 class _Plain(rich.console.Console):
-    """Prints text as it is, and nothing more once the reader has gone, as in `| head`."""
+    """Prints text unformatted, and stops printing when the pipe is closed, as by `| head`."""
 
     def __init__(self, file: TextIO) -> None:
         super().__init__(file=file, highlight=False, markup=False, emoji=False, soft_wrap=True)
@@ -28,23 +28,23 @@ class _Plain(rich.console.Console):
 
 
 class Console:
-    """Prints to the terminal, or plain lines to a pipe; a file keeps a copy and an error's traceback.
+    """Prints to a terminal, or plain lines to a pipe, and copies lines and tracebacks to a file.
 
     Args:
-        on_screen: without it, the file alone gets them.
+        on_screen: whether to print; if False, lines are only copied to the file.
 
     Attributes:
-        animated: whether progress is shown, as on a terminal.
+        animated: whether progress bars are shown, as on a terminal.
     """
 
     def __init__(self, on_screen: bool = True) -> None:
-        self._log: TextIO = io.StringIO()  # until there is a file
+        self._log: TextIO = io.StringIO()  # until `copy_to` is called
         self._out, self._err = _Plain(sys.stdout), _Plain(sys.stderr)
         self._out.quiet = self._err.quiet = not on_screen
         self.animated = on_screen and self._out.is_terminal
 
     def copy_to(self, path: Path) -> None:
-        """Keeps the copy in a file, what was printed before included."""
+        """Appends the copy to a file, including everything printed before this call."""
         file = path.open("a", encoding="utf-8")
         if isinstance(self._log, io.StringIO):
             file.write(self._log.getvalue())
@@ -56,9 +56,9 @@ class Console:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with contextlib.suppress(OSError):  # such as a full disk, of which the screen tells
+        with contextlib.suppress(OSError):  # such as a full disk, which is reported on the screen
             if error is not None:
-                traceback.print_exception(error, file=self._log)  # on the screen, two lines have to do
+                traceback.print_exception(error, file=self._log)  # the screen shows two lines only
             self._log.close()
 
     def line(self, text: str) -> None:
@@ -67,7 +67,7 @@ class Console:
         self._copy(text)
 
     def warn(self, text: str) -> None:
-        """Prints a warning to standard error, between two rules."""
+        """Prints a warning to standard error, between two horizontal rules."""
         framed = "\n".join(["=" * 78, *(f"WARNING  {line}" for line in text.splitlines()), "=" * 78])
         self._err.print(framed, style="bold yellow")
         self._copy(framed)
@@ -78,10 +78,13 @@ class Console:
 
     @contextlib.contextmanager
     def waiting(self, why: str) -> Iterator[Callable[[int], None]]:
-        """Shows how many rows are still to be sent, from the first call of the yielded function on.
+        """Shows how many rows remain to be sent; without a terminal, only the first count.
 
         Args:
-            why: what is waited for.
+            why: reason for waiting, shown before the count.
+
+        Yields:
+            A function that shows the number of remaining rows; nothing is shown before its first call.
         """
         if not self.animated:
             told: list[int] = []
@@ -111,11 +114,11 @@ class Console:
 
     @contextlib.contextmanager
     def jobs_progress(self) -> Iterator[Callable[[int, int | None, dict[str, tuple[int, int]]], None]]:
-        """Shows a bar for a sweep and one for each job at work, on a terminal, and nothing elsewhere.
+        """Shows a progress bar for a sweep and one for each running job; nothing without a terminal.
 
         Yields:
-            A function of how many jobs are over, how many there are if that is known, and of steps done and
-            steps in all by the name of each job at work.
+            A function of the number of jobs that have ended, the total number of jobs (None if unknown), and
+            for each running job by name, the steps completed and the total number of steps.
         """
         columns = (BarColumn(), TextColumn("{task.percentage:>3.0f}%"), TextColumn("{task.description}"))
         with Progress(*columns, console=self._out, transient=True, disable=not self.animated) as bar:
@@ -135,14 +138,14 @@ class Console:
 
     @contextlib.contextmanager
     def progress(self, done: int, steps: int) -> Iterator[Callable[[int, str], None]]:
-        """Shows a bar on a terminal, and nothing elsewhere.
+        """Shows a progress bar; nothing without a terminal.
 
         Args:
-            done: how many steps were done before.
-            steps: how many there are.
+            done: number of steps already completed.
+            steps: total number of steps.
 
         Yields:
-            A function of how many steps are done, and what to show beside the bar.
+            A function of the number of steps completed, and the text to show beside the bar.
         """
         columns = (
             BarColumn(),

@@ -1,8 +1,8 @@
-"""The one way out of the program, whatever happened.
+"""Process exit without the interpreter's shutdown.
 
-The interpreter's own exit runs the destructors of C++ libraries while their threads still compute. With
-TensorFlow loaded, that ended one process in twelve on a busy machine with SIGSEGV or SIGABRT. `leave` skips
-it, and removes what the libraries would have removed.
+The interpreter's shutdown runs the destructors of C++ libraries while their threads are still running. With
+TensorFlow loaded, one process in twelve ended with SIGSEGV or SIGABRT on a busy machine. `leave` skips the
+shutdown, and removes the temporary files that libraries would have removed.
 """
 
 import atexit
@@ -21,9 +21,9 @@ _failed = _at_the_end = False
 
 
 def on_early_signals() -> None:
-    """Ends the process with the promised exit code on SIGINT and SIGTERM, while there is nothing to close.
+    """Ends the process with exit code 128 + signal number on SIGINT and SIGTERM, while nothing is open.
 
-    For the program's first and last moments: `stop.on_signals` takes over in between.
+    For the beginning and the end of the program; `signals.on_signals` takes over in between.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _leave_on_signal)
@@ -34,10 +34,14 @@ def _leave_on_signal(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def own_temporary_directory() -> Path | None:
-    """The directory for this process's temporary files, which `leave` removes; None where none can be made.
+    """Returns the directory for this process's temporary files, which `leave` removes.
 
-    Libraries leave files in the temporary directory and remove them in handlers that `leave` does not run;
-    TensorFlow, for one, the sources that AutoGraph generates for a SavedModel.
+    Creates it on the first call and makes it Python's default temporary directory. Libraries create
+    temporary files and remove them in exit handlers that `leave` does not run, for example the sources that
+    TensorFlow's AutoGraph generates for a SavedModel.
+
+    Returns:
+        The directory; None if it cannot be created.
     """
     global _own
     if _own is None:
@@ -48,7 +52,7 @@ def own_temporary_directory() -> Path | None:
 
 
 def use_temporary_directory(path: Path) -> None:
-    """Uses a directory that another process made for both; whichever leaves last removes it."""
+    """Shares the temporary directory of another process; each process that leaves tries to remove it."""
     global _own
     if path.is_dir():
         _own = path
@@ -56,13 +60,13 @@ def use_temporary_directory(path: Path) -> None:
 
 
 def leave(code: int) -> NoReturn:
-    """Ends the process at once, flushed and without temporary files.
+    """Ends the process immediately, after flushing standard streams and removing temporary files.
 
     Args:
-        code: the exit code.
+        code: exit code.
     """
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(Exception):  # closed, without a reader, or interrupted in a write
+        with contextlib.suppress(Exception):  # closed, a broken pipe, or interrupted in a write
             stream.flush()
     if _own is not None:
         for _ in range(3):  # a thread may still be writing there
@@ -73,17 +77,18 @@ def leave(code: int) -> NoReturn:
 
 
 def leave_after_handlers(code: int) -> NoReturn:
-    """Does so after the exit handlers of other packages, which may have processes to end, as Ray has."""
+    """Runs the registered exit handlers first, for packages such as Ray that must end their processes."""
     with contextlib.suppress(Exception):
         atexit._run_exitfuncs()
     leave(code)
 
 
 def leave_at_the_interpreters_end() -> None:
-    """Makes this the way out of a process whose main program is another package's, such as a worker's.
+    """Makes `leave` the exit of a process whose main program is another package's, such as a worker.
 
-    Its exit code stays what it is: 1 after an exception that nobody caught, else 0. The handlers that were
-    registered before this call are not run; Ray, which needs its own, ends its workers without destructors.
+    The exit code is unchanged: 1 after an uncaught exception, else 0. Exit handlers registered before this
+    call do not run. Has no effect under Ray, which needs its own handlers and ends its workers without
+    running destructors.
     """
     global _at_the_end
     if _at_the_end or "ray" in sys.modules:

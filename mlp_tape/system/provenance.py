@@ -1,4 +1,4 @@
-"""Where a run comes from: the command, the commit, the machine and the packages."""
+"""Provenance of a run: the program, the commit, the machine and the packages."""
 
 import functools
 import getpass
@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def tags() -> dict[str, str]:
-    """Where a run's code comes from: the program, the commit, and whether the tree was dirty."""
+    """Returns MLflow tags for the source of a run: program, user, commit, and whether the tree is dirty."""
     found = {
         "mlflow.source.name": "run.py",
         "mlflow.source.type": "LOCAL",
@@ -28,7 +28,7 @@ def tags() -> dict[str, str]:
 
 
 def makers() -> dict[str, str]:
-    """What the bits of a run depend on, besides its settings and data."""
+    """Returns what bit-exact results depend on, besides settings and data: versions, processor, threads."""
     return {
         "commit": _git("rev-parse", "HEAD"),
         "tensorflow": importlib.metadata.version("tensorflow"),
@@ -39,7 +39,7 @@ def makers() -> dict[str, str]:
 
 @functools.cache
 def _processor() -> str:
-    """The processor's name; Linux alone says it in a file."""
+    """Returns the processor's name, from /proc/cpuinfo on Linux."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -50,13 +50,13 @@ def _processor() -> str:
 def _user() -> str:
     try:
         return getpass.getuser()
-    except (KeyError, OSError):  # no name for this number
+    except (KeyError, OSError):  # the user id has no name
         return str(os.getuid())
 
 
-@functools.cache  # a process goes on with the code that it has loaded
+@functools.cache  # later changes to the checkout do not affect the code that is loaded
 def _git(*arguments: str) -> str:
-    """What git says of the program's own checkout, or nothing."""
+    """Returns git's output for the program's own checkout; empty if the command fails."""
     try:
         done = subprocess.run(
             ["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, timeout=10, check=True
@@ -68,7 +68,7 @@ def _git(*arguments: str) -> str:
 
 @functools.cache
 def environment() -> str:
-    """The machine and every installed package, a line each."""
+    """Describes the machine and lists every installed package, one per line."""
     packages = {
         f"{package.metadata['Name']}=={package.version}" for package in importlib.metadata.distributions()
     }

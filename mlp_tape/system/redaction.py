@@ -1,8 +1,8 @@
-"""Keeps passwords out of what is printed, logged or recorded."""
+"""Redaction of passwords in text that is printed, logged or recorded."""
 
 import re
 
 
 def without_password(text: str, instead: str = "***@") -> str:
-    """Any text, with `***` for the user and password of each URI in it."""
+    """Replaces the user and password of each URI in a text with `instead`."""
     return re.sub(r"(?<=://)[^/\s]+@", instead, text)

@@ -1,4 +1,4 @@
-"""What ends a run in order: SIGINT, SIGTERM or a file, also where an exception was swallowed."""
+"""Orderly stop of a run on SIGINT, SIGTERM or a stop file, even if a library swallows the exception."""
 
 import contextlib
 import faulthandler
@@ -12,7 +12,7 @@ class Stopped(KeyboardInterrupt):
     """The run was asked to stop.
 
     Args:
-        reason: the signal's name, or what the file says.
+        reason: name of the signal, or content of the stop file.
     """
 
     def __init__(self, reason: str) -> None:
@@ -28,7 +28,7 @@ _file: Path | None = None
 
 @contextlib.contextmanager
 def on_signals() -> Iterator[None]:
-    """Raises Stopped on the first SIGINT or SIGTERM; a second one ends the process at once."""
+    """Raises Stopped on the first SIGINT or SIGTERM; a second one ends the process immediately."""
     _give_handlers_a_stack()
     before = {number: signal.signal(number, _stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -39,19 +39,19 @@ def on_signals() -> Iterator[None]:
 
 
 def _give_handlers_a_stack() -> None:
-    """Lets signal handlers run elsewhere than on the stack of the main thread, as faulthandler's do.
+    """Makes signal handlers run on an alternate stack, which faulthandler installs for the main thread.
 
-    What XLA runs on the CPU keeps numbers below the stack pointer, further than a signal spares: a handler on
-    the same stack writes over them, which ends the process with a damaged heap.
+    Code that XLA compiles for the CPU stores values below the stack pointer, beyond the red zone that signal
+    delivery preserves. A handler on the same stack overwrites them, which corrupts the heap.
     """
     if not faulthandler.is_enabled():
-        with contextlib.suppress(OSError, ValueError):  # there is no standard error
+        with contextlib.suppress(OSError, ValueError):  # standard error is closed
             faulthandler.enable(2)
 
 
 @contextlib.contextmanager
 def on_file(path: Path) -> Iterator[None]:
-    """Lets `raise_if_asked` raise once a file is there: how a sweep ends jobs in other processes."""
+    """Makes `raise_if_asked` raise once a file exists, by which a sweep stops jobs in other processes."""
     global _file
     before, _file = _file, path
     try:
@@ -73,7 +73,7 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 @contextlib.contextmanager
 def held() -> Iterator[None]:
-    """Lets a signal wait for `raise_if_asked`, so that it does not tear what has to stay together."""
+    """Defers signals until `raise_if_asked` is called, so that the block is not interrupted elsewhere."""
     global _held
     _held += 1
     try:
@@ -84,7 +84,7 @@ def held() -> Iterator[None]:
 
 @contextlib.contextmanager
 def patient() -> Iterator[None]:
-    """Only notes the first signal, for jobs in other processes to end by; the second one raises Stopped."""
+    """Only records the first signal, to stop jobs in other processes; the second one raises Stopped."""
     global _patient
     _patient = True
     try:
@@ -94,12 +94,12 @@ def patient() -> Iterator[None]:
 
 
 def asked() -> signal.Signals | None:
-    """The signal that came, if one did; its exception may be lost in a library, or turned into another."""
+    """Returns the last signal received, or None; a library may have swallowed or replaced its exception."""
     return _received
 
 
 def reason() -> str:
-    """Why the run has to stop, or nothing."""
+    """Returns why the run has to stop; empty if it does not."""
     if _received:
         return _received.name
     if _file and _file.exists():
@@ -108,7 +108,7 @@ def reason() -> str:
 
 
 def raise_if_asked() -> None:
-    """Raises Stopped if there is a reason."""
+    """Raises Stopped if the run has to stop."""
     why = reason()
     if why:
         raise Stopped(why)

@@ -1,8 +1,9 @@
-"""A SQLite database as a file: where it lies and whether it is whole. It is opened through SQLite alone.
+"""A SQLite database as a file: its path, its integrity, and its file system.
 
-As soon as a process closes any descriptor of a file, POSIX drops all locks that the process holds on it. To
-read a database with `open` in a process that also has SQLite connections to it lets other processes write at
-the same time, which destroys the database. Source: https://www.sqlite.org/howtocorrupt.html, section 2.2.
+The file is opened only through SQLite. When a process closes any descriptor of a file, POSIX releases all
+locks that the process holds on it. If a process reads a database with `open` while it has SQLite connections
+to it, other processes can therefore write at the same time, which corrupts the database.
+Source: https://www.sqlite.org/howtocorrupt.html, section 2.2.
 """
 
 import contextlib
@@ -15,28 +16,28 @@ from pathlib import Path
 
 DAMAGED = "its pages contradict each other"
 NO_DATABASE = "it is no SQLite database"
-BUSY = 5.0  # seconds to wait for a lock; a database that stays locked for longer is in use, and so it is one
-STEPS = 10_000  # of SQLite's virtual machine between two looks at the clock
+BUSY = 5.0  # seconds to wait for a lock; a file that stays locked for longer is in use, hence a database
+STEPS = 10_000  # instructions of SQLite's virtual machine between two checks of the time limit
 SPEED = (
     32 * 2**20
-)  # bytes a second at which pages are checked at least; SQLite before 3.42 cannot be interrupted
+)  # minimum speed of a page check, bytes per second; SQLite before 3.42 cannot interrupt the check
 
-# File systems on which locks may not hold between machines, or not at all.
+# File systems on which locks may not work between machines, or not at all.
 # Source: https://www.sqlite.org/howtocorrupt.html, section 2.1; https://www.sqlite.org/faq.html, question 5.
 NETWORK = re.compile(
     r"nfs\d?|cifs|smb\w*|ncpfs|afs|9p|lustre|ceph|gpfs|beegfs|glusterfs|pvfs2|orangefs|gfs2|ocfs2|virtiofs|"
-    r"vboxsf|prl_fs|fuse|fuse\.(?!fuse-overlayfs).+"  # but for a container's local disk
+    r"vboxsf|prl_fs|fuse|fuse\.(?!fuse-overlayfs).+"  # except the local disk of a container
 )
 
 
 def path_of(uri: str) -> Path | None:
-    """The file of a SQLite URI, symbolic links resolved, so that one database has one name.
+    """Returns the file of a SQLite URI, with symbolic links resolved so that each database has one path.
 
     Args:
-        uri: such as `sqlite:///mlflow.db`, with or without a driver and options.
+        uri: URI such as `sqlite:///mlflow.db`, with or without driver and options.
 
     Returns:
-        The absolute path; None for another kind of store, and for a database in memory.
+        The absolute path; None for other kinds of store and for in-memory databases.
     """
     found = re.fullmatch(r"sqlite(?:\+\w+)?:///([^?]+)(?:\?.*)?", uri)
     if not found or found[1].startswith((":memory:", "file:")):
@@ -46,9 +47,9 @@ def path_of(uri: str) -> Path | None:
 
 @contextlib.contextmanager
 def connection(path: Path) -> Iterator[sqlite3.Connection]:
-    """A connection to a database that exists.
+    """Opens a connection to an existing database.
 
-    With `mode=rw`, since a reader that may not write cannot roll back what a killed process left half done.
+    The mode is `rw`, since a read-only connection cannot roll back the transaction of a killed process.
     """
     uri = f"file:{urllib.parse.quote(str(path))}?mode=rw"
     with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=BUSY)) as opened:
@@ -56,15 +57,15 @@ def connection(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def wrong_with(path: Path, seconds: float = 0.0) -> str:
-    """Finds out why a file cannot be used as a database.
+    """Checks whether a file can be used as a database.
 
     Args:
-        path: of an existing file; an empty one is an empty database.
-        seconds: how long to check its pages at most; 0 reads the header alone, and so it is where the file is
-            too large to be checked in that time.
+        path: path of an existing file; an empty one is an empty database.
+        seconds: time limit for checking the pages; if 0, or if the file is too large to be checked in this
+            time, only the header and schema are read.
 
     Returns:
-        What is wrong; an empty string where nothing is, or where it is too busy to be looked at.
+        A description of the problem; empty if there is none, or if the database is locked.
     """
     ends = time.monotonic() + seconds
     try:
@@ -75,22 +76,22 @@ def wrong_with(path: Path, seconds: float = 0.0) -> str:
             database.set_progress_handler(lambda: int(time.monotonic() > ends), STEPS)
             found = str(database.execute("PRAGMA integrity_check(1)").fetchone()[0])
             return "" if found == "ok" else f"{DAMAGED}: {' '.join(found.split())}"
-    except sqlite3.OperationalError:  # locked, or the time is over
+    except sqlite3.OperationalError:  # locked, or the time limit was reached
         return ""
     except sqlite3.DatabaseError as error:
         return str(error) if "malformed" in str(error) else NO_DATABASE
 
 
 def is_damage(message: str) -> bool:
-    """Whether an error message says that a database is damaged."""
+    """Returns whether an error message reports a damaged database."""
     return DAMAGED in message or "disk image is malformed" in message or "is not a database" in message
 
 
 def warnings(path: Path) -> list[str]:
-    """What endangers a database where it lies: a network file system, or a second name.
+    """Returns warnings about the location of a database: a network file system, or a hard link.
 
     Args:
-        path: of the database, which need not exist yet.
+        path: path of the database, which need not exist yet.
     """
     found = []
     kind = file_system(path)
@@ -112,11 +113,11 @@ def warnings(path: Path) -> list[str]:
 
 
 def file_system(path: Path, mounts: Path = Path("/proc/self/mountinfo")) -> str:
-    """The type of the file system that holds a path, such as `ext4` or `nfs4`; empty where it is unknown.
+    """Returns the type of the file system of a path, such as `ext4` or `nfs4`; empty if unknown.
 
     Args:
-        path: absolute; need not exist.
-        mounts: Linux's table of what is mounted. Source: `man 5 proc`, mountinfo.
+        path: absolute path, which need not exist.
+        mounts: Linux's mount table. Source: `man 5 proc`, mountinfo.
     """
     best, kind = -1, ""
     try:
@@ -129,6 +130,6 @@ def file_system(path: Path, mounts: Path = Path("/proc/self/mountinfo")) -> str:
         if len(fields) < 5:
             continue
         point = re.sub(r"\\(\d{3})", lambda code: chr(int(code[1], 8)), fields[4])
-        if path.is_relative_to(point) and len(point) >= best:  # of two on one point, the later one is seen
+        if path.is_relative_to(point) and len(point) >= best:  # a later mount hides an earlier one
             best, kind = len(point), rest[0]
     return kind

@@ -1,4 +1,4 @@
-"""Imports TensorFlow as this program wants it: quickly, without start-up lines, with its share of cores."""
+"""Import of TensorFlow: fast, without start-up messages, and with a configured number of threads."""
 
 import contextlib
 import gc
@@ -12,9 +12,9 @@ from mlp_tape.system import compilation_cache
 
 @contextlib.contextmanager
 def native_stderr() -> Iterator[None]:
-    """Sends what is written to file descriptor 2 to a temporary file; shows it if the block fails.
+    """Redirects file descriptor 2 to a temporary file, whose content is shown if the block fails.
 
-    TensorFlow's C++ code writes there before it looks at TF_CPP_MIN_LOG_LEVEL.
+    TensorFlow's C++ code writes to it before it reads TF_CPP_MIN_LOG_LEVEL.
     """
     sys.stderr.flush()
     with tempfile.TemporaryFile() as held:
@@ -32,10 +32,10 @@ def native_stderr() -> Iterator[None]:
 
 
 def threads() -> int:
-    """How many threads TensorFlow gets, on which the last bits of a run depend.
+    """Returns the number of threads for TensorFlow, which can affect the last bits of results.
 
-    As many as TF_NUM_INTRAOP_THREADS says, or OMP_NUM_THREADS, which launchers set for workers that share a
-    machine; else one for each core that this process may use.
+    It is the value of TF_NUM_INTRAOP_THREADS, or else of OMP_NUM_THREADS, which launchers set for workers
+    that share a machine, or else the number of cores available to this process.
     """
     for name in ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS"):
         text = os.environ.get(name, "")
@@ -46,9 +46,9 @@ def threads() -> int:
 
 @contextlib.contextmanager
 def without_garbage_collection() -> Iterator[None]:
-    """Lets the collector rest while a large library is imported, and pass over what that made, later on.
+    """Disables garbage collection while a large library is imported, and then freezes its objects.
 
-    All of that stays; to look it through again and again takes a sixth of the import.
+    The objects stay alive, and scanning them repeatedly takes a sixth of the import time.
     """
     gc.disable()
     try:
@@ -59,10 +59,10 @@ def without_garbage_collection() -> Iterator[None]:
 
 
 def import_tensorflow() -> None:
-    """Imports TensorFlow without its start-up lines, and without Keras, which is not used."""
+    """Imports TensorFlow without its start-up messages, and without Keras, which is not used."""
     os.environ["TF_NUM_INTRAOP_THREADS"] = str(threads())
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")  # Keras is then imported only when asked for
+    os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")  # imports Keras only on demand
     if "tensorflow" in sys.modules:
         return
     compilation_cache.switch_on()

@@ -1,4 +1,4 @@
-"""Functions by their names: those of the program, and a person's own by `module.function`."""
+"""Lookup of functions by name: the program's own, and the user's as `module.function`."""
 
 import importlib
 import sys
@@ -13,19 +13,18 @@ Function = Callable[..., Any]
 
 
 def find(name: str, known: Mapping[str, Function]) -> Function:
-    """The function of a name.
+    """Returns the function with a given name.
 
     Args:
-        name: one of the known, or `module.function`, which is imported from the current directory or from
-            where Python finds it.
-        known: the program's own.
+        name: a key of `known`, or `module.function`, imported from the current directory or Python's path.
+        known: the program's functions by name.
 
     Raises:
-        ConfigError: it is not there.
+        ConfigError: the function cannot be imported.
     """
     if name in known:
         return known[name]
-    tensorflow_setup.import_tensorflow()  # before the module does, with less noise
+    tensorflow_setup.import_tensorflow()  # if the module imported it, it would print messages
     module, _, function = name.rpartition(".")
     here = str(Path.cwd())
     if here not in sys.path:

@@ -1,1 +1,1 @@
-"""The mathematics, one concept a file: the network, losses, optimizers, random numbers."""
+"""Mathematics, one concept per module: the network, losses, optimizers, schedules, random numbers."""

@@ -1,4 +1,4 @@
-"""Images a little moved and turned, each step anew: what a network is to take for the same."""
+"""Data augmentation: random shifts and rotations of images, drawn anew at each step."""
 
 import math
 
@@ -8,17 +8,16 @@ from mlp_tape.tensors.random_numbers import Stream, uniform
 
 
 def moved(images: tf.Tensor, shift: float, rotate: float, stream: Stream) -> tf.Tensor:
-    """Turns each image about its centre and moves it, by amounts of its own; what comes in is 0.
+    """Rotates each image about its centre and shifts it, by random amounts drawn for each image.
 
-    The value at a point is taken from where that point was before, between the four pixels around it in
-    proportion (bilinear interpolation, as in Simard et al. 2003, "Best practices for convolutional neural
-    networks").
+    Each output pixel is interpolated bilinearly at the corresponding point of the input image (Simard et al.
+    2003, "Best practices for convolutional neural networks"). Pixels outside the input image count as 0.
 
     Args:
         images: float32 [b, height, width].
-        shift: the most that an image is moved in each direction, in pixels, from 0 on.
-        rotate: the most that it is turned, in degrees, from 0 to 180.
-        stream: decides by how much; see `draws.uniform`.
+        shift: maximum shift along each axis in either direction, in pixels, at least 0.
+        rotate: maximum rotation in either direction, in degrees, from 0 to 180.
+        stream: random number stream; see `random_numbers.uniform`.
 
     Returns:
         float32 [b, height, width].
@@ -34,7 +33,7 @@ def moved(images: tf.Tensor, shift: float, rotate: float, stream: Stream) -> tf.
 
 
 def _between(images: tf.Tensor, y: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
-    """The values at points between pixels; images and both coordinates are float32 [b, height, width]."""
+    """Interpolates bilinearly at the points (y, x); all arguments are float32 [b, height, width]."""
     b, height, width = images.shape
     flat = tf.reshape(images, [b, height * width])
     top, left = tf.floor(y), tf.floor(x)

@@ -1,4 +1,4 @@
-"""Losses: how far the scores are from the labels, and what large weights cost."""
+"""Loss functions, label smoothing, and the L2 penalty."""
 
 from collections.abc import Callable, Mapping
 
@@ -8,48 +8,48 @@ Loss = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
 
 def targets(y: tf.Tensor, logits: tf.Tensor, smoothing: float = 0.0) -> tf.Tensor:
-    """Makes of each label what the scores should be: 1 for its class and 0 for the others.
+    """Encodes the labels as one-hot vectors, optionally smoothed.
 
-    With smoothing s (Szegedy et al. 2016, "Rethinking the Inception architecture", section 7) it is
-    (1 - s) * one_hot(y) + s / classes.
+    With smoothing s, the targets are (1 - s) * one_hot(y) + s / classes (Szegedy et al. 2016, "Rethinking
+    the Inception architecture", section 7).
 
     Args:
-        y: int32 [b], from 0 to classes - 1.
+        y: labels, int32 [b], from 0 to classes - 1.
         logits: of any float dtype, [b, classes].
-        smoothing: from 0 to below 1.
+        smoothing: smoothing factor s, in [0, 1).
 
     Returns:
-        Of the dtype and shape of the logits.
+        A tensor of the dtype and shape of the logits.
     """
     one_hot = tf.one_hot(y, depth=logits.shape[1], dtype=logits.dtype)  # [b] -> [b,10]
     return one_hot if not smoothing else (1 - smoothing) * one_hot + smoothing / logits.shape[1]
 
 
 def mse(targets: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-    """Computes the squared error, mean over batch and classes: the seed program's loss.
+    """Computes the mean squared error over batch and classes, the loss of the original program.
 
     Args:
-        targets: float [b, classes], as from `targets`.
-        logits: of the same dtype and shape.
+        targets: float [b, classes], as returned by `targets`.
+        logits: a tensor of the same dtype and shape.
 
     Returns:
-        [], (1 / (b * classes)) * sum of (targets - logits)^2.
+        A scalar, (1 / (b * classes)) * sum of (targets - logits)^2.
     """
     return tf.reduce_mean(tf.square(targets - logits))
 
 
 def cross_entropy(targets: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-    """Computes the cross-entropy of the softmax of the logits, mean over the batch.
+    """Computes the cross-entropy of the softmax of the logits, averaged over the batch.
 
-    log softmax(z)_k = z_k - max(z) - log(sum_j exp(z_j - max(z))), which overflows for no z (Goodfellow et
-    al. 2016, "Deep learning", section 4.1).
+    log softmax(z)_k = z_k - max(z) - log(sum_j exp(z_j - max(z))), which does not overflow for any z
+    (Goodfellow et al. 2016, "Deep learning", section 4.1).
 
     Args:
-        targets: float [b, classes], as from `targets`.
-        logits: of the same dtype and shape.
+        targets: float [b, classes], as returned by `targets`.
+        logits: a tensor of the same dtype and shape.
 
     Returns:
-        [], (1 / b) * sum of -targets * log softmax(logits), in nats.
+        A scalar, (1 / b) * sum of -targets * log softmax(logits), in nats.
     """
     shifted = logits - tf.stop_gradient(tf.reduce_max(logits, axis=1, keepdims=True))  # [b,10] - [b,1]
     log_sum = tf.math.log(tf.reduce_sum(tf.exp(shifted), axis=1, keepdims=True))  # [b,10] -> [b,1]
@@ -57,10 +57,13 @@ def cross_entropy(targets: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
 
 
 def l2(params: Mapping[str, tf.Tensor]) -> tf.Tensor:
-    """Computes the sum of the squares of all weights, biases left out; [], to be added by some factor.
+    """Computes the sum of the squares of all weights, excluding biases.
 
     Args:
         params: w1, b1, w2, b2, ...
+
+    Returns:
+        A scalar.
     """
     return tf.add_n([tf.reduce_sum(tf.square(param)) for name, param in params.items() if name[0] == "w"])
 

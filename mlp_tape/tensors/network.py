@@ -17,15 +17,15 @@ Dropout = Callable[[int, tf.Tensor], tf.Tensor]
 def init_params(
     layer_sizes: Sequence[int], stddev: float, seed: int, init: str = "truncated_normal"
 ) -> Params:
-    """Draws the first weights; biases are zeros.
+    """Draws the initial weights; biases are zero.
 
-    The draw is a pure function of its arguments, on every machine (Philox, a counter-based generator).
+    The result is a pure function of the arguments on every machine (Philox, a counter-based generator).
 
     Args:
-        layer_sizes: the width of each layer, from the input's to the output's, such as [784, 256, 128, 10].
-        stddev: of truncated_normal, above 0.
-        seed: from 0 to 2**32 - 1.
-        init: one of INITIALIZERS.
+        layer_sizes: width of each layer, from the input to the output, such as [784, 256, 128, 10].
+        stddev: standard deviation for truncated_normal, above 0.
+        seed: integer from 0 to 2**32 - 1.
+        init: a key of INITIALIZERS.
 
     Returns:
         w1 float32 [d0, d1], b1 float32 [d1], w2 [d1, d2], b2 [d2], ...
@@ -39,17 +39,17 @@ def init_params(
 
 
 def names(layer_sizes: Sequence[int]) -> list[str]:
-    """Those of the parameters: w1, b1, w2, b2, ..."""
+    """Returns the names of the parameters: w1, b1, w2, b2, ..."""
     return [f"{kind}{layer}" for layer in range(1, len(layer_sizes)) for kind in "wb"]
 
 
 def as_params(arrays: Mapping[str, NDArray[np.float32]]) -> Params:
-    """Makes parameters of arrays that were kept: w1, b1, w2, b2, ..."""
+    """Creates parameters from saved arrays w1, b1, w2, b2, ..."""
     return {name: tf.Variable(array, name=name) for name, array in arrays.items()}
 
 
 def to_float(x: tf.Tensor, scale: float, dtype: tf.DType = tf.float32) -> tf.Tensor:
-    """Images as rows of floats: uint8 or float32 [b, ...] -> [b, d] of the dtype, divided by `scale`."""
+    """Flattens and scales images: uint8 or float32 [b, ...] -> `dtype` [b, d], divided by `scale`."""
     return tf.reshape(tf.cast(x, dtype) / scale, [x.shape[0], -1])
 
 
@@ -63,14 +63,15 @@ def forward(
     """Computes the logits.
 
     Args:
-        params: as from `init_params`, of the dtype of x.
-        x: float32 [b, d0].
-        activation: applied to every layer but the last.
-        dropout: applied to every activation; called with the number of the layer, from 1, and the activation.
-        trace: is filled with every tensor in order: x, z1, h1 (the activation of z1), z2, ..., logits.
+        params: parameters as returned by `init_params`, in the dtype of x.
+        x: float [b, d0].
+        activation: applied to the output of every layer but the last.
+        dropout: applied to every hidden activation; called with the layer number, from 1, and the activation.
+        trace: filled with every tensor in order: x, z1, h1 (the activation of z1, after dropout), z2, ...,
+            logits.
 
     Returns:
-        float32 [b, classes], unbounded.
+        Logits in the dtype of x, [b, classes], unbounded.
     """
     trace = {} if trace is None else trace
     trace["x"] = h = x

@@ -1,4 +1,4 @@
-"""Update rules: from gradients to what is subtracted from the parameters."""
+"""Optimizers: functions from gradients to the updates subtracted from the parameters."""
 
 import functools
 import inspect
@@ -9,21 +9,21 @@ import tensorflow as tf
 
 Grads = dict[str, tf.Tensor]
 Updates = dict[str, tf.Tensor]
-Slot = dict[str, tf.Variable]  # what a rule remembers of each parameter, of its shape
+Slot = dict[str, tf.Variable]  # optimizer state: one variable per parameter, of the parameter's shape
 Rule = Callable[..., Updates]
 
 
 @dataclass(frozen=True)
 class Optimizer:
-    """A rule with its settings.
+    """An update rule with its settings.
 
-    A rule is a function `rule(params, grads, lr, t, <slots>, *, <settings>)` that returns what to subtract
-    from each parameter. Each argument after `t` is a slot of that name, which begins with zeros and is the
-    rule's to change in place; each keyword is a setting.
+    A rule is a function `rule(params, grads, lr, t, <slots>, *, <settings>)` that returns the update to
+    subtract from each parameter. Each positional argument after `t` is the slot of that name, which is
+    initialized with zeros and which the rule may change in place. Each keyword-only argument is a setting.
 
     Attributes:
-        rule: the function.
-        settings: names and values of its keywords.
+        rule: the update rule.
+        settings: names and values of the rule's keyword arguments.
     """
 
     rule: Rule
@@ -43,23 +43,23 @@ class Optimizer:
         t: tf.Tensor,
         slots: Mapping[str, Slot],
     ) -> Updates:
-        """Calls the rule.
+        """Applies the rule.
 
         Args:
-            params: as they are before the update.
-            grads: d loss / d param, by the parameter's name.
-            lr: the learning rate of this step, float32 [], above 0.
-            t: the step's number, float32 [], from 1 on.
-            slots: by their names, as from `empty_slots`; changed in place.
+            params: parameters before the update.
+            grads: d loss / d param, keyed by parameter name.
+            lr: learning rate of this step, float32 [], at least 0.
+            t: step number, float32 [], from 1.
+            slots: slots keyed by name, as returned by `empty_slots`; changed in place.
 
         Returns:
-            What to subtract from each parameter, of its shape.
+            The update to subtract from each parameter, of the parameter's shape.
         """
         return self.rule(params, grads, lr, t, *(slots[name] for name in self.slots), **dict(self.settings))
 
 
 def empty_slots(optimizer: Optimizer, params: Mapping[str, tf.Variable]) -> dict[str, Slot]:
-    """Slots before the first step: zeros of each parameter's shape."""
+    """Returns the slots before the first step: zeros of each parameter's shape."""
     return {
         slot: {
             name: tf.Variable(tf.zeros_like(param), name=f"{slot}/{name}") for name, param in params.items()
@@ -69,14 +69,14 @@ def empty_slots(optimizer: Optimizer, params: Mapping[str, tf.Variable]) -> dict
 
 
 def sgd(params: Slot, grads: Grads, lr: tf.Tensor, t: tf.Tensor) -> Updates:
-    """Goes down the gradient: w <- w - lr * g (Robbins and Monro 1951)."""
+    """Gradient descent: w <- w - lr * g (Robbins and Monro 1951)."""
     return {name: lr * g for name, g in grads.items()}
 
 
 def momentum(
     params: Slot, grads: Grads, lr: tf.Tensor, t: tf.Tensor, velocity: Slot, *, momentum: float
 ) -> Updates:
-    """Keeps a velocity: v <- m * v + lr * g; w <- w - v (Polyak 1964, as in Sutskever et al. 2013)."""
+    """Momentum: v <- m * v + lr * g; w <- w - v (Polyak 1964, as in Sutskever et al. 2013)."""
     for name, g in grads.items():
         velocity[name].assign(momentum * velocity[name] + lr * g)
     return {name: tf.identity(velocity[name]) for name in grads}
@@ -85,7 +85,10 @@ def momentum(
 def nesterov(
     params: Slot, grads: Grads, lr: tf.Tensor, t: tf.Tensor, velocity: Slot, *, momentum: float
 ) -> Updates:
-    """Looks ahead: v <- m * v + lr * g; w <- w - (m * v + lr * g) (Nesterov 1983, as in Sutskever 2013)."""
+    """Nesterov momentum: v <- m * v + lr * g; w <- w - (m * v + lr * g).
+
+    Source: Nesterov 1983, as in Sutskever et al. 2013.
+    """
     for name, g in grads.items():
         velocity[name].assign(momentum * velocity[name] + lr * g)
     return {name: momentum * velocity[name] + lr * g for name, g in grads.items()}
@@ -101,7 +104,7 @@ def rmsprop(
     rho: float,
     epsilon: float,
 ) -> Updates:
-    """Divides by a running mean: s <- r * s + (1 - r) * g^2; w <- w - lr * g / sqrt(s + e) (Hinton 2012)."""
+    """RMSprop: s <- r * s + (1 - r) * g^2; w <- w - lr * g / sqrt(s + e) (Hinton 2012)."""
     for name, g in grads.items():
         mean_square[name].assign(rho * mean_square[name] + (1 - rho) * tf.square(g))
     return {name: lr * g / tf.sqrt(mean_square[name] + epsilon) for name, g in grads.items()}
@@ -119,11 +122,11 @@ def adam(
     beta_2: float,
     epsilon: float,
 ) -> Updates:
-    """Divides a running mean of gradients by the root of one of their squares (Kingma and Ba 2015).
+    """Adam (Kingma and Ba 2015).
 
     m <- b1 * m + (1 - b1) * g;  v <- b2 * v + (1 - b2) * g^2;  w <- w - a * m / (sqrt(v) + e), where
-    a = lr * sqrt(1 - b2^t) / (1 - b1^t) makes up for the zeros with which m and v begin: the form at the
-    end of the paper's section 2.
+    a = lr * sqrt(1 - b2^t) / (1 - b1^t) corrects the bias from initializing m and v with zeros. This is the
+    form given at the end of section 2 of the paper.
     """
     for name, g in grads.items():
         m[name].assign(beta_1 * m[name] + (1 - beta_1) * g)
@@ -143,15 +146,23 @@ def adamw(
     weight_decay: float,
     **of_adam: float,
 ) -> Updates:
-    """As `adam`, and w <- w - lr * d * w of the weight before the step (Loshchilov and Hutter 2019)."""
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019).
+
+    The update of `adam`, plus lr * d * w, where w is the parameter before the step. It applies to all
+    parameters, including biases.
+    """
     updates = adam(params, grads, lr, t, m, v, **of_adam)
     return {name: updates[name] + lr * weight_decay * params[name] for name in grads}
 
 
 def clipped(grads: Grads, clip_norm: float | None) -> Grads:
-    """Scales all gradients by one factor so that their global norm is at most `clip_norm`; None for no limit.
+    """Scales all gradients by one factor so that their global norm is at most `clip_norm`.
 
     g <- g * clip_norm / max(norm, clip_norm) (Pascanu et al. 2013).
+
+    Args:
+        grads: gradients keyed by parameter name.
+        clip_norm: upper limit of the global norm, above 0; None for no limit.
     """
     if clip_norm is None:
         return grads

@@ -1,1 +1,1 @@
-"""The training step, the loop over epochs and blocks, the engines, batches, and evaluation."""
+"""The training step, the training loop, the engines, batches, and evaluation."""

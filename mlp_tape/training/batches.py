@@ -1,4 +1,4 @@
-"""Images and labels cut into batches, and their order, which is a pure function of seed and epoch."""
+"""Batches of images and labels, in an order that is a pure function of seed and epoch."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,10 +15,10 @@ class Span(NamedTuple):
     """Consecutive batches of one size.
 
     Attributes:
-        images: all batches of this size of the epoch, uint8 or float32 [k, size, ...].
+        images: all batches of this size in the epoch, uint8 or float32 [k, size, ...].
         labels: int32 [k, size].
-        first: the number of the first batch of the span among them.
-        n: how many batches the span has.
+        first: index into `images` of the first batch of the span.
+        n: number of batches in the span.
     """
 
     images: tf.Tensor
@@ -32,20 +32,20 @@ class Epoch:
     """The batches of an epoch, as tensors.
 
     Attributes:
-        full: the full batches, images uint8 or float32 [k, size, ...] and labels int32 [k, size].
-        rest: the smaller last batch, [1, r, ...] and [1, r]; r may be 0.
+        full: full batches: images, uint8 or float32 [k, size, ...], and labels, int32 [k, size].
+        rest: smaller last batch, [1, r, ...] and [1, r]; r may be 0.
     """
 
     full: tuple[tf.Tensor, tf.Tensor]
     rest: tuple[tf.Tensor, tf.Tensor]
 
     def spans(self, start: int, stop: int, first_alone: bool) -> Iterator[Span]:
-        """The batches from `start` to before `stop`.
+        """Yields the batches with numbers in [start, stop), grouped into spans.
 
         Args:
-            start: from 0.
-            stop: above `start`.
-            first_alone: whether the first batch is a span of its own.
+            start: number of the first batch in the epoch, from 0.
+            stop: number after the last batch, above `start`.
+            first_alone: whether the first batch forms its own span.
         """
         n_full = len(self.full[0])
         cuts = {start, stop, min(max(start, n_full), stop)} | ({start + 1} if first_alone else set())
@@ -57,11 +57,14 @@ class Batches:
     """Images and labels in batches, for any number of epochs and runs.
 
     Args:
-        x: uint8 or float32 [n, ...]; not to be changed while the batches are in use, which share its memory
-            where it is aligned (`host_arrays.aligned`).
+        x: uint8 or float32 [n, ...]. Must not be modified while the batches are in use: they share its memory
+            if it is aligned (`host_arrays.aligned`).
         y: int32 [n].
-        batch_size: images a batch.
-        shuffle_seed: decides the order of each epoch; None for the given order.
+        batch_size: number of images in a batch.
+        shuffle_seed: determines the order of each epoch; None for the given order.
+
+    Attributes:
+        steps_per_epoch: number of batches per epoch, including the smaller last one.
     """
 
     def __init__(
@@ -70,16 +73,16 @@ class Batches:
         self._x, self._y, self._size, self._seed = x, y, batch_size, shuffle_seed
         self._number, self._epoch = 0, _cut(x, y, batch_size)
         if shuffle_seed is not None:
-            self._number = -1  # the given order is none of its epochs, but has the same shapes
+            self._number = -1  # the given order matches no shuffled epoch, only the shapes
         self.steps_per_epoch = len(self._epoch.full[0]) + bool(len(x) % batch_size)
 
     @property
     def shapes(self) -> Epoch:
-        """Batches of the shapes that every epoch has."""
+        """Batches with the shapes of every epoch; their contents may be those of any epoch."""
         return self._epoch
 
     def epoch(self, number: int) -> Epoch:
-        """The batches of an epoch, counted from 0."""
+        """Returns the batches of an epoch, counted from 0."""
         if self._seed is not None and number != self._number:
             rows = self._order(number)
             self._epoch = _cut(host_arrays.taken(self._x, rows), self._y[rows], self._size)
@@ -87,7 +90,7 @@ class Batches:
         return self._epoch
 
     def at(self, global_step: int) -> tuple[NDArray[Any], NDArray[Any]]:
-        """The images and labels of one step of the run."""
+        """Returns the images and labels of one step of the run, counted from 0."""
         epoch, step = divmod(global_step, self.steps_per_epoch)
         rows: Any = slice(step * self._size, (step + 1) * self._size)
         if self._seed is not None:
@@ -106,7 +109,7 @@ def _cut(x: NDArray[Any], y: NDArray[Any], batch_size: int) -> Epoch:
 
 
 def _tensor(array: NDArray[Any]) -> tf.Tensor:
-    """The array as a tensor, on the same memory where that is possible."""
+    """Converts an array to a tensor, without a copy where possible."""
     if not array.size or not host_arrays.is_usable(array) or tf.config.list_logical_devices("GPU"):
         return tf.constant(array)
     return tf.experimental.dlpack.from_dlpack(array.__dlpack__())

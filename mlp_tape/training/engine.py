@@ -17,12 +17,12 @@ from mlp_tape.training.train_step import StepConfig, train_step
 
 
 class Steps(NamedTuple):
-    """What some steps computed.
+    """Results of consecutive steps.
 
     Attributes:
-        losses: each taken before the update of its step, float32 [n].
-        grads: of the last step.
-        updates: what the last step subtracted.
+        losses: loss of each step before its update, float32 [n].
+        grads: gradients of the last step, before clipping.
+        updates: updates that the last step subtracted from the parameters.
     """
 
     losses: NDArray[np.float32]
@@ -34,13 +34,13 @@ Engine = Callable[[State, Span, LearningRate, StepConfig], Steps]
 
 
 def run_eagerly(state: State, span: Span, rate: LearningRate, config: StepConfig) -> Steps:
-    """Takes a step for each batch of a span, one after the other.
+    """Runs one step for each batch of a span, in a Python loop.
 
     Args:
-        state: updated in place.
-        span: the batches.
-        rate: of each step.
-        config: what defines a step.
+        state: training state, updated in place.
+        span: batches to train on.
+        rate: learning rate of each step.
+        config: functions and constants that define a step.
     """
     some, losses = slice(span.first, span.first + span.n), []
     images, labels = tf.unstack(span.images[some]), tf.unstack(span.labels[some])  # n of [b,...], of [b]
@@ -52,14 +52,14 @@ def run_eagerly(state: State, span: Span, rate: LearningRate, config: StepConfig
 
 
 def run_compiled(state: State, span: Span, rate: LearningRate, config: StepConfig, most: int) -> Steps:
-    """Does the same in one XLA call.
+    """Runs one step for each batch of a span, in one XLA call.
 
     Args:
-        state: updated in place.
-        span: the batches, at most `most` of them.
-        rate: of each step.
-        config: what defines a step; there is one compiled function for each.
-        most: an upper limit of the number of steps of every call of a run; part of what is compiled.
+        state: training state, updated in place.
+        span: batches to train on, at most `most`.
+        rate: learning rate of each step.
+        config: functions and constants that define a step; each config is compiled once.
+        most: upper limit of the number of steps in every call of a run; a compile-time constant.
     """
     rates = rate.rates(state.global_step, most)
     first, n = tf.constant(span.first), tf.constant(span.n)
@@ -84,7 +84,11 @@ def _loop(
     config: StepConfig,
     most: int,
 ) -> tuple[tf.Tensor, Grads, Updates]:
-    """The loop over `train_step` as TensorFlow's own while loop; losses float32 [most], of which n count."""
+    """Runs `train_step` in a `tf.while_loop`.
+
+    Returns:
+        Losses, float32 [most], of which the first n are set; gradients and updates of the last step.
+    """
 
     def body(i: tf.Tensor, losses: tf.TensorArray, *_: Any) -> tuple[Any, ...]:
         x, y = tf.gather(images, first + i), tf.gather(labels, first + i)  # [k,b,...] -> [b,...]
@@ -100,10 +104,10 @@ def _loop(
 
 @functools.cache
 def compiled_loop(config: StepConfig, most: int) -> Callable[..., tuple[tf.Tensor, Grads, Updates]]:
-    """`_loop` as one XLA call, compiled once for all runs of the same shapes and configuration.
+    """Returns `_loop` as one XLA call, compiled once for all runs with the same shapes and configuration.
 
-    `first` and `n` stay tensors, and the batches are picked by tf.gather: with tf.slice, XLA takes the
-    start for a constant and compiles anew for each.
+    `first` and `n` remain tensors, and batches are selected with tf.gather: with tf.slice, XLA treats the
+    start as a constant and recompiles for each value.
     """
     return tf.function(  # type: ignore[no-any-return]
         functools.partial(_loop, config=config, most=most), jit_compile=True, autograph=False
@@ -111,12 +115,12 @@ def compiled_loop(config: StepConfig, most: int) -> Callable[..., tuple[tf.Tenso
 
 
 def by_name(name: str, most: int) -> Engine:
-    """The engine `compiled` or `eager`; `most` is as of `run_compiled`."""
+    """Returns the engine `compiled` or `eager`; `most` is that of `run_compiled`."""
     return run_eagerly if name == "eager" else functools.partial(run_compiled, most=most)
 
 
 def compile_ahead(state: State, epoch: Epoch, config: StepConfig, most: int) -> None:
-    """Compiles what a run will call, by calling it for no batch; the state does not change."""
+    """Compiles the functions that a run will call, by calling them with no batch; the state is unchanged."""
     for images, labels in (epoch.full, epoch.rest):
         if images.shape.num_elements():
             run_compiled(state, Span(images, labels, 0, 0), LearningRate(0.0), config, most)

@@ -1,4 +1,4 @@
-"""Loss, accuracy and scores on images that were not trained on, and the units that are dead on them."""
+"""Evaluation on a split: loss, accuracy, logits, and the fraction of dead units."""
 
 import functools
 from collections.abc import Callable
@@ -13,18 +13,18 @@ from mlp_tape.tensors.losses import targets
 from mlp_tape.tensors.network import Params, forward, to_float
 from mlp_tape.training.train_step import StepConfig
 
-ROWS = 5_000  # in one go, so that the float copy of the images stays small
+ROWS = 5_000  # rows per call, which limits the size of the float copy of the images
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How the network does on a split.
+    """Results of the network on a split.
 
     Attributes:
-        loss: mean over all rows.
-        accuracy: the fraction of rows predicted right, 0 to 1.
-        scores: float32 [n, classes], the logits.
-        dead: by hidden layer, h1, h2, ..., the fraction of its units that are 0 for every row, 0 to 1.
+        loss: mean loss over all rows.
+        accuracy: fraction of rows predicted correctly, 0 to 1.
+        scores: logits, float32 [n, classes].
+        dead: fraction of the units of each hidden layer that are 0 for every row, 0 to 1; keyed h1, h2, ...
     """
 
     loss: float
@@ -34,7 +34,7 @@ class Evaluation:
 
     @property
     def predictions(self) -> NDArray[np.int64]:
-        """The class of the highest score, int64 [n]."""
+        """The class with the highest score for each row, int64 [n]."""
         predictions: NDArray[np.int64] = self.scores.argmax(axis=1)
         return predictions
 
@@ -43,19 +43,19 @@ Scored = tuple[tf.Tensor, tf.Tensor, dict[str, tf.Tensor]]
 
 
 def score(params: Params, x: tf.Tensor, y: tf.Tensor, config: StepConfig) -> Scored:
-    """Computes loss and scores for some rows, and which units they reach.
+    """Computes the loss, the logits, and which hidden units are active.
 
-    It is done in float32, with nothing dropped, moved or smoothed.
+    The computation is in float32, without dropout, augmentation, label smoothing or L2 penalty.
 
     Args:
-        params: as from `init_params`.
-        x: uint8 or float32 [b, ...].
-        y: int32 [b].
-        config: as in training.
+        params: parameters as returned by `init_params`.
+        x: images, uint8 or float32 [b, ...].
+        y: labels, int32 [b].
+        config: config of the training step.
 
     Returns:
-        The loss, float32 []; the logits, float32 [b, classes]; by hidden layer, h1, h2, ..., whether each of
-        its units is other than 0 for at least one row, bool [d].
+        The loss, float32 []; the logits, float32 [b, classes]; and for each hidden layer h1, h2, ... whether
+        each unit is nonzero for at least one row, bool [d].
     """
     x = to_float(x, config.scale)  # [b,28,28] -> [b,784]
     trace: dict[str, tf.Tensor] = {}
@@ -68,7 +68,7 @@ def score(params: Params, x: tf.Tensor, y: tf.Tensor, config: StepConfig) -> Sco
 
 @functools.cache
 def compiled_score(config: StepConfig) -> Callable[..., Scored]:
-    """`score` as one XLA call; compiled once for all runs of the same shapes and config."""
+    """Returns `score` as one XLA call, compiled once for all runs with the same shapes and config."""
     return tf.function(  # type: ignore[no-any-return]
         functools.partial(score, config=config), jit_compile=True, autograph=False
     )
@@ -77,13 +77,13 @@ def compiled_score(config: StepConfig) -> Callable[..., Scored]:
 def evaluate(
     params: Params, x: NDArray[Any], y: NDArray[Any], config: StepConfig, engine: str = "compiled"
 ) -> Evaluation:
-    """Evaluates the network.
+    """Evaluates the network on a split.
 
     Args:
-        params: as from `init_params`.
-        x: uint8 or float32 [n, ...].
-        y: int32 [n].
-        config: as in training.
+        params: parameters as returned by `init_params`.
+        x: images, uint8 or float32 [n, ...], at least one.
+        y: labels, int32 [n].
+        config: config of the training step.
         engine: `compiled` or `eager`.
     """
     run = compiled_score(config) if engine == "compiled" else functools.partial(score, config=config)

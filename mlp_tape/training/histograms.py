@@ -1,4 +1,4 @@
-"""Histograms: how the values of a tensor are spread."""
+"""Histograms of the values of a tensor."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -7,17 +7,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 BINS = 256
-MOST = 20  # times in a run, about
+MOST = 20  # approximate number of times in a run that histograms are computed
 
 
 @dataclass(frozen=True)
 class Histogram:
-    """How often the values of a tensor lie in each of some bins of equal width.
+    """Counts of the values of a tensor in bins of equal width.
 
     Attributes:
-        counts: int32 [bins].
-        low: the lowest value.
-        high: the highest value.
+        counts: number of values in each bin, int32 [bins].
+        low: lowest value.
+        high: highest value.
     """
 
     counts: NDArray[np.int32]
@@ -25,22 +25,22 @@ class Histogram:
     high: float
 
     def quantile(self, share: float) -> float:
-        """The value below which that share of the values lies, to the width of a bin."""
+        """Returns the quantile of the values at `share`, 0 to 1, accurate to the width of a bin."""
         below = np.cumsum(self.counts) / self.counts.sum()
         place = (int(np.searchsorted(below, share)) + (share > 0.5)) / len(self.counts)
         return self.low + min(place, 1.0) * (self.high - self.low)
 
     def density(self, edges: NDArray[np.floating]) -> NDArray[np.floating]:
-        """The share of the values between each two of some edges, as if each bin were filled evenly.
+        """Returns the fraction of the values between adjacent edges, assuming uniform density in each bin.
 
         Args:
-            edges: rising, [n + 1].
+            edges: float [n + 1], ascending.
 
         Returns:
             float [n], from 0 to 1.
         """
         own = np.linspace(self.low, self.high, len(self.counts) + 1)
-        if self.low == self.high:  # all values are the same
+        if self.low == self.high:  # all values are equal
             own = self.low + np.linspace(-0.5, 0.5, len(self.counts) + 1) * (edges[1] - edges[0])
         below = np.concatenate([[0.0], np.cumsum(self.counts)]) / self.counts.sum()
         share: NDArray[np.floating] = np.diff(np.interp(edges, own, below))
@@ -48,7 +48,7 @@ class Histogram:
 
 
 def histogram(values: NDArray[Any]) -> Histogram | None:
-    """Counts values; None where one of them is not finite."""
+    """Computes the histogram of some values; returns None if any of them is not finite."""
     low, high = float(values.min()), float(values.max())
     if not (np.isfinite(low) and np.isfinite(high)):
         return None
@@ -57,6 +57,12 @@ def histogram(values: NDArray[Any]) -> Histogram | None:
 
 
 def every(steps: int, steps_per_epoch: int, log_every: int) -> int:
-    """Of how many logged steps one has histograms, so that a run has not many more than `MOST`."""
+    """Returns the interval, in logged steps, at which a run computes histograms about `MOST` times.
+
+    Args:
+        steps: number of steps of the run.
+        steps_per_epoch: number of steps per epoch.
+        log_every: number of steps between logged steps; counting restarts with each epoch.
+    """
     logged = steps / steps_per_epoch * -(-steps_per_epoch // log_every)
     return max(1, round(logged / MOST))

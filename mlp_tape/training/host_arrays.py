@@ -1,4 +1,4 @@
-"""Arrays in memory that TensorFlow can use as it is, so that the images are there once."""
+"""NumPy arrays whose memory TensorFlow can use without a copy, so that images are held only once."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-ALIGNMENT = 64  # bytes: what TensorFlow's kernels take for granted
+ALIGNMENT = 64  # bytes, as TensorFlow's kernels require
 
 
 def empty(shape: Sequence[int], dtype: Any) -> NDArray[Any]:
-    """An array of any content, aligned."""
+    """Returns an aligned, uninitialized array."""
     size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
     buffer = np.empty(size + ALIGNMENT, np.uint8)
     start = -buffer.ctypes.data % ALIGNMENT
@@ -19,7 +19,7 @@ def empty(shape: Sequence[int], dtype: Any) -> NDArray[Any]:
 
 
 def aligned(array: NDArray[Any], dtype: Any) -> NDArray[Any]:
-    """The values as an aligned, contiguous array of a dtype: the array itself where it is that."""
+    """Returns an aligned, contiguous array of a dtype: the given array if it is one already, else a copy."""
     if is_usable(array) and array.dtype == dtype:
         return array
     made = empty(array.shape, dtype)
@@ -28,13 +28,13 @@ def aligned(array: NDArray[Any], dtype: Any) -> NDArray[Any]:
 
 
 def taken(array: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[Any]:
-    """Some rows, in an order, as an aligned array."""
+    """Returns the rows with the given indices, int64 [n], as an aligned array."""
     made = empty((len(rows), *array.shape[1:]), array.dtype)
-    np.take(array, rows, axis=0, out=made, mode="clip")  # without a mode, NumPy fills a buffer first
+    np.take(array, rows, axis=0, out=made, mode="clip")  # the default mode would buffer the output
     return made
 
 
 def is_usable(array: NDArray[Any]) -> bool:
-    """Whether TensorFlow can work on the array's own memory."""
+    """Returns whether TensorFlow can use the memory of the array without a copy."""
     flags = array.flags
     return bool(flags.c_contiguous and flags.writeable and array.ctypes.data % ALIGNMENT == 0)

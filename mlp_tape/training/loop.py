@@ -1,4 +1,4 @@
-"""The training loop: over epochs, and over blocks of steps after each of which there is something to log."""
+"""The training loop: over epochs, and within each over blocks of steps."""
 
 import time
 from collections.abc import Iterator
@@ -14,19 +14,19 @@ from mlp_tape.training.histograms import Histogram
 from mlp_tape.training.state import State
 from mlp_tape.training.train_step import StepConfig, check_variables
 
-LONGEST = 0.25  # seconds of a block, about: how long Ctrl-C has to wait
+LONGEST = 0.25  # approximate maximum duration of a block in seconds, and so the delay of Ctrl-C
 
 
 @dataclass(frozen=True)
 class LoopConfig:
-    """How far training goes, and where a block ends.
+    """How long to train, and where blocks end.
 
     Attributes:
-        epochs: passes over the data.
-        log_every: steps of a block, at most.
-        histogram_every: of so many blocks with statistics, one has histograms, too; None for none.
-        pause_every: a block ends before each multiple of this global step; None for no such limit.
-        until: the global step to stop before; None for all epochs.
+        epochs: number of passes over the data.
+        log_every: maximum number of steps in a block, and the interval between steps with statistics.
+        histogram_every: interval, in blocks with statistics, between blocks with histograms; None for none.
+        pause_every: blocks also end before global steps that are multiples of this; None for no such limit.
+        until: global step before which to stop; None to train all epochs.
         engine: `compiled` or `eager`.
     """
 
@@ -38,32 +38,33 @@ class LoopConfig:
     engine: str = "compiled"
 
     def measures(self, epoch: int, step: int, steps_per_epoch: int) -> tuple[bool, bool]:
-        """Whether a step of an epoch has statistics, and whether it has histograms."""
+        """Returns whether a step of an epoch has statistics, and whether it has histograms."""
         if step % self.log_every:
             return False, False
         number = epoch * -(-steps_per_epoch // self.log_every) + step // self.log_every
         return True, self.histogram_every is not None and number % self.histogram_every == 0
 
     def most(self, batches: Batches) -> int:
-        """The largest number of steps of a block."""
+        """Returns the maximum number of steps in a block."""
         return min(self.log_every, batches.steps_per_epoch)
 
 
 @dataclass(frozen=True)
 class Block:
-    """Consecutive steps of an epoch that were run together.
+    """Results of consecutive steps of an epoch.
 
     Attributes:
-        epoch: from 0.
-        step: the first step's number in its epoch, from 0.
-        global_step: the first step's number in the run, from 0.
-        losses: float32 [n], each taken before the update of its step.
-        statistics: where `step` is a multiple of log_every, what there is to say of that step by metric key:
-            the norms `params/w1/norm` before the update and `grads/w1/norm`; `updates/w1/ratio`, the norm of
-            what was subtracted over that of w1; and the learning rate, `train/lr`.
-        histograms: where they were asked for, of `params/w1` before that step and of its `grads/w1`, ...
-        seconds: the duration.
-        ends_epoch: whether these were the last steps of their epoch.
+        epoch: number of the epoch, from 0.
+        step: number of the first step in its epoch, from 0.
+        global_step: number of the first step in the run, from 0.
+        losses: loss of each step before its update, float32 [n].
+        statistics: statistics of the first step by metric key, if `step` is a multiple of log_every, else
+            empty: the norms `params/w1/norm` before the update and `grads/w1/norm`, ...; `updates/w1/ratio`,
+            ..., the norm of the update divided by that of the parameter; and `train/lr`, the learning rate.
+        histograms: histograms of `params/w1`, ... before the first step and of its `grads/w1`, ...; empty
+            if the block has none.
+        seconds: duration.
+        ends_epoch: whether the block contains the last step of its epoch.
     """
 
     epoch: int
@@ -79,18 +80,24 @@ class Block:
 def train(
     state: State, batches: Batches, config: StepConfig, rate: LearningRate, loop: LoopConfig
 ) -> Iterator[Block]:
-    """Trains, and yields after every block of at most `log_every` steps.
+    """Trains the network, and yields the results of each block of at most `log_every` steps.
 
-    A block ends with its epoch, the smaller last batch included, before the steps log_every,
-    2 * log_every, ... of it, and after about LONGEST seconds. How steps are cut into blocks changes
-    nothing of what they compute. Between blocks, `state` is that after all steps so far.
+    A block ends with its epoch (including the smaller last batch), before the steps log_every,
+    2 * log_every, ... of the epoch, and after about LONGEST seconds. How steps are divided into blocks does
+    not affect what they compute. When a block is yielded, `state` reflects all steps so far.
 
     Args:
-        state: where to begin; updated in place.
-        batches: of the images and labels.
-        config: what defines a step.
-        rate: of each step.
-        loop: how far to go.
+        state: initial state, updated in place.
+        batches: batches of the training images and labels.
+        config: functions and constants that define a step.
+        rate: learning rate of each step.
+        loop: how long to train, and where blocks end.
+
+    Yields:
+        The results of each block.
+
+    Raises:
+        PitfallError: a parameter is not a `tf.Variable`, or the loss does not depend on it.
     """
     check_variables(state.params)
     run = engine.by_name(loop.engine, loop.most(batches))
@@ -120,7 +127,7 @@ def train(
 
 
 class _Pace:
-    """How many steps take about LONGEST seconds, by the blocks so far."""
+    """Estimates from previous blocks how many steps take about LONGEST seconds."""
 
     def __init__(self) -> None:
         self.steps = 1
@@ -132,7 +139,7 @@ class _Pace:
 def _blocks(
     state: State, epoch: int, per_epoch: int, end: int, loop: LoopConfig, pace: _Pace
 ) -> Iterator[tuple[int, int]]:
-    """Yields the steps of an epoch at which the next block starts and stops, until the epoch is over."""
+    """Yields the range [start, stop) of steps of each block of an epoch."""
     while state.global_step < min((epoch + 1) * per_epoch, end):
         start = state.global_step - epoch * per_epoch
         pause = loop.pause_every - state.global_step % loop.pause_every if loop.pause_every else per_epoch

@@ -1,4 +1,4 @@
-"""All that training changes: the parameters, what the optimizer remembers of them, and the step's number."""
+"""The training state: parameters, optimizer slots, and the step number."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,13 +14,14 @@ from mlp_tape.tensors.optimizers import Optimizer, Slot
 
 @dataclass
 class State:
-    """Parameters and slots as variables, which are updated in place, and how many steps have been taken.
+    """Everything that training changes: parameters and slots, updated in place, and the step number.
 
     Attributes:
         params: w1, b1, w2, b2, ...
-        slots: what the optimizer remembers: by the name of the slot, a variable of each parameter's shape.
-        global_step: the number of the next step in the run, from 0; int64 [] within a compiled function.
-        seed: of the run, int64 [], from 0 to 2**32 - 1: with the step's number it decides what is random.
+        slots: optimizer state: for each slot name, a variable of each parameter's shape.
+        global_step: number of the next step in the run, from 0; int64 [] within a compiled function.
+        seed: seed of the run, int64 [], from 0 to 2**32 - 1; with the step number, it determines the random
+            numbers of a step.
     """
 
     params: Params
@@ -29,14 +30,14 @@ class State:
     seed: tf.Tensor | int = 0
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """Copies of all values: w1, b1, ..., and of a slot `velocity/w1`, ..."""
+        """Returns copies of all values: parameters as w1, b1, ..., and slots as `velocity/w1`, ..."""
         found = {name: param.numpy() for name, param in self.params.items()}
         for slot, of_params in self.slots.items():
             found |= {f"{slot}/{name}": variable.numpy() for name, variable in of_params.items()}
         return found
 
     def set(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Assigns arrays to the variables of their names; other variables keep their values."""
+        """Assigns arrays to the variables of the same names; other variables keep their values."""
         for name, param in self.params.items():
             param.assign(arrays.get(name, param))
         for slot, of_params in self.slots.items():
@@ -45,12 +46,12 @@ class State:
 
 
 def initial(params: Params, optimizer: Optimizer, seed: int = 0) -> State:
-    """The state before the first step.
+    """Returns the state before the first step.
 
     Args:
-        params: as from `init_params`; not copied.
-        optimizer: whose slots begin with zeros.
-        seed: from 0 to 2**32 - 1.
+        params: parameters as returned by `init_params`; not copied.
+        optimizer: its slots are initialized with zeros.
+        seed: seed of the run, from 0 to 2**32 - 1.
     """
     return State(params, optimizers.empty_slots(optimizer, params), 0, tf.constant(seed, tf.int64))
 
@@ -62,14 +63,14 @@ def restored(
     global_step: int = 0,
     seed: int = 0,
 ) -> State:
-    """The state that `State.arrays` describes; a slot that the arrays lack begins with zeros.
+    """Returns the state saved by `State.arrays`; missing slots are initialized with zeros.
 
     Args:
-        arrays: as from `State.arrays`; others are ignored.
-        layer_sizes: from the input's width to the number of classes.
-        optimizer: of the run.
-        global_step: how many steps have been taken.
-        seed: from 0 to 2**32 - 1.
+        arrays: arrays as returned by `State.arrays`; additional ones are ignored.
+        layer_sizes: width of each layer, from the input to the number of classes.
+        optimizer: optimizer of the run.
+        global_step: number of steps completed.
+        seed: seed of the run, from 0 to 2**32 - 1.
     """
     params = network.as_params({name: arrays[name] for name in network.names(layer_sizes)})
     state = initial(params, optimizer, seed)

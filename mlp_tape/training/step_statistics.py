@@ -1,4 +1,4 @@
-"""What is measured of a step: norms, ratios and histograms of its tensors."""
+"""Statistics of a step: norms, ratios and histograms of its tensors."""
 
 from collections.abc import Mapping
 
@@ -10,25 +10,25 @@ from mlp_tape.training.histograms import Histogram, histogram
 
 
 def norm(tensor: tf.Tensor) -> float:
-    """The square root of the sum of all squares."""
-    with np.errstate(over="ignore"):  # of a run that diverges
+    """Returns the Euclidean norm of all values of a tensor."""
+    with np.errstate(over="ignore"):  # a diverging run may overflow
         return float(np.linalg.norm(tensor.numpy()))
 
 
 def norms(kind: str, tensors: Mapping[str, tf.Tensor]) -> dict[str, float]:
-    """The norm of each tensor, by `params/w1/norm` where the kind is `params`."""
+    """Returns the norm of each tensor, keyed `params/w1/norm`, ... for the kind `params`."""
     return {f"{kind}/{name}/norm": norm(tensor) for name, tensor in tensors.items()}
 
 
 def ratios(params: Mapping[str, float], updates: Updates) -> dict[str, float]:
-    """The norms of the updates over those of the parameters; a parameter of zeros has no ratio.
+    """Returns the norm of each update divided by that of its parameter, unless the latter is 0.
 
     Args:
-        params: `params/w1/norm`, ... before the update.
-        updates: what is subtracted.
+        params: norms of the parameters before the update, keyed `params/w1/norm`, ...
+        updates: updates subtracted from the parameters.
 
     Returns:
-        By `updates/w1/ratio`, ...
+        Ratios keyed `updates/w1/ratio`, ...
     """
     before = {name: params[f"params/{name}/norm"] for name in updates}
     return {
@@ -37,6 +37,9 @@ def ratios(params: Mapping[str, float], updates: Updates) -> dict[str, float]:
 
 
 def histograms(kind: str, tensors: Mapping[str, tf.Tensor]) -> dict[str, Histogram]:
-    """Those of finite tensors, by `params/w1`, ...: of others, the end of the run will tell."""
+    """Returns the histogram of each finite tensor, keyed `params/w1`, ... for the kind `params`.
+
+    Tensors with values that are not finite are omitted; divergence is reported when the run ends.
+    """
     found = {f"{kind}/{name}": histogram(tensor.numpy()) for name, tensor in tensors.items()}
     return {key: each for key, each in found.items() if each is not None}

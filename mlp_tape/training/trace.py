@@ -1,4 +1,4 @@
-"""One step with every tensor, in the order in which they are computed."""
+"""A training step that returns every tensor it computes."""
 
 import tensorflow as tf
 
@@ -12,15 +12,15 @@ def trace_step(
     """Runs `train_step`, which updates the state, and returns its tensors by name.
 
     Args:
-        state: before the step.
-        x: uint8 or float32 [b, ...].
-        y: int32 [b].
-        lr: float32 [].
-        config: what defines the step.
+        state: state before the step; updated in place.
+        x: images, uint8 or float32 [b, ...].
+        y: labels, int32 [b].
+        lr: learning rate, float32 [].
+        config: functions and constants that define the step.
 
     Returns:
-        The parameters before the step, x, z1, h1, ..., logits, loss, `gradient of b3`, ... from the last
-        parameter to the first, and `w1 after the update`, ...
+        In order of computation: the parameters before the step, x, z1, h1, ..., logits, loss,
+        `gradient of b3`, ... from the last parameter to the first, and `w1 after the update`, ...
     """
     trace = {name: tf.convert_to_tensor(param) for name, param in state.params.items()}
     step = train_step(state, x, y, lr, config, trace)

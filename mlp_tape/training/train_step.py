@@ -16,20 +16,20 @@ from mlp_tape.training.state import State
 
 @dataclass(frozen=True)
 class StepConfig:
-    """The functions and numbers that define a step.
+    """Functions and constants that define a step.
 
     Attributes:
-        activation: between the layers.
-        loss: of targets [b, classes] and logits [b, classes], a scalar.
-        optimizer: from gradients and learning rate to updates.
-        scale: what images are divided by.
-        label_smoothing: of the targets, from 0 to below 1.
-        l2: the factor of the sum of the squares of the weights in the loss, from 0.
-        clip_norm: the upper limit of the global norm of the gradients; None for no limit.
-        dropout: the fraction of each hidden layer that is dropped, from 0 to below 1.
-        shift: the upper limit of the shift of an image, in pixels.
-        rotate: the upper limit of the rotation of an image, in degrees.
-        precision: of forward and backward pass: float32, bfloat16 or float64. Parameters stay float32.
+        activation: activation of the hidden layers.
+        loss: function of targets [b, classes] and logits [b, classes] that returns a scalar.
+        optimizer: function from gradients and learning rate to updates.
+        scale: divisor of the images.
+        label_smoothing: smoothing factor of the targets, in [0, 1).
+        l2: factor of the L2 penalty, the sum of the squares of the weights, at least 0.
+        clip_norm: upper limit of the global norm of the gradients, above 0; None for no limit.
+        dropout: probability with which a hidden activation is dropped, in [0, 1).
+        shift: maximum shift of an image along each axis, in pixels, at least 0.
+        rotate: maximum rotation of an image, in degrees, from 0 to 180.
+        precision: dtype of forward and backward pass: float32, bfloat16 or float64. Parameters stay float32.
     """
 
     activation: Activation
@@ -46,12 +46,12 @@ class StepConfig:
 
 
 class Step(NamedTuple):
-    """What a step computed.
+    """Results of a step.
 
     Attributes:
-        loss: before the update, float32 [].
-        grads: d loss / d param, by the parameter's name.
-        updates: what was subtracted from each parameter.
+        loss: loss before the update, float32 [].
+        grads: d loss / d param before clipping, keyed by parameter name.
+        updates: updates subtracted from the parameters, keyed by parameter name.
     """
 
     loss: tf.Tensor
@@ -60,7 +60,7 @@ class Step(NamedTuple):
 
 
 class PitfallError(TypeError):
-    """One of the two mistakes with which the tape computes no gradient."""
+    """One of the two mistakes for which the tape computes no gradient."""
 
 
 def train_step(
@@ -74,12 +74,15 @@ def train_step(
     """Runs one step: forward, loss, gradients from the tape, update in place.
 
     Args:
-        state: whose variables are updated; its `global_step` is the caller's to increase.
-        x: uint8 or float32 [b, ...].
-        y: int32 [b].
-        lr: float32 [].
-        config: what defines the step.
-        trace: is filled with the tensors of the forward pass, as by `forward`.
+        state: its variables are updated in place; the caller increments `global_step`.
+        x: images, uint8 or float32 [b, ...].
+        y: labels, int32 [b].
+        lr: learning rate, float32 [].
+        config: functions and constants that define the step.
+        trace: filled with the tensors of the forward pass, as by `forward`.
+
+    Returns:
+        The loss, the gradients and the updates.
 
     Raises:
         PitfallError: a parameter is not a `tf.Variable`, or the loss does not depend on it.
@@ -101,7 +104,7 @@ def train_step(
 
 
 def inputs(x: tf.Tensor, state: State, config: StepConfig) -> tf.Tensor:
-    """The images of a step as rows of floats, [b, ...] -> [b, d], shifted and rotated where that is set."""
+    """Augments (if configured), scales and flattens the images of a step: [b, ...] -> [b, d]."""
     if config.shift or config.rotate:
         stream = (state.seed, state.global_step, 0)
         x = augmentation.moved(tf.cast(x, tf.float32), config.shift, config.rotate, stream)
@@ -109,14 +112,14 @@ def inputs(x: tf.Tensor, state: State, config: StepConfig) -> tf.Tensor:
 
 
 def cast(params: Mapping[str, tf.Tensor], precision: str) -> Mapping[str, tf.Tensor]:
-    """The parameters in the precision of the forward pass; gradients flow through the cast."""
+    """Casts the parameters to the precision of the forward pass; gradients flow through the cast."""
     if precision == "float32":
         return params
     return {name: tf.cast(param, precision) for name, param in params.items()}
 
 
 def dropout(state: State, config: StepConfig) -> Dropout | None:
-    """The dropout of a step, as `forward` takes it; None where nothing is dropped."""
+    """Returns the dropout function of a step, for `forward`; None if dropout is 0."""
     if not config.dropout:
         return None
     return lambda layer, h: activations.dropout(h, config.dropout, (state.seed, state.global_step, layer))
@@ -125,8 +128,8 @@ def dropout(state: State, config: StepConfig) -> Dropout | None:
 def objective(
     logits: tf.Tensor, y: tf.Tensor, params: Mapping[str, tf.Tensor], config: StepConfig
 ) -> tf.Tensor:
-    """What a step minimizes, float32 []: the loss with smoothed labels, and the weights' squares."""
-    if config.precision == "bfloat16":  # three digits, too few to add up a loss
+    """Computes the training objective, float32 []: the loss with smoothed labels, plus the L2 penalty."""
+    if config.precision == "bfloat16":  # about three digits, too few to sum a loss
         logits = tf.cast(logits, tf.float32)
     targets = losses.targets(y, logits, config.label_smoothing)  # [b] -> [b,10]
     loss = tf.cast(config.loss(targets, logits), tf.float32)  # [b,10], [b,10] -> []
@@ -134,7 +137,7 @@ def objective(
 
 
 def check_variables(params: Params) -> None:
-    """Refuses a parameter that is not a `tf.Variable`."""
+    """Raises PitfallError if a parameter is not a `tf.Variable`."""
     for name, param in params.items():
         if not isinstance(param, tf.Variable):
             raise PitfallError(
@@ -145,7 +148,7 @@ def check_variables(params: Params) -> None:
 
 
 def check_gradients(grads: dict[str, tf.Tensor | None]) -> None:
-    """Refuses a gradient that is None."""
+    """Raises PitfallError if a gradient is None."""
     for name, grad in grads.items():
         if grad is None:
             raise PitfallError(
