@@ -102,8 +102,8 @@ def draw(path: Path, entries: Sequence[Entry]) -> None:
 def _jobs(found: RunRecord) -> list[RunRecord]:
     """The jobs of a sweep in the order of what was swept; a run itself."""
     if found.kind == "run":
-        return [monitor.as_it_is(found)]
-    return summary.summarize([monitor.as_it_is(job) for job in SweepDirectory(found.directory).jobs()]).jobs
+        return [monitor.current(found)]
+    return summary.summarize([monitor.current(job) for job in SweepDirectory(found.directory).jobs()]).jobs
 
 
 def _of_directory(run: RunRecord) -> Entry:

@@ -18,7 +18,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from mlp_tape.cli import hydra_internals, multirun
-from mlp_tape.cli.messages import before_the_start, tell
+from mlp_tape.cli.messages import composition_error, report_error
 from mlp_tape.config import validation
 from mlp_tape.config.settings import Settings
 from mlp_tape.errors import ConfigError, MlpTapeError
@@ -44,7 +44,7 @@ def main(conf: Path) -> NoReturn:
     """
     exit.own_temporary_directory()
     code = _exit_code(conf)
-    client_process.see_off()
+    client_process.stop_all()
     if CheckSettings.may_leave_at_once:
         exit.leave(code)
     exit.leave_after_handlers(code)  # a launcher of another package may have processes to end
@@ -67,14 +67,14 @@ def _exit_code(conf: Path) -> int:
     except BaseException as error:
         code = _code_of(error)
     signal = (
-        signals.asked()
+        signals.received()
     )  # in a sweep, its jobs in other processes may have ended by it without an error here
     return 128 + signal if signal else code
 
 
 def _code_of(error: BaseException) -> int:
     """Says what is wrong, if nobody has said it yet; returns the exit code."""
-    if signals.asked():
+    if signals.received():
         return 0  # the signal is the reason
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else int(error.code is not None)
@@ -82,7 +82,7 @@ def _code_of(error: BaseException) -> int:
         traceback.print_exception(error)
         return error.exit_code if isinstance(error, MlpTapeError) else 1
     told = CheckSettings.sweeping or isinstance(error, MlpTapeError)
-    return tell(error if told else before_the_start(error))
+    return report_error(error if told else composition_error(error))
 
 
 def _refuse_unknown_options(arguments: list[str]) -> None:
@@ -111,7 +111,7 @@ def settings_of(conf: Path, overrides: list[str]) -> Settings:
     try:
         return _parsed(_composed(conf, overrides))
     except HydraException as error:
-        raise before_the_start(error) from error
+        raise composition_error(error) from error
 
 
 def _composed(conf: Path, overrides: list[str]) -> DictConfig:
@@ -149,9 +149,9 @@ def _run(composed: DictConfig) -> float | None:
         return execute_run(settings, output, overrides)
     except Exception as error:
         run_record.forget(output)
-        if WITH_TRACEBACK or signals.asked():
+        if WITH_TRACEBACK or signals.received():
             raise
-        sys.exit(tell(error))
+        sys.exit(report_error(error))
 
 
 class CheckSettings(Callback):
@@ -178,7 +178,7 @@ class CheckSettings(Callback):
             CheckSettings.resumed = resume.find(settings.resume, resolve_uri(settings.tracking))
             _settings(config, list(config.hydra.overrides.task))
         except MlpTapeError as error:
-            sys.exit(tell(error))
+            sys.exit(report_error(error))
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Checks every value that a sweep names, and opens its run."""
@@ -195,9 +195,9 @@ class CheckSettings(Callback):
             around = sweep.opened(jobs[0], directory, typed, data, planned, ready)
             CheckSettings.around.enter_context(around)
         except Exception as error:
-            if WITH_TRACEBACK or signals.asked():
+            if WITH_TRACEBACK or signals.received():
                 raise
-            sys.exit(tell(before_the_start(error) if isinstance(error, HydraException) else error))
+            sys.exit(report_error(composition_error(error) if isinstance(error, HydraException) else error))
         CheckSettings.sweeping = True
 
 
@@ -205,7 +205,7 @@ def _refuse_if_wrong(composed: DictConfig) -> Settings:
     try:
         return _parsed(composed)
     except ConfigError as error:
-        sys.exit(tell(error))
+        sys.exit(report_error(error))
 
 
 def _parsed(composed: DictConfig) -> Settings:

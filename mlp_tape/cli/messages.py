@@ -11,7 +11,7 @@ from mlp_tape.errors import ConfigError, DiskError, MlpTapeError
 from mlp_tape.system.redaction import without_password
 
 
-def tell(error: Exception) -> int:
+def report_error(error: Exception) -> int:
     """Prints what is wrong and what to type instead, and returns the exit code."""
     if isinstance(error, OSError) and error.strerror:
         error = DiskError(
@@ -26,7 +26,7 @@ def tell(error: Exception) -> int:
     return error.exit_code
 
 
-def before_the_start(error: Exception) -> ConfigError:
+def composition_error(error: Exception) -> ConfigError:
     """What Hydra refused to compose or to begin, as a ConfigError that says what to type."""
     first, *rest = str(error).splitlines() or [type(error).__name__]
     if isinstance(error, MissingConfigException) and str(error.missing_cfg_file) in multirun.EXTRAS:

@@ -176,7 +176,7 @@ def prepare(config: DictConfig, around: contextlib.ExitStack) -> bool:
     if launcher(config) == IN_THIS_PROCESS:
         around.enter_context(hydra_internals.sweep_composition(_composed_once))
         return True
-    around.enter_context(signals.patient())
+    around.enter_context(signals.forwarded())
     if launcher(config) == "JoblibLauncher":
         from mlp_tape.sweeps import joblib_backend
 

@@ -39,8 +39,8 @@ def parse(config: DictConfig) -> Settings:
         raise ConfigError(str(error).splitlines()[0], f"{_named(error)}give it a value") from error
     assert isinstance(given, dict)
     settings: Settings = _build(Settings, given, prefix="")
-    _refuse_strangers("optimizer", settings.optimizer, RULE_SETTINGS)
-    _refuse_strangers("schedule", settings.schedule, SCHEDULE_SETTINGS)
+    _check_keywords("optimizer", settings.optimizer, RULE_SETTINGS)
+    _check_keywords("schedule", settings.schedule, SCHEDULE_SETTINGS)
     if settings.stopping.patience is not None and not settings.validation_fraction:
         raise ConfigError(
             f"stopping.patience={settings.stopping.patience} needs images that are not trained on",
@@ -54,7 +54,7 @@ def parse(config: DictConfig) -> Settings:
     return settings
 
 
-def _refuse_strangers(group: str, settings: Any, known: dict[str, tuple[str, ...]]) -> None:
+def _check_keywords(group: str, settings: Any, known: dict[str, tuple[str, ...]]) -> None:
     """Raises ConfigError for a setting that the rule or schedule does not use, and for one it lacks."""
     given, name = non_null(settings), settings.name
     if name not in known:  # a user's function, whose settings are not known here

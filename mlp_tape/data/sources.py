@@ -88,7 +88,7 @@ def _split(x: Array, y: Array, n_train: int) -> Arrays:
     return dict(zip(KEYS, (x[:n_train], y[:n_train], x[n_train:], y[n_train:]), strict=True))
 
 
-def _refuse_swollen(path: Path, archive: zipfile.ZipFile) -> None:
+def _check_uncompressed_size(path: Path, archive: zipfile.ZipFile) -> None:
     """Checks the declared sizes of the archive's members before any is unpacked.
 
     Raises:
@@ -137,7 +137,7 @@ def read_npz(path: Path) -> Arrays:
                     f"{path} has no {', '.join(missing)}; it has {', '.join(archive) or 'nothing'}",
                     "save it with numpy.savez(path, x_train=..., y_train=..., x_test=..., y_test=...)",
                 )
-            _refuse_swollen(path, archive.zip)
+            _check_uncompressed_size(path, archive.zip)
             return {key: archive[key] for key in KEYS}
     except FileNotFoundError as error:
         raise DataError(f"{path} is not there", "give dataset.path=FILE.npz") from error

@@ -57,7 +57,7 @@ def rebuild(parents: list[Path], uri: str, say: Say) -> bool:
         )
     runs = _runs_of(file, parents, say)
     for run in runs:
-        if lock.is_at_work(run.directory, run.pid):
+        if lock.is_held(run.directory, run.pid):
             raise ConfigError(f"{run.directory} is still running", "wait for its end, or stop it")
     with store.making(file):
         new = store.make_beside(file)
@@ -188,7 +188,7 @@ def _register(model: tuple[str, str, str, str], client: MlflowClient) -> int:
 
 def _send(run: RunRecord, new: Path, file: Path, say: Say) -> None:
     """Sends all that a run's directory holds to the new database."""
-    with lock.at_work(run.directory), journal.Journal(run.directory) as rows:
+    with lock.hold(run.directory), journal.Journal(run.directory) as rows:
         run = run_record.left(run.directory)
         rows.send_anew()
         n_rows = rows.count_unsent()

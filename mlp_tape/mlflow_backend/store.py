@@ -77,7 +77,7 @@ def close_dead(uri: str, experiment: str) -> Iterator[str]:
 
     for run in ask(uri, running):
         directory = Path(run.data.tags.get("directory", "/nowhere"))
-        if lock.is_at_work(directory, int(run.data.tags.get("pid", 0))):
+        if lock.is_held(directory, int(run.data.tags.get("pid", 0))):
             continue
         yield from _close_dead(uri, run, directory)
 
@@ -95,7 +95,7 @@ def _close_dead(uri: str, run: Run, directory: Path) -> Iterator[str]:
     if left.status == "KILLED" and directory.is_dir() and left.run_id:
         yield f"{told}; to go on: {left.resume}"
     elif not left.sent and left.run_id:
-        if not lock.exists(left.pid):  # else it is the one that sends the rest
+        if not lock.process_exists(left.pid):  # else it is the one that sends the rest
             yield f"{told}; to send the rest of it: python -m mlp_tape sync {shlex.quote(str(directory))}"
     else:
         yield told

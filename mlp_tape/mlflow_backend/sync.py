@@ -61,7 +61,7 @@ def send(directory: Path, uri: str | None, at_most: float = math.inf) -> str:
         ConfigError: another process is at work on it.
         TrackingError: the store cannot be opened, or took not all of it.
     """
-    with lock.at_work(directory), Journal(directory) as journal:
+    with lock.hold(directory), Journal(directory) as journal:
         run = run_record.left(directory)
         rows = journal.count_unsent()
         deliver(run, journal, uri or recorded_uri(run.uri), at_most)

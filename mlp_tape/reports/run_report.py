@@ -19,12 +19,12 @@ from mlp_tape.storage.journal import Journal, Row
 from mlp_tape.system import atomic_files, provenance
 from mlp_tape.training.histograms import Histogram, histogram
 
-FOR_PICTURES = "report.npz"
+PLOT_DATA = "report.npz"
 
-_is_ready, _getting_ready = False, threading.Lock()
+_is_warm, _warming_up = False, threading.Lock()
 
 
-def at_the_start(directory: Path, settings: Settings) -> None:
+def write_settings(directory: Path, settings: Settings) -> None:
     """Writes the files known before the first step: `config.yaml` and `environment.txt`."""
     contents = {
         "config.yaml": OmegaConf.to_yaml(OmegaConf.create(to_dict(settings))),
@@ -34,18 +34,18 @@ def at_the_start(directory: Path, settings: Settings) -> None:
         atomic_files.write(directory / name, text.encode())
 
 
-def at_the_end(directory: Path, settings: Settings, dataset: Dataset, result: Result) -> None:
+def write_results(directory: Path, settings: Settings, dataset: Dataset, result: Result) -> None:
     """Writes the trained network.
 
     The files are `weights.npz`; `network.json`, which describes the network apart from its weights; and
     `report.npz`, with the scores of the test images, w1 before the first step, and two test images.
     """
-    for_pictures = {
+    plot_data = {
         "scores": result.scores,
         "first_weights": result.first_weights,
         "examples": dataset.x_test[:2],
     }
-    for name, arrays in (("weights.npz", result.weights), (FOR_PICTURES, for_pictures)):
+    for name, arrays in (("weights.npz", result.weights), (PLOT_DATA, plot_data)):
         buffer = io.BytesIO()
         np.savez(buffer, **arrays)
         atomic_files.write(directory / name, buffer.getvalue())
@@ -59,31 +59,31 @@ def at_the_end(directory: Path, settings: Settings, dataset: Dataset, result: Re
     atomic_files.write(directory / "network.json", json.dumps(network).encode())
 
 
-def get_ready() -> None:
+def warm_up() -> None:
     """Imports matplotlib and draws once, so that this can be done in the background during training."""
-    global _is_ready
-    with _getting_ready:
-        if not _is_ready:
+    global _is_warm
+    with _warming_up:
+        if not _is_warm:
             from mlp_tape.reports import curve_plots, prediction_plots, style, weight_plots  # noqa: F401
 
             style.warm_up()
-            _is_ready = True
+            _is_warm = True
 
 
-def in_pictures(directory: Path, dataset: Dataset, steps: int, journal: Journal) -> None:
+def draw_plots(directory: Path, dataset: Dataset, steps: int, journal: Journal) -> None:
     """Writes the plots of a run to `plots/` in its directory.
 
     Args:
-        directory: directory of the run, with the files that `at_the_end` writes.
+        directory: directory of the run, with the files that `write_results` writes.
         dataset: data set of the run.
         steps: number of steps trained.
         journal: journal of the run.
     """
-    get_ready()
+    warm_up()
     folder = directory / "plots"
     folder.mkdir(exist_ok=True)
     _draw_training(folder, steps, journal)
-    with np.load(directory / FOR_PICTURES, allow_pickle=False) as archive:
+    with np.load(directory / PLOT_DATA, allow_pickle=False) as archive:
         scores, before = archive["scores"], archive["first_weights"]
     with np.load(directory / "weights.npz", allow_pickle=False) as archive:
         weights = dict(archive)

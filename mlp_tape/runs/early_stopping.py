@@ -1,5 +1,6 @@
 """Early stopping and the selection of the best weights, by the validation images."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,7 +39,7 @@ class EarlyStopping:
         """Whether the patience is exhausted, so that training should end."""
         return self.patience is not None and self.waited >= self.patience
 
-    def consider(self, found: Evaluation, steps: int, arrays: dict[str, Array]) -> None:
+    def update(self, found: Evaluation, steps: int, arrays: dict[str, Array]) -> None:
         """Updates the best weights if these are better, else counts an epoch without improvement.
 
         Args:
@@ -46,20 +47,22 @@ class EarlyStopping:
             steps: number of steps trained.
             arrays: parameters, w1, b1, ...
         """
-        by_loss = self.monitor == "loss"
-        better = found.loss < self.loss if by_loss else found.accuracy > self.accuracy
+        if self.monitor == "loss":
+            better = found.loss < self.loss or (math.isnan(self.loss) and not math.isnan(found.loss))
+        else:
+            better = found.accuracy > self.accuracy
         if better or not self.arrays:
             self.arrays, self.steps, self.waited = arrays, steps, 0
             self.loss, self.accuracy = found.loss, found.accuracy
         else:
             self.waited += 1
 
-    def kept(self) -> tuple[dict[str, Array], dict[str, Any]]:
+    def to_checkpoint(self) -> tuple[dict[str, Array], dict[str, Any]]:
         """Returns the arrays and the other values to save in a checkpoint."""
         about = {name: getattr(self, name) for name in ("loss", "accuracy", "steps", "waited")}
         return {f"{PREFIX}{name}": array for name, array in self.arrays.items()}, about
 
-    def go_on(self, start: Checkpoint | None) -> None:
+    def restore(self, start: Checkpoint | None) -> None:
         """Restores the values saved in a checkpoint; has no effect if `start` is None."""
         for name, value in (start.about.get("selection", {}) if start else {}).items():
             setattr(self, name, value)

@@ -47,10 +47,10 @@ def fit(
         Stopped: a signal was received; the last checkpoint contains all completed steps.
     """
     fitting = _Fitting(trainer, directory, console, journal, start)
-    with signals.held(), console.progress(fitting.done, trainer.steps) as show:
+    with signals.deferred(), console.progress(fitting.done, trainer.steps) as show:
         fitting.train(with_histograms, show)
         tested = fitting.test()
-        signals.raise_if_asked()
+        signals.raise_if_stopped()
     best = fitting.best
     return Result(
         steps=fitting.done,
@@ -74,7 +74,7 @@ class _Fitting:
         self._tested: Evaluation | None = None
         self.first_weights = (trainer.state_at(None) if start else self._state).params["w1"].numpy()
         self.best = EarlyStopping(trainer.settings.stopping.monitor, trainer.settings.stopping.patience)
-        self.best.go_on(start)
+        self.best.restore(start)
 
     @property
     def done(self) -> int:
@@ -95,9 +95,9 @@ class _Fitting:
             show(self.done, f"epoch {block.epoch + 1}/{trainer.settings.epochs}  loss {block.losses[0]:.6f}")
             if block.ends_epoch:
                 self._end_epoch(block.epoch)
-            if block.ends_epoch or signals.reason() or (every and self.done % every == 0):
+            if block.ends_epoch or signals.stop_reason() or (every and self.done % every == 0):
                 self._keep()
-            signals.raise_if_asked()
+            signals.raise_if_stopped()
             if self.best.is_over:
                 break
 
@@ -129,7 +129,7 @@ class _Fitting:
         if self._trainer.validates:
             found = self._trainer.validate(self._state.params)
             self._tell(f"epoch {epoch}  validation", "validation", found)
-            self.best.consider(found, self.done, self.weights)
+            self.best.update(found, self.done, self.weights)
         else:
             self._tested = self._trainer.evaluate(self._state.params)
             self._tell(f"epoch {epoch}  test", "test", self._tested)
@@ -143,7 +143,7 @@ class _Fitting:
         """Writes a checkpoint, unless a parameter is not finite."""
         if not all(np.isfinite(array).all() for array in self.weights.values()):
             return
-        trainer, (chosen, selection) = self._trainer, self.best.kept()
+        trainer, (chosen, selection) = self._trainer, self.best.to_checkpoint()
         arrays, rows = self._state.arrays() | chosen, self._journal.size
         self._journal.bring_to_disk()  # first: a checkpoint is valid only with the rows before it
         about = {

@@ -33,8 +33,8 @@ class Job:
     dataset: Dataset
 
 
-def noted(
-    note: RunRecord,
+def describe_run(
+    record: RunRecord,
     settings: Settings,
     dataset: Dataset,
     layer_sizes: list[int],
@@ -44,7 +44,7 @@ def noted(
     """Fills in the record of a run with everything known before it begins.
 
     Args:
-        note: new record, or that of a run to resume; changed in place.
+        record: new record, or that of a run to resume; changed in place.
         settings: settings of the run, with the name of the data set that is actually used.
         dataset: data set of the run.
         layer_sizes: width of each layer, from the input to the number of classes.
@@ -54,20 +54,20 @@ def noted(
     Returns:
         The given record.
     """
-    if note.made_by:
-        note.overrides = _longer(note, settings.epochs)
+    if record.made_by:
+        record.overrides = _longer(record, settings.epochs)
     else:
-        note.overrides = [without_password(text) for text in overrides]
-        note.made_by, note.source = provenance.makers(), provenance.tags()
-        note.token = secrets.token_hex(16)
-        note.name = job.name if job else _name(note.overrides)
+        record.overrides = [without_password(text) for text in overrides]
+        record.made_by, record.source = provenance.fingerprint(), provenance.tags()
+        record.token = secrets.token_hex(16)
+        record.name = job.name if job else _name(record.overrides)
     if job:
-        note.parent = job.parent
-    note.full = settings.report == "full" or (settings.report is None and not note.parent and not job)
-    note.params = _hparams(settings, dataset, layer_sizes)
-    note.settings, note.data_sha256 = to_dict(settings), dataset.sha256
-    note.steps = settings.epochs * dataset.steps_per_epoch(settings.batch_size)
-    return note
+        record.parent = job.parent
+    record.full = settings.report == "full" or (settings.report is None and not record.parent and not job)
+    record.params = _hparams(settings, dataset, layer_sizes)
+    record.settings, record.data_sha256 = to_dict(settings), dataset.sha256
+    record.steps = settings.epochs * dataset.steps_per_epoch(settings.batch_size)
+    return record
 
 
 def _hparams(settings: Settings, dataset: Dataset, layer_sizes: list[int]) -> dict[str, str]:

@@ -63,7 +63,7 @@ def here(which: str, kind: str | None = None) -> RunRecord | None:
         if run.run_id == which:
             return run
         meant = which == "last" and kind in (None, run.kind)
-        if meant and not lock.is_at_work(run.directory, run.pid):
+        if meant and not lock.is_held(run.directory, run.pid):
             return run
     return None
 

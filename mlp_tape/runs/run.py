@@ -16,14 +16,14 @@ from mlp_tape.data.datasets import Dataset
 from mlp_tape.errors import ConfigError, DataError
 from mlp_tape.reports import run_report
 from mlp_tape.reports.result import Result
-from mlp_tape.runs.metadata import Job, noted
+from mlp_tape.runs.metadata import Job, describe_run
 from mlp_tape.storage import checkpoint, lock, run_record
 from mlp_tape.storage.checkpoint import Checkpoint
 from mlp_tape.storage.journal import Journal
 from mlp_tape.storage.run_record import RunRecord
 from mlp_tape.system import provenance, signals, tensorflow_setup
 from mlp_tape.system.console import Console
-from mlp_tape.tracking.session import recorded, tracker
+from mlp_tape.tracking.session import run_session, tracker
 from mlp_tape.tracking.uri import (
     CHECK_SECONDS,
     check_reachable,
@@ -60,25 +60,27 @@ def execute_run(settings: Settings, directory: Path, overrides: list[str], job: 
     began = time.perf_counter()
     if settings.tracking.enabled and job is None:
         check_reachable(resolve_uri(settings.tracking), CHECK_SECONDS)
-    with lock.at_work(directory, wait=-1 if job else 2), Console(on_screen=job is None) as console:
+    with lock.hold(directory, wait=-1 if job else 2), Console(on_screen=job is None) as console:
         past = _past(settings, directory, job)
         if job and past and past.status == "FINISHED":  # the sweep sends what MLflow is missing
             return past.chosen_by
         dataset = job.dataset if job else _data(settings, past, console)
         dataset = datasets.with_validation(dataset, settings.validation_fraction)
-        settings = _as_run(settings, dataset, past if job else None)
-        _refuse_to_move(settings, dataset)
+        settings = _resolved_settings(settings, dataset, past if job else None)
+        _check_augmentation(settings, dataset)
         layer_sizes = dataset.layer_sizes(settings.model.hidden_sizes)
         with Journal(directory) as journal:
             start = _start(settings, dataset, directory, journal, console) if past else None
             if settings.tracking.enabled and job is None:
                 for warning in store_warnings(resolve_uri(settings.tracking)):
                     console.warn(warning)
-            _introduce(console, settings, dataset, layer_sizes)
-            note = noted(past or RunRecord(directory), settings, dataset, layer_sizes, overrides, job)
+            _print_summary(console, settings, dataset, layer_sizes)
+            record = describe_run(
+                past or RunRecord(directory), settings, dataset, layer_sizes, overrides, job
+            )
             if past:
-                _warn_of_other_makers(past, console)
-            result, link = _recorded(settings, dataset, layer_sizes, note, journal, console, start)
+                _warn_of_changed_environment(past, console)
+            result, link = _recorded(settings, dataset, layer_sizes, record, journal, console, start)
 
         seconds = time.perf_counter() - began
         epochs = result.steps / dataset.steps_per_epoch(settings.batch_size)
@@ -94,7 +96,7 @@ def _recorded(
     settings: Settings,
     dataset: Dataset,
     layer_sizes: list[int],
-    note: RunRecord,
+    record: RunRecord,
     journal: Journal,
     console: Console,
     start: Checkpoint | None,
@@ -106,36 +108,36 @@ def _recorded(
     Returns:
         The result, and the link to the run in MLflow, empty if it is not tracked.
     """
-    where = tracker(settings.tracking, note, journal)
+    where = tracker(settings.tracking, record, journal)
     tensorflow_setup.import_tensorflow()
-    signals.raise_if_asked()
+    signals.raise_if_stopped()
     from mlp_tape.reports import saved_model
     from mlp_tape.runs.fit import fit
     from mlp_tape.runs.trainer import Trainer
 
     trainer = Trainer(settings, dataset)
     trainer.compile()
-    signals.raise_if_asked()
-    files = functools.partial(run_report.at_the_start, note.directory, settings)
-    with recorded(where, settings.tracking.patience, note, files, journal, console):
-        if note.full:
-            threading.Thread(target=run_report.get_ready, daemon=True).start()
-        with _timed(note):
-            result = fit(trainer, note.directory, console, journal, start, note.full)
-        note.results = {"test/loss": result.loss, "test/accuracy": result.accuracy}
+    signals.raise_if_stopped()
+    files = functools.partial(run_report.write_settings, record.directory, settings)
+    with run_session(where, settings.tracking.patience, record, files, journal, console):
+        if record.full:
+            threading.Thread(target=run_report.warm_up, daemon=True).start()
+        with _timed(record):
+            result = fit(trainer, record.directory, console, journal, start, record.full)
+        record.results = {"test/loss": result.loss, "test/accuracy": result.accuracy}
         if trainer.validates:
-            note.results["validation/accuracy"] = result.chosen_by
-        note.steps = result.steps
+            record.results["validation/accuracy"] = result.chosen_by
+        record.steps = result.steps
         if settings.report != "none":
-            run_report.at_the_end(note.directory, settings, dataset, result)
-        if note.full:
-            saved_model.save(note.directory)
+            run_report.write_results(record.directory, settings, dataset, result)
+        if record.full:
+            saved_model.save(record.directory)
             where.give_model()
-            run_report.in_pictures(note.directory, dataset, note.steps, journal)
+            run_report.draw_plots(record.directory, dataset, record.steps, journal)
     return result, where.link
 
 
-def _refuse_to_move(settings: Settings, dataset: Dataset) -> None:
+def _check_augmentation(settings: Settings, dataset: Dataset) -> None:
     """Raises ConfigError if augmentation is enabled and the images are not of shape [height, width]."""
     if (settings.augment.shift or settings.augment.rotate) and dataset.x_train.ndim != 3:
         shape = dataset.x_train.shape[1:]
@@ -172,7 +174,7 @@ def _data(settings: Settings, past: RunRecord | None, console: Console) -> Datas
     return dataset
 
 
-def _as_run(settings: Settings, dataset: Dataset, past: RunRecord | None) -> Settings:
+def _resolved_settings(settings: Settings, dataset: Dataset, past: RunRecord | None) -> Settings:
     """Returns the settings with the name of the loaded data set, and the tracking URI of a resumed job."""
     tracking = settings.tracking
     if past and past.uri and tracking.enabled:
@@ -182,18 +184,18 @@ def _as_run(settings: Settings, dataset: Dataset, past: RunRecord | None) -> Set
 
 
 @contextlib.contextmanager
-def _timed(note: RunRecord) -> Iterator[None]:
+def _timed(record: RunRecord) -> Iterator[None]:
     """Adds the duration of the block to the seconds of the record."""
     began = time.perf_counter()
     try:
         yield
     finally:
-        note.seconds += time.perf_counter() - began
+        record.seconds += time.perf_counter() - began
 
 
-def _warn_of_other_makers(past: RunRecord, console: Console) -> None:
+def _warn_of_changed_environment(past: RunRecord, console: Console) -> None:
     """Warns if versions or machine differ from those at the start of the run, as results may then differ."""
-    now = provenance.makers()
+    now = provenance.fingerprint()
     other = [
         f"{key} {past.made_by.get(key)}, now {now[key]}" for key in now if past.made_by.get(key) != now[key]
     ]
@@ -223,7 +225,7 @@ def _start(
     return None
 
 
-def _introduce(console: Console, settings: Settings, dataset: Dataset, layer_sizes: list[int]) -> None:
+def _print_summary(console: Console, settings: Settings, dataset: Dataset, layer_sizes: list[int]) -> None:
     """Prints a description of the data, as the original program does, and of the network."""
     x, y, b = dataset.x_train, dataset.y_train, min(settings.batch_size, len(dataset.x_train))
     low, high = dataset.span

@@ -14,12 +14,12 @@ LOCK = "run.lock"
 
 
 @contextlib.contextmanager
-def at_work(directory: Path, wait: float = 2.0) -> Iterator[None]:
+def hold(directory: Path, wait: float = 2.0) -> Iterator[None]:
     """Holds the lock of a run; the operating system releases it when the process ends, however it ends.
 
     Args:
         directory: directory of the run.
-        wait: seconds to wait for the lock, since `is_at_work` holds it for a moment in other processes;
+        wait: seconds to wait for the lock, since `is_held` holds it for a moment in other processes;
             negative to wait indefinitely.
 
     Raises:
@@ -42,7 +42,7 @@ def at_work(directory: Path, wait: float = 2.0) -> Iterator[None]:
         lock.release()
 
 
-def is_at_work(directory: Path, pid: int) -> bool:
+def is_held(directory: Path, pid: int) -> bool:
     """Returns whether a process on this machine is running a run.
 
     Args:
@@ -50,7 +50,7 @@ def is_at_work(directory: Path, pid: int) -> bool:
         pid: id of the process that started or resumed the run.
     """
     if not directory.is_dir():
-        return exists(pid)
+        return process_exists(pid)
     try:
         with _lock(directory).acquire(timeout=0):
             return False
@@ -64,7 +64,7 @@ def _lock(directory: Path) -> filelock.BaseFileLock:
     return filelock.FileLock(directory / LOCK)
 
 
-def exists(pid: int) -> bool:
+def process_exists(pid: int) -> bool:
     """Returns whether a process with this id exists on this machine."""
     if pid <= 0:
         return False

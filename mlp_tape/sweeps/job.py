@@ -53,7 +53,7 @@ def run(settings: Settings, sweep: Path, number: int, overrides: list[str], fold
     directory = None
     with signals.on_file(ledger.stop_file), contextlib.nullcontext() if here else _signals():
         try:
-            signals.raise_if_asked()
+            signals.raise_if_stopped()
             dataset = None
             try:
                 dataset = ledger.dataset(settings.dataset)
@@ -62,11 +62,11 @@ def run(settings: Settings, sweep: Path, number: int, overrides: list[str], fold
             place = Job(name or f"job {number}", parent.run_id, dataset)
             return execute_run(settings, directory, overrides, place)
         except (Exception, KeyboardInterrupt) as error:
-            if here and signals.asked():
+            if here and signals.received():
                 raise
-            if directory is None and not signals.reason():  # the sweep itself cannot continue
+            if directory is None and not signals.stop_reason():  # the sweep itself cannot continue
                 raise
-            if directory and not signals.reason():
+            if directory and not signals.stop_reason():
                 reason = without_password(f"{type(error).__name__}: {error}")
                 _note_failure(directory, reason, name, settings, overrides)
                 if settings.sweep.fail_fast:
@@ -92,12 +92,12 @@ def _signals() -> Iterator[None]:
 def _note_failure(directory: Path, reason: str, name: str, settings: Settings, overrides: list[str]) -> None:
     """Records why a job failed, even if it failed before it had a record."""
     try:
-        note = run_record.read(directory)
+        record = run_record.read(directory)
     except (ConfigError, BrokenFileError):
-        note = RunRecord(directory, name=name, settings=to_dict(settings))
-        note.overrides = [without_password(text) for text in overrides]
-    if (note.status, note.reason) == ("FAILED", reason):  # the job has recorded it itself
+        record = RunRecord(directory, name=name, settings=to_dict(settings))
+        record.overrides = [without_password(text) for text in overrides]
+    if (record.status, record.reason) == ("FAILED", reason):  # the job has recorded it itself
         return
-    note.status, note.reason, note.ended = "FAILED", reason, time.time()
+    record.status, record.reason, record.ended = "FAILED", reason, time.time()
     with contextlib.suppress(OSError):  # the sweep reports a full disk when it writes its table
-        note.save()
+        record.save()

@@ -61,7 +61,7 @@ class OneProcessEach(ParallelBackendBase):  # type: ignore[misc]
     def _run(self, func: Batch) -> Any:
         process = self._idle.get()
         try:
-            if signals.asked():  # a process would be started, and would find that no job is to begin
+            if signals.received():  # a process would be started, and would find that no job is to begin
                 return _nothing(func)
             return cloudpickle.loads(process.submit(_call, cloudpickle.dumps(func)).result())
         except BrokenProcessPool:  # the record of the job shows how far it got

@@ -42,7 +42,7 @@ class Monitor(threading.Thread):
         self._told: dict[Path, tuple[str, float]] = {}
 
     def __enter__(self) -> Self:
-        for job in map(as_it_is, self._ledger.jobs()):  # not to report jobs of earlier processes
+        for job in map(current, self._ledger.jobs()):  # not to report jobs of earlier processes
             self._told[job.directory] = job.status, job.ended
         self.start()
         return self
@@ -59,14 +59,14 @@ class Monitor(threading.Thread):
             while not self._over.is_set():
                 with contextlib.suppress(OSError, MlpTapeError):  # such as a full disk, which the jobs report
                     self._look(show)
-                signal = signals.asked()
+                signal = signals.received()
                 if signal and not self._ledger.stop_file.exists():
                     self._ledger.ask_to_stop(signal.name)
                 self._over.wait(PAUSE)
             self._look(show)
 
     def _look(self, show: Callable[[int, int | None, dict[str, tuple[int, int]]], None]) -> None:
-        jobs = [as_it_is(job) for job in self._ledger.jobs()]
+        jobs = [current(job) for job in self._ledger.jobs()]
         news = [job for job in jobs if self._told.get(job.directory) != (job.status, job.ended)]
         for job in news:
             self._told[job.directory] = job.status, job.ended
@@ -92,9 +92,9 @@ def label(job: RunRecord) -> str:
     return f"job {job.directory.name}  {job.name}"
 
 
-def as_it_is(job: RunRecord) -> RunRecord:
+def current(job: RunRecord) -> RunRecord:
     """Returns the record of a job, with status KILLED if its process on this machine no longer exists."""
-    if job.status != "RUNNING" or job.host != platform.node() or lock.is_at_work(job.directory, job.pid):
+    if job.status != "RUNNING" or job.host != platform.node() or lock.is_held(job.directory, job.pid):
         return job
     return run_record.left(job.directory)  # reads it again: the job may have ended since
 

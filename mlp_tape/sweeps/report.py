@@ -23,30 +23,30 @@ HURRY = 2.0  # seconds for sending what jobs could not send, if the sweep was st
 TAG = 7_000  # maximum number of characters; MLflow accepts 8,000
 
 
-def answer(settings: Settings, note: RunRecord, jobs: SweepDirectory, console: Console) -> None:
+def conclude(settings: Settings, record: RunRecord, jobs: SweepDirectory, console: Console) -> None:
     """Reports the results of the jobs as tables and plots, and sends what MLflow is missing of them.
 
     Args:
         settings: settings of the first job.
-        note: record of the sweep; its tags are updated.
+        record: record of the sweep; its tags are updated.
         jobs: directory of the sweep.
         console: receives the tables.
     """
     found = _found(jobs)
-    _write(found, note)
+    _write(found, record)
     _print(found, console)
-    _keep_no_password(note.directory / "multirun.yaml")
-    if not signals.asked():
+    _keep_no_password(record.directory / "multirun.yaml")
+    if not signals.received():
         if settings.report is None:
             _show_best(found, jobs)
-        _draw(found, note.directory / "plots")
-    _settle(found, console, HURRY if signals.asked() else math.inf)
-    _write(_found(jobs), note)  # some jobs may have received their MLflow run ids only now
+        _draw(found, record.directory / "plots")
+    _settle(found, console, HURRY if signals.received() else math.inf)
+    _write(_found(jobs), record)  # some jobs may have received their MLflow run ids only now
 
 
 def _found(jobs: SweepDirectory) -> Summary:
     """Summarizes the current state of the jobs."""
-    return summary.summarize([monitor.as_it_is(job) for job in jobs.jobs()])
+    return summary.summarize([monitor.current(job) for job in jobs.jobs()])
 
 
 def _print(found: Summary, console: Console) -> None:
@@ -62,23 +62,23 @@ def _print(found: Summary, console: Console) -> None:
         console.line(f"best          {_about(found.best)}{found.best.command}")
 
 
-def _write(found: Summary, note: RunRecord) -> None:
+def _write(found: Summary, record: RunRecord) -> None:
     """Writes `sweep.csv` and `sweep.md`, and sets the description of the sweep for MLflow."""
     best, page = found.best, []
     if best:
         page.append(f"**Best:** {_about(best)}`{best.command}`\n")
-        note.tags = {"best.run_id": best.run_id, "best.command": best.command}
+        record.tags = {"best.run_id": best.run_id, "best.command": best.command}
     for table in (found.table(SHOWN), found.over_seeds()):
         if table is not None and table.rows:
             page.append(table.as_markdown())
     if len(found.jobs) > SHOWN:
         page.append(_more(found) + "\n")
-    text = "\n".join([*page, f"`{note.command}`\n"])
-    note.tags["mlflow.note.content"] = (
+    text = "\n".join([*page, f"`{record.command}`\n"])
+    record.tags["mlflow.note.content"] = (
         text if len(text) <= TAG else f"{text[:TAG]}\n\n... and so on in sweep.md"
     )
-    atomic_files.write(note.directory / "sweep.csv", found.everything().as_csv().encode())
-    atomic_files.write(note.directory / "sweep.md", text.encode())
+    atomic_files.write(record.directory / "sweep.csv", found.everything().as_csv().encode())
+    atomic_files.write(record.directory / "sweep.md", text.encode())
 
 
 def _about(best: RunRecord) -> str:
@@ -100,13 +100,13 @@ def _show_best(found: Summary, jobs: SweepDirectory) -> None:
     best = found.best
     if best is None or best.full:
         return
-    with lock.at_work(best.directory), Journal(best.directory) as rows:
+    with lock.hold(best.directory), Journal(best.directory) as rows:
         dataset = jobs.dataset(DatasetSettings(**best.settings["dataset"]))
         tensorflow_setup.import_tensorflow()
         from mlp_tape.reports import saved_model
 
         saved_model.save(best.directory)
-        run_report.in_pictures(best.directory, dataset, best.steps, rows)
+        run_report.draw_plots(best.directory, dataset, best.steps, rows)
         best.full, best.sent = True, False
         best.save()
 

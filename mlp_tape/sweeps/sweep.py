@@ -22,7 +22,7 @@ from mlp_tape.sweeps.summary import ACCURACY
 from mlp_tape.system import provenance
 from mlp_tape.system.console import Console
 from mlp_tape.system.redaction import without_password
-from mlp_tape.tracking.session import jobs_closed_in_background, recorded, tracker
+from mlp_tape.tracking.session import jobs_closed_in_background, run_session, tracker
 from mlp_tape.tracking.uri import (
     CHECK_SECONDS,
     check_reachable,
@@ -63,9 +63,9 @@ def opened(
     if settings.tracking.enabled:
         check_reachable(resolve_uri(settings.tracking), CHECK_SECONDS)
     directory.mkdir(parents=True, exist_ok=True)
-    with lock.at_work(directory), Console() as console, Journal(directory) as journal:
+    with lock.hold(directory), Console() as console, Journal(directory) as journal:
         jobs = SweepDirectory(directory)
-        note = _noted(settings, directory, overrides)
+        record = _noted(settings, directory, overrides)
         jobs.stop_file.unlink(missing_ok=True)
         warnings = {jobs.dataset(choice, console.line).warning for choice in choices}
         warnings |= (
@@ -74,50 +74,52 @@ def opened(
         for warning in sorted(warnings - {""}):
             console.warn(warning)
         journal.recover()
-        write_files = functools.partial(run_report.at_the_start, directory, settings)
-        where = tracker(_where(settings, note), note, journal)
+        write_files = functools.partial(run_report.write_settings, directory, settings)
+        where = tracker(_where(settings, record), record, journal)
         get_ready()
-        with recorded(where, settings.tracking.patience, note, write_files, journal, console):
+        with run_session(where, settings.tracking.patience, record, write_files, journal, console):
             console.line(f"sweep  {f'{planned} jobs' if planned else 'jobs'} in {directory}")
             try:
                 progress = functools.partial(_report_progress, journal)
                 with Monitor(jobs, console, planned, progress), jobs_closed_in_background():
                     yield
             finally:
-                report.answer(settings, note, jobs, console)
+                report.conclude(settings, record, jobs, console)
             console.line(f"directory     {directory}")
             if where.link:
                 console.line(f"sweep         {where.overview}")
                 console.line(f"to see it     {how_to_open(resolve_uri(settings.tracking))}")
-            _refuse_failures(jobs, note, planned)
+            _refuse_failures(jobs, record, planned)
 
 
 def _noted(settings: Settings, directory: Path, overrides: list[str]) -> RunRecord:
     """Returns the record of the sweep: a new one, or that of the sweep to resume."""
-    note = RunRecord(directory)
+    record = RunRecord(directory)
     if (directory / run_record.FILE).exists():
-        note = run_record.read(directory)
-        if settings.sweep.resume is None or note.kind != "sweep":
-            raise ConfigError(f"{directory} is the directory of another {note.kind}", f"type {note.resume}")
-    note.kind, note.settings = "sweep", to_dict(settings)
-    note.overrides = [without_password(text) for text in overrides]
-    if not note.made_by:
-        note.made_by, note.source = provenance.makers(), provenance.tags()
-        note.token = secrets.token_hex(16)
-    swept = [text for text in note.overrides if "," in text or "(" in text]
-    note.name = " ".join(["sweep", *(swept or note.overrides)])[:200]
-    pairs = [text.lstrip("+~").partition("=") for text in note.overrides]  # the UI displays `0.1,0.01`
-    note.params = {
+        record = run_record.read(directory)
+        if settings.sweep.resume is None or record.kind != "sweep":
+            raise ConfigError(
+                f"{directory} is the directory of another {record.kind}", f"type {record.resume}"
+            )
+    record.kind, record.settings = "sweep", to_dict(settings)
+    record.overrides = [without_password(text) for text in overrides]
+    if not record.made_by:
+        record.made_by, record.source = provenance.fingerprint(), provenance.tags()
+        record.token = secrets.token_hex(16)
+    swept = [text for text in record.overrides if "," in text or "(" in text]
+    record.name = " ".join(["sweep", *(swept or record.overrides)])[:200]
+    pairs = [text.lstrip("+~").partition("=") for text in record.overrides]  # the UI displays `0.1,0.01`
+    record.params = {
         re.sub(r"[^\w\-./ ]", "_", key): value for key, _, value in pairs if not key.startswith("sweep.")
     }
-    return note
+    return record
 
 
-def _where(settings: Settings, note: RunRecord) -> TrackingSettings:
+def _where(settings: Settings, record: RunRecord) -> TrackingSettings:
     """Returns the tracking settings, with the recorded URI for a sweep that is resumed."""
-    if not note.run_id or not settings.tracking.enabled:
+    if not record.run_id or not settings.tracking.enabled:
         return settings.tracking
-    return dataclasses.replace(settings.tracking, uri=recorded_uri(note.uri))
+    return dataclasses.replace(settings.tracking, uri=recorded_uri(record.uri))
 
 
 def _report_progress(journal: Journal, jobs: list[RunRecord]) -> None:
@@ -127,9 +129,9 @@ def _report_progress(journal: Journal, jobs: list[RunRecord]) -> None:
     journal.append(Row(key, len(done), value, int(1000 * time.time())) for key, value in values.items())
 
 
-def _refuse_failures(jobs: SweepDirectory, note: RunRecord, planned: int | None) -> None:
+def _refuse_failures(jobs: SweepDirectory, record: RunRecord, planned: int | None) -> None:
     """Raises SweepError, with a line for each failed job, if not all jobs finished."""
-    begun = [monitor.as_it_is(job) for job in jobs.jobs()]
+    begun = [monitor.current(job) for job in jobs.jobs()]
     failed = [job for job in begun if job.status != "FINISHED"]
     missing = max(0, (planned or 0) - len(begun))
     if not failed and not missing:
@@ -138,4 +140,4 @@ def _refuse_failures(jobs: SweepDirectory, note: RunRecord, planned: int | None)
     lines = [f"{monitor.label(job)}  {job.status}: {summary.first_line(job.reason)}" for job in failed]
     if missing:
         lines.append(f"{missing} more did not begin")
-    raise SweepError("\n       ".join([what, *lines]), f"to try again: {note.resume}")
+    raise SweepError("\n       ".join([what, *lines]), f"to try again: {record.resume}")

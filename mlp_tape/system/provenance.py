@@ -27,7 +27,7 @@ def tags() -> dict[str, str]:
     return found
 
 
-def makers() -> dict[str, str]:
+def fingerprint() -> dict[str, str]:
     """Returns what bit-exact results depend on, besides settings and data: versions, processor, threads."""
     return {
         "commit": _git("rev-parse", "HEAD"),

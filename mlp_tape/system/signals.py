@@ -21,8 +21,8 @@ class Stopped(KeyboardInterrupt):
 
 
 _received: signal.Signals | None = None
-_held = 0
-_patient = False
+_deferred = 0
+_forwarded = False
 _file: Path | None = None
 
 
@@ -51,7 +51,7 @@ def _give_handlers_a_stack() -> None:
 
 @contextlib.contextmanager
 def on_file(path: Path) -> Iterator[None]:
-    """Makes `raise_if_asked` raise once a file exists, by which a sweep stops jobs in other processes."""
+    """Makes `raise_if_stopped` raise once a file exists, by which a sweep stops jobs in other processes."""
     global _file
     before, _file = _file, path
     try:
@@ -63,42 +63,42 @@ def on_file(path: Path) -> Iterator[None]:
 def _stop(number: int, frame: FrameType | None) -> None:
     global _received
     first, _received = _received is None, signal.Signals(number)
-    if _patient and first:
+    if _forwarded and first:
         return
     for each in (signal.SIGINT, signal.SIGTERM):
         signal.signal(each, signal.SIG_DFL)
-    if not _held:
+    if not _deferred:
         raise Stopped(_received.name)
 
 
 @contextlib.contextmanager
-def held() -> Iterator[None]:
-    """Defers signals until `raise_if_asked` is called, so that the block is not interrupted elsewhere."""
-    global _held
-    _held += 1
+def deferred() -> Iterator[None]:
+    """Defers signals until `raise_if_stopped` is called, so that the block is not interrupted elsewhere."""
+    global _deferred
+    _deferred += 1
     try:
         yield
     finally:
-        _held -= 1
+        _deferred -= 1
 
 
 @contextlib.contextmanager
-def patient() -> Iterator[None]:
+def forwarded() -> Iterator[None]:
     """Only records the first signal, to stop jobs in other processes; the second one raises Stopped."""
-    global _patient
-    _patient = True
+    global _forwarded
+    _forwarded = True
     try:
         yield
     finally:
-        _patient = False
+        _forwarded = False
 
 
-def asked() -> signal.Signals | None:
+def received() -> signal.Signals | None:
     """Returns the last signal received, or None; a library may have swallowed or replaced its exception."""
     return _received
 
 
-def reason() -> str:
+def stop_reason() -> str:
     """Returns why the run has to stop; empty if it does not."""
     if _received:
         return _received.name
@@ -107,8 +107,8 @@ def reason() -> str:
     return ""
 
 
-def raise_if_asked() -> None:
+def raise_if_stopped() -> None:
     """Raises Stopped if the run has to stop."""
-    why = reason()
+    why = stop_reason()
     if why:
         raise Stopped(why)

@@ -90,7 +90,7 @@ class ClientRun:
             wait([self._ask("measure_last")], GRACE)
         answer = self._ask("close", record=_plain(self._record), patience=patience, at_most=limit)
         while not wait([answer], 0.5).done and time.monotonic() < ends:
-            if signals.reason():
+            if signals.stop_reason():
                 ends = min(ends, time.monotonic() + HURRY)
             left = self._journal.count_unsent()
             if left:

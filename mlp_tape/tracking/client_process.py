@@ -138,7 +138,7 @@ def running() -> MlflowProcess:
         return _running[here]
 
 
-def see_off() -> None:
+def stop_all() -> None:
     """Ends the other process, if there is one, so that it outlives this one not even for a moment."""
     for keeper in _running.values():
         keeper.end()

@@ -30,15 +30,15 @@ def jobs_closed_in_background() -> Iterator[None]:
     try:
         yield
     finally:
-        _background.shutdown(cancel_futures=signals.asked() is not None)
+        _background.shutdown(cancel_futures=signals.received() is not None)
         _background = None
 
 
 @contextlib.contextmanager
-def recorded(
+def run_session(
     tracker: Tracker,
     patience: float,
-    note: RunRecord,
+    record: RunRecord,
     files: Callable[[], None],
     journal: Journal,
     console: Console,
@@ -48,7 +48,7 @@ def recorded(
     Args:
         tracker: of the run.
         patience: seconds without an answer, at the end, after which the rest is left to `sync`.
-        note: the run's record.
+        record: the run's record.
         files: writes `config.yaml` and `environment.txt`.
         journal: whose rows are delivered.
         console: is told what a person has to know.
@@ -57,13 +57,13 @@ def recorded(
         TrackingError: MLflow cannot be opened, or has not the run that is gone on with.
         DiskError: the directory takes no more.
     """
-    note.begins()
-    if not note.parent:  # whose store has answered to that: a job can wait
+    record.begins()
+    if not record.parent:  # whose store has answered to that: a job can wait
         tracker.open(console.line)
     status, reason, at_most = "FINISHED", "", math.inf
     try:
-        console.copy_to(note.directory / "console.log")
-        note.save()
+        console.copy_to(record.directory / "console.log")
+        record.save()
         files()
         tracker.begin()
         yield tracker
@@ -73,42 +73,42 @@ def recorded(
             patience = at_most = HURRY
         if isinstance(error, OSError):
             raise DiskError(
-                f"{error.filename or note.directory}: {error.strerror or error}",
-                f"when that is cured: {note.resume}",
+                f"{error.filename or record.directory}: {error.strerror or error}",
+                f"when that is cured: {record.resume}",
             ) from error
         raise
     finally:
         with contextlib.suppress(OSError):  # of a full disk was told
-            note.ends(status, reason)
-        if _background and note.parent and status == "FINISHED":
+            record.ends(status, reason)
+        if _background and record.parent and status == "FINISHED":
             patience = min(patience, AWHILE)
-            _background.submit(_close, tracker, patience, at_most, note, journal, Console(on_screen=False))
+            _background.submit(_close, tracker, patience, at_most, record, journal, Console(on_screen=False))
         else:
-            _close(tracker, patience, at_most, note, journal, console)
+            _close(tracker, patience, at_most, record, journal, console)
 
 
-def tracker(settings: TrackingSettings, note: RunRecord, journal: Journal) -> Tracker:
+def tracker(settings: TrackingSettings, record: RunRecord, journal: Journal) -> Tracker:
     """Where the settings say that a run is recorded; MLflow's process begins to get ready for it.
 
     Args:
         settings: of tracking.
-        note: the run's record.
+        record: the run's record.
         journal: whose rows are delivered.
     """
     if not settings.enabled:
         return Untracked()
-    return ClientRun(resolve_uri(settings), settings.experiment, note, journal)
+    return ClientRun(resolve_uri(settings), settings.experiment, record, journal)
 
 
 def _ended_by(error: BaseException) -> tuple[str, str]:
     """The status and the reason of a run that did not reach its end."""
-    if signals.reason() or isinstance(error, KeyboardInterrupt):
-        return "KILLED", signals.reason() or signal.SIGINT.name
+    if signals.stop_reason() or isinstance(error, KeyboardInterrupt):
+        return "KILLED", signals.stop_reason() or signal.SIGINT.name
     return "FAILED", without_password(f"{type(error).__name__}: {error}")
 
 
 def _close(
-    tracker: Tracker, patience: float, at_most: float, note: RunRecord, journal: Journal, console: Console
+    tracker: Tracker, patience: float, at_most: float, record: RunRecord, journal: Journal, console: Console
 ) -> None:
     """Delivers what is left; says what could not be, and how to do it later."""
     why_not = "it was stopped"
@@ -116,10 +116,10 @@ def _close(
         with console.waiting("sending to MLflow") as show:
             why_not = tracker.close(patience, at_most, show)
     finally:
-        note.sent = not (why_not or isinstance(tracker, Untracked))
+        record.sent = not (why_not or isinstance(tracker, Untracked))
         with contextlib.suppress(OSError):
-            note.save()
+            record.save()
         if why_not:
-            console.warn(missing_rows_message(note.uri, journal.count_unsent(), why_not, note.sync))
-        if note.status == "KILLED":
-            console.line(f"stopped by {note.reason}; to go on: {note.resume}")
+            console.warn(missing_rows_message(record.uri, journal.count_unsent(), why_not, record.sync))
+        if record.status == "KILLED":
+            console.line(f"stopped by {record.reason}; to go on: {record.resume}")

@@ -164,12 +164,12 @@ def test_the_mlflow_uri_of_the_environment_is_honoured(run_py: Run, tmp_path: Pa
 def test_a_signal_whose_exception_was_swallowed_still_stops(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(signals, "_received", None)
     with signals.on_signals():
-        signals.raise_if_asked()
+        signals.raise_if_stopped()
         with contextlib.suppress(KeyboardInterrupt):
             signal.raise_signal(signal.SIGTERM)
-        assert signals.asked() == signal.SIGTERM
+        assert signals.received() == signal.SIGTERM
         with pytest.raises(signals.Stopped, match="SIGTERM"):
-            signals.raise_if_asked()
+            signals.raise_if_stopped()
 
 
 def test_a_directory_that_cannot_be_made_is_answered_in_two_lines(run_py: Run, tmp_path: Path) -> None:

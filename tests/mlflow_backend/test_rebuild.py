@@ -163,7 +163,7 @@ def test_a_database_with_a_run_that_lasts_is_not_rebuilt(
     assert run_py(tmp_path, *SMALL).returncode == 0
     (directory,) = tmp_path.glob("outputs/*/*")
     overwrite_the_middle(tmp_path / "mlflow.db")
-    with lock.at_work(directory):
+    with lock.hold(directory):
         done = mlp_tape(tmp_path, offline, "rebuild")
     assert done.returncode == 2
     assert done.stderr.startswith(f"error: {directory} is still running")

@@ -290,18 +290,18 @@ def test_a_directory_belongs_to_one_run_and_one_process(half: Path) -> None:
         train_in(half, SMALL)
     holds = (
         "import sys; from pathlib import Path; from mlp_tape.storage import lock\n"
-        f"with lock.at_work(Path({str(half)!r})): print('held', flush=True); sys.stdin.read()"
+        f"with lock.hold(Path({str(half)!r})): print('held', flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(
         [sys.executable, "-c", holds], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as other:
         assert other.stdout is not None
         other.stdout.readline()
-        assert lock.is_at_work(half, other.pid)
+        assert lock.is_held(half, other.pid)
         with pytest.raises(ConfigError, match="another process is at work"):
             train_in(half, SMALL, resume="here")
         other.kill()
-    assert not lock.is_at_work(half, os.getpid())
+    assert not lock.is_held(half, os.getpid())
 
 
 @pytest.fixture(scope="module")

@@ -102,6 +102,6 @@ def test_workers_end_when_the_sweeps_process_is_killed(offline: dict[str, str], 
     for job in jobs:
         assert job is not None
         directory, pid = job.directory, job.pid
-        wait_until("the end of a worker", lambda d=directory, p=pid: not lock.is_at_work(d, p))
+        wait_until("the end of a worker", lambda d=directory, p=pid: not lock.is_held(d, p))
         assert run_record.read(directory).status == "KILLED"
         wait_until("the end of its process", lambda p=pid: not lives(p))

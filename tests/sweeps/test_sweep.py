@@ -97,7 +97,7 @@ def test_the_table_has_the_id_of_a_run_that_mlflow_had_only_at_the_end(
     monkeypatch.setattr(client, "send", send)
     note = RunRecord(tmp_path, kind="sweep")
     with Console(on_screen=False) as console:
-        report.answer(Settings(), note, SweepDirectory(tmp_path), console)
+        report.conclude(Settings(), note, SweepDirectory(tmp_path), console)
     assert [row["run_id"] for row in table_of(tmp_path)] == ["id of 0", "id of 1"]
     assert note.tags["best.run_id"] == "id of 1"
 
@@ -202,7 +202,7 @@ def test_a_job_that_another_process_is_at_work_on_is_waited_for(
     run_py(tmp_path, "-m", "lr=1e20,0.1", "dataset=digits", "report=none", "epochs=1")
     job = the_sweep(tmp_path) / "0"
     before = run_record.read(job)
-    with lock.at_work(job):
+    with lock.hold(job):
         program = started(tmp_path, offline, "sweep ", "-m", "sweep.resume=last")
         (tmp_path / "beside").mkdir()  # where all of it takes no longer than it has waited by then
         run_py(tmp_path / "beside", "-m", "lr=1e20,0.1", "dataset=digits", "report=none", "epochs=1")
