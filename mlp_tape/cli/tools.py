@@ -50,6 +50,7 @@ def main() -> int:
     command.add_argument(
         "--png", type=Path, default=Path("comparison.png"), help="where the curves are drawn (comparison.png)"
     )
+    commands.add_parser("settings", help="prints the settings reference, docs/settings.md")
     exit.own_temporary_directory()
     try:
         arguments = parser.parse_args()
@@ -128,4 +129,18 @@ def _rebuild(arguments: argparse.Namespace) -> int:
     return 0 if rebuild([parent.absolute() for parent in parents], uri, print) else 1
 
 
-COMMANDS = {"sync": _sync, "rebuild": _rebuild, "replay": _replay, "walk": _walk, "compare": _compare}
+def _settings(arguments: argparse.Namespace) -> int:
+    from mlp_tape.cli.settings_reference import reference
+
+    print(reference(), end="")
+    return 0
+
+
+COMMANDS = {
+    "sync": _sync,
+    "rebuild": _rebuild,
+    "replay": _replay,
+    "walk": _walk,
+    "compare": _compare,
+    "settings": _settings,
+}

@@ -32,7 +32,17 @@ TO_THE_END = ("cosine", "one_cycle")  # schedules whose rate depends on the tota
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """The network, apart from the sizes of input and output, which the data determine."""
+    """The network, apart from the sizes of input and output, which the data determine.
+
+    Attributes:
+        hidden_sizes: Sizes of the hidden layers, any number of them. The data determine the input and output
+            sizes.
+        init_stddev: Standard deviation of the truncated normal distribution of `truncated_normal`. Biases
+            start at zero.
+        init: Distribution of the initial weights.
+        activation: Activation function of the hidden layers.
+        dropout: Fraction of each hidden layer that is dropped in training.
+    """
 
     hidden_sizes: list[int] = constraints.setting(
         [256, 128],
@@ -47,7 +57,14 @@ class ModelSettings:
 
 @dataclass(frozen=True)
 class DatasetSettings:
-    """The data set to train on, and its location."""
+    """The data set to train on, and its location.
+
+    Attributes:
+        name: Data set, selected by `dataset=`.
+        path: File with the arrays `x_train`, `y_train`, `x_test` and `y_test`.
+        offline: What to do if MNIST is neither in the cache nor can be downloaded: `subset` trains on the
+            5,000 bundled images, `error` ends the program.
+    """
 
     name: str = constraints.function("mnist", "mnist_5k", "digits", "fashion_mnist", "arrays")
     path: str | None = constraints.free(None, "the path of an .npz file")
@@ -58,7 +75,18 @@ class DatasetSettings:
 
 @dataclass(frozen=True)
 class OptimizerSettings:
-    """The update rule; its learning rate is the top-level `lr`. Settings it does not use are null."""
+    """The update rule; its learning rate is the top-level `lr`. Settings it does not use are null.
+
+    Attributes:
+        name: Update rule, selected by `optimizer=`.
+        momentum: Factor by which the velocity decays in each step, for `momentum` and `nesterov`.
+        rho: Decay rate of the mean of squared gradients, for `rmsprop`.
+        beta_1: Decay rate of the mean of gradients, for `adam` and `adamw`.
+        beta_2: Decay rate of the mean of squared gradients, for `adam` and `adamw`.
+        epsilon: Small constant in the denominator, for `rmsprop`, `adam` and `adamw`.
+        weight_decay: Fraction of each parameter, times the learning rate, that is subtracted from it in each
+            step, for `adamw`.
+    """
 
     name: str = constraints.function(*RULE_SETTINGS)
     momentum: float | None = constraints.share(None)
@@ -71,7 +99,19 @@ class OptimizerSettings:
 
 @dataclass(frozen=True)
 class ScheduleSettings:
-    """The learning rate schedule, a factor applied to `lr`. Settings it does not use are null."""
+    """The learning rate schedule, a factor applied to `lr`. Settings it does not use are null.
+
+    Attributes:
+        name: Learning rate schedule, selected by `schedule=`.
+        warmup_epochs: Number of epochs, before any schedule begins, in which the learning rate rises linearly
+            to `lr`.
+        every_epochs: Number of epochs between two reductions, for `step`.
+        factor: Factor by which the learning rate is multiplied: at each reduction for `step`, gradually over
+            each epoch for `exponential`.
+        final: Learning rate at the end, as a fraction of `lr`, for `cosine` and `one_cycle`.
+        rising: Fraction of the steps in which the learning rate rises, for `one_cycle`.
+        start: Learning rate at the first step, as a fraction of `lr`, for `one_cycle`.
+    """
 
     name: str = constraints.one_of(*SCHEDULE_SETTINGS)
     warmup_epochs: float = constraints.not_negative(0.0)
@@ -84,7 +124,12 @@ class ScheduleSettings:
 
 @dataclass(frozen=True)
 class AugmentSettings:
-    """Upper limits of the random shift (pixels) and rotation (degrees) of the training images."""
+    """Upper limits of the random shift (pixels) and rotation (degrees) of the training images.
+
+    Attributes:
+        shift: Maximum shift along each axis, in pixels.
+        rotate: Maximum rotation, in degrees.
+    """
 
     shift: float = constraints.not_negative(0.0)
     rotate: float = constraints.not_negative(0.0, 180.0)
@@ -92,7 +137,13 @@ class AugmentSettings:
 
 @dataclass(frozen=True)
 class StoppingSettings:
-    """Early stopping and the criterion for selecting weights, for runs with validation images."""
+    """Early stopping and the criterion for selecting weights, for runs with validation images.
+
+    Attributes:
+        patience: Number of epochs without better weights after which training ends; requires
+            `validation_fraction`.
+        monitor: Validation metric by which weights are compared.
+    """
 
     patience: int | None = constraints.whole(None, 1, 1_000_000)
     monitor: str = constraints.one_of("loss", "accuracy")
@@ -100,7 +151,11 @@ class StoppingSettings:
 
 @dataclass(frozen=True)
 class CheckpointSettings:
-    """When to save checkpoints, in addition to the end of each epoch and when a run is stopped."""
+    """When to save checkpoints, in addition to the end of each epoch and when a run is stopped.
+
+    Attributes:
+        every_steps: Number of steps between additional checkpoints.
+    """
 
     every_steps: int | None = constraints.setting(
         None, "a whole number from 1, or null", lambda steps: steps is None or steps >= 1
@@ -109,7 +164,21 @@ class CheckpointSettings:
 
 @dataclass(frozen=True)
 class TrackingSettings:
-    """Where and how MLflow records the run."""
+    """Where and how MLflow records the run.
+
+    Attributes:
+        enabled: Whether MLflow records the run.
+        uri: Tracking URI. If null, `MLFLOW_TRACKING_URI`, and if that is not set either, the SQLite database
+            `mlflow.db` in the current directory.
+        experiment: Name of the MLflow experiment, which is created if it does not exist.
+        patience: Number of seconds without a response, at the end of a run, after which the remaining data
+            are left to `python -m mlp_tape sync`.
+        system_metrics: Whether to record CPU load, memory, disk, network and GPU of the machine, each second,
+            as metrics `system/...`; requires `pip install -e '.[system]'`. The command line's default is the
+            value of `MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING`; `MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL` sets
+            another interval.
+        register_as: Name under which the model of a full report is also registered.
+    """
 
     enabled: bool = constraints.free(True, "true or false")
     uri: str | None = constraints.free(None, "an MLflow tracking URI")
@@ -127,7 +196,12 @@ class TrackingSettings:
 
 @dataclass(frozen=True)
 class SweepSettings:
-    """Settings shared by all jobs of `python run.py -m ...`."""
+    """Settings shared by all jobs of `python run.py -m ...`.
+
+    Attributes:
+        resume: Sweep to resume.
+        fail_fast: Whether the first job that fails ends the sweep.
+    """
 
     resume: str | None = constraints.setting(
         None, "the id of a sweep, its directory, or last", lambda which: which is None or bool(which.strip())
@@ -137,7 +211,38 @@ class SweepSettings:
 
 @dataclass(frozen=True)
 class Settings:
-    """All settings of a run."""
+    """All settings of a run.
+
+    Attributes:
+        lr: Learning rate.
+        batch_size: Number of images per step. The last batch of an epoch may be smaller.
+        epochs: Number of passes over the training images.
+        seed: Seed of everything random: initial weights, order of the images, dropout, augmentation.
+        shuffle: Whether each epoch has its own order of the images, a pure function of seed and epoch. If
+            false, the order is that of the file.
+        loss: `mse` is the mean of (one_hot(y) - logits)² over batch and classes, `cross_entropy` the
+            cross-entropy of the softmax, mean over the batch.
+        label_smoothing: Fraction of each training label that is distributed evenly over all classes.
+        l2: Factor of the sum of the squared weights that is added to the loss in training.
+        clip_norm: Maximum norm of all gradients together. If null, gradients are not clipped.
+        precision: Precision of forward and backward pass. Parameters are float32 in any case.
+        validation_fraction: Fraction of the training images held out for validation. If above 0, the run ends
+            with the weights that are best on them, and `test/*` is measured once, with these weights.
+        engine: `compiled` runs blocks of steps as one XLA call, `eager` the same step operation by operation.
+        log_every: Number of steps from one printed loss, and one row of norms, to the next.
+        resume: Run to resume.
+        report: What a run produces at its end: `none`, `light` (weights) or `full` (also plots and a model).
+            If null, full for a run and light for the jobs of a sweep.
+        checkpoint: Settings of checkpoints.
+        model: Settings of the network.
+        dataset: Settings of the data.
+        optimizer: Settings of the update rule.
+        schedule: Settings of the learning rate schedule.
+        augment: Settings of the augmentation.
+        stopping: Settings of early stopping.
+        tracking: Settings of MLflow tracking.
+        sweep: Settings of a sweep.
+    """
 
     lr: float = constraints.positive(0.001)
     batch_size: int = constraints.whole(128, 1, 10_000_000)
