@@ -45,9 +45,43 @@ def test_ci_runs_both_commands_that_the_readme_prints() -> None:
     assert ci.count('eval "$command"') == 2
 
 
-def test_the_readme_names_every_module_and_setting() -> None:
+def test_the_documentation_names_every_package_and_setting() -> None:
     from mlp_tape.config.settings import Settings, flatten
 
-    readme = (ROOT / "README.md").read_text()
-    assert [path.name for path in MODULES if f"`{path.relative_to(PACKAGE)}`" not in readme] == []
-    assert [key for key, _ in flatten(Settings()) if f"`{key}`" not in readme] == []
+    architecture, settings = (
+        (ROOT / "docs" / f"{page}.md").read_text() for page in ("architecture", "settings")
+    )
+    packages = sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py"))
+    assert [name for name in packages if f"\n| `{name}/` |" not in architecture] == []
+    for path in MODULES:
+        package, module = path.parent.name, path.stem
+        if package in packages:
+            (row,) = [line for line in architecture.splitlines() if line.startswith(f"| `{package}/` |")]
+            assert f"`{module}`" in row, f"{package}/{module}"
+    assert [key for key, _ in flatten(Settings()) if f"`{key}`" not in settings] == []
+
+
+def test_the_tutorial_shows_the_code_of_the_program() -> None:
+    def lines(text: str) -> list[str]:
+        return [line.strip() for line in text.splitlines() if line.strip()]
+
+    sources = ["\n".join(lines(path.read_text())) for path in MODULES]
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "tutorial.md").read_text(), re.S)
+    assert len(blocks) >= 5
+    for block in blocks:
+        assert any("\n".join(lines(block)) in source for source in sources), block
+
+
+def test_every_relative_link_in_the_documentation_resolves() -> None:
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
+    for page in pages:
+        for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+            target, _, anchor = link.partition("#")
+            if "://" in target:
+                continue
+            path = page.parent / target if target else page
+            assert path.exists(), f"{page.name}: {link}"
+            if anchor and path.suffix == ".md":
+                titles = re.findall(r"^#+ (.*)$", path.read_text(), re.M)
+                anchors = [re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles]
+                assert anchor in anchors, f"{page.name}: {link}"

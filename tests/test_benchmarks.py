@@ -33,7 +33,7 @@ def test_every_way_of_writing_the_loop_trains_the_same_epoch(variant: str, mnist
         assert np.abs(other - first).max() > 1e-4, "it has learnt"
 
 
-def test_the_documentation_has_the_figures_that_were_measured() -> None:
+def test_the_readme_has_the_figures_that_were_measured() -> None:
     results = json.loads(RESULTS.read_text())
     assert {"epoch", "whole", "without"} <= set(results) <= set(report.TITLES)
     written = report.markdown(results)
