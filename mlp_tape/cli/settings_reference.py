@@ -17,7 +17,8 @@ INTRODUCTION = """\
 
 Any setting can be given as `key=value` after `python run.py`, and any group as `group=option`. In a sweep,
 several values are separated by commas: `python run.py -m lr=0.1,0.01`. `python run.py --cfg job` prints the
-settings of a command without starting a run.
+settings of a command without starting a run, and `eval "$(python run.py -sc install=bash)"` enables tab
+completion.
 
 The defaults below are those of the dataclasses in `mlp_tape/config/settings.py`. The command line starts
 from the files in `conf/` instead; the tables of options list where these differ.

@@ -215,7 +215,7 @@ class Settings:
 
     Attributes:
         lr: Learning rate.
-        batch_size: Number of images per step. The last batch of an epoch may be smaller.
+        batch_size: Number of images per step. The last batch of an epoch may be smaller; it is used.
         epochs: Number of passes over the training images.
         seed: Seed of everything random: initial weights, order of the images, dropout, augmentation.
         shuffle: Whether each epoch has its own order of the images, a pure function of seed and epoch. If
