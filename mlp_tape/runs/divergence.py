@@ -76,9 +76,7 @@ def replay(directory: Path) -> Iterator[str]:
     """
     kept = next(checkpoint.usable(directory / FOLDER, print), None)
     if kept is None:
-        raise ConfigError(
-            f"{directory} keeps no step that went astray", "python -m mlp_tape replay RUN_DIRECTORY"
-        )
+        raise ConfigError(f"{directory} contains no diverged step", "python -m mlp_tape replay RUN_DIRECTORY")
     yield f"step {kept.step}, lr {kept.about['lr']}"
     yield f"{'tensor':<22} {'shape':<18} {'dtype':<8} {'min':>12} {'max':>12}  not finite"
     for name, tensor in _traced(kept).items():

@@ -42,7 +42,7 @@ def find(which: str, uri: str, kind: str = "run") -> Path:
         told = store.directory_of(uri, which)
     if told is None or not (told / run_record.FILE).exists():
         where = (
-            f"its directory {told} is not there"
+            f"its directory {told} does not exist"
             if told
             else f"no such {kind} below {Path.cwd()}, nor in MLflow"
         )

@@ -157,7 +157,7 @@ def _past(settings: Settings, directory: Path, job: Job | None) -> RunRecord | N
         return run_record.read(directory)
     raise ConfigError(
         f"{directory} is the directory of another run",
-        f"type resume={shlex.quote(str(directory))} to go on with that, or give another hydra.run.dir",
+        f"type resume={shlex.quote(str(directory))} to resume that run, or choose another hydra.run.dir",
     )
 
 

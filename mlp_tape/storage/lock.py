@@ -30,7 +30,7 @@ def hold(directory: Path, wait: float = 2.0) -> Iterator[None]:
         lock.acquire(timeout=wait)
     except filelock.Timeout as error:
         raise ConfigError(
-            f"another process is at work on {directory}", "wait for its end, or stop it"
+            f"another process is using {directory}", "wait until it ends, or stop it"
         ) from error
     except OSError as error:
         raise ConfigError(

@@ -122,4 +122,4 @@ def _close(
         if why_not:
             console.warn(missing_rows_message(record.uri, journal.count_unsent(), why_not, record.sync))
         if record.status == "KILLED":
-            console.line(f"stopped by {record.reason}; to go on: {record.resume}")
+            console.line(f"stopped by {record.reason}; to resume: {record.resume}")
