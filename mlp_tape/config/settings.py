@@ -103,7 +103,7 @@ class CheckpointSettings:
     """When to save checkpoints, in addition to the end of each epoch and when a run is stopped."""
 
     every_steps: int | None = constraints.setting(
-        None, "an integer of at least 1, or null", lambda steps: steps is None or steps >= 1
+        None, "an integer from 1, or null", lambda steps: steps is None or steps >= 1
     )
 
 
