@@ -9,8 +9,7 @@ from pathlib import Path
 import filelock
 
 from mlp_tape.errors import ConfigError
-
-LOCK = "run.lock"
+from mlp_tape.storage import run_paths
 
 
 @contextlib.contextmanager
@@ -61,7 +60,7 @@ def is_held(directory: Path, pid: int) -> bool:
 
 
 def _lock(directory: Path) -> filelock.BaseFileLock:
-    return filelock.FileLock(directory / LOCK)
+    return filelock.FileLock(directory / run_paths.LOCK)
 
 
 def process_exists(pid: int) -> bool:
