@@ -32,7 +32,7 @@ class Case:
 def _settings() -> list[Case]:
     """Every key with what it cannot be: type, range, not finite, huge, empty, words."""
     positive, share = "expected a finite number above 0", "expected a number from 0 to below 1"
-    whole, words = "expected a whole number from", "expected one of: "
+    whole, words = "expected an integer from", "expected one of: "
     wrong: dict[str, tuple[str, list[str]]] = {
         "lr": (
             positive,
@@ -63,7 +63,7 @@ def _settings() -> list[Case]:
         "augment.rotate": ("up to 180", ["181", "-1"]),
         "stopping.patience": (whole, ["0", "1.5", "soon"]),
         "stopping.monitor": (words, ["acc", "null"]),
-        "checkpoint.every_steps": ("a whole number from 1", ["0", "-1", "often"]),
+        "checkpoint.every_steps": ("an integer from 1", ["0", "-1", "often"]),
         "dataset.name": (words, ["mnits", "MNIST", "null", "../mnist"]),
         "dataset.offline": (words, ["maybe", "1"]),
         "optimizer.name": (words, ["sdg", "null", "[]"]),
@@ -136,7 +136,7 @@ def _commands() -> list[Case]:
         Case(["sweep.resume=last"], "sweep.resume=... picks up a sweep"),
         Case(["-m", "sweep.resume=last"], "sweep.resume=last: no sweep below"),
         Case(["-m", "lr=0.1,-1"], "lr=-1: expected a finite number above 0"),
-        Case(["-m", "lr=0.1,0.2", "resume=last"], "resume=... goes on with one run"),
+        Case(["-m", "lr=0.1,0.2", "resume=last"], "resume=... resumes a single run"),
         Case(["-m", "model=mlp,conv"], "model=conv: expected one of: mlp"),
         Case(["-m", "lr=choice("], "cannot read"),
         Case(["-m", "hydra/launcher=cloud"], "hydra/launcher=cloud: expected one of: "),

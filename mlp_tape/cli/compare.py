@@ -10,13 +10,14 @@ from mlp_tape.reports import curve_plots
 from mlp_tape.reports.style import Point
 from mlp_tape.runs import resume
 from mlp_tape.storage import journal
+from mlp_tape.storage.metric_keys import TEST_ACCURACY, TEST_LOSS, TRAIN_LOSS
 from mlp_tape.storage.run_record import RunRecord
 from mlp_tape.sweeps import monitor, summary
 from mlp_tape.sweeps.directory import SweepDirectory
-from mlp_tape.sweeps.summary import ACCURACY, LOSS, Table
+from mlp_tape.sweeps.summary import Table
 from mlp_tape.tracking.uri import may_exist
 
-KEYS = ("train/loss", LOSS, ACCURACY)
+KEYS = (TRAIN_LOSS, TEST_LOSS, TEST_ACCURACY)
 SIDE_BY_SIDE = 6  # runs that have a column each; more have a row each
 LONGEST = 30  # characters of a name, or of a value, such as a path, of which the end is shown
 
@@ -89,8 +90,8 @@ def curves(entries: Sequence[Entry]) -> dict[str, list[tuple[str, list[Point]]]]
     found: dict[str, list[tuple[str, list[Point]]]] = {}
     for entry in entries:
         steps, means, _ = curve_plots.thinned(entry.losses, entry.steps, most=100)
-        found.setdefault("train/loss", []).append((entry.label, list(zip(steps, means, strict=True))))
-        found.setdefault(ACCURACY, []).append((entry.label, entry.accuracies))
+        found.setdefault(TRAIN_LOSS, []).append((entry.label, list(zip(steps, means, strict=True))))
+        found.setdefault(TEST_ACCURACY, []).append((entry.label, entry.accuracies))
     return found
 
 
@@ -142,10 +143,10 @@ def _outcome(
 ) -> dict[str, str]:
     values = {"status": status, "steps": f"{losses[-1][0] + 1:,}" if losses else "0"}
     values["seconds"] = f"{seconds:.1f}"
-    for key, points in (("train/loss", losses), (LOSS, test_losses)):
+    for key, points in ((TRAIN_LOSS, losses), (TEST_LOSS, test_losses)):
         values[key] = f"{points[-1][1]:.6f}" if points else ""
     best = max(accuracies, key=lambda point: point[1], default=None)
-    values[ACCURACY] = f"{accuracies[-1][1]:.4f}" if accuracies else ""
+    values[TEST_ACCURACY] = f"{accuracies[-1][1]:.4f}" if accuracies else ""
     values["best accuracy"] = f"{best[1]:.4f} at step {best[0]:,}" if best else ""
     return values
 

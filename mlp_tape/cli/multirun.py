@@ -105,7 +105,7 @@ def check(config: DictConfig, parse: Parse) -> tuple[list[Settings], int | None]
             settings.append(parse(changed))
     if any(job.resume is not None for job in settings):
         raise ConfigError(
-            "resume=... goes on with one run", "type it without -m; for a sweep, sweep.resume=..."
+            "resume=... resumes a single run", "type it without -m; for a sweep, sweep.resume=..."
         )
     return settings, math.prod(map(len, choices)) if basic else None
 

@@ -19,7 +19,7 @@ def main() -> int:
     """Runs a command; returns the exit code: 0 done, 1 not all could be done, 2 the command was wrong."""
     parser = argparse.ArgumentParser(prog="python -m mlp_tape", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    command = commands.add_parser("sync", help="sends to MLflow what it has not got of runs that are over")
+    command = commands.add_parser("sync", help="sends what MLflow is missing of finished runs")
     command.add_argument(
         "directory", nargs="?", type=Path, help="of a run, or above it; outputs/ and multirun/ if not given"
     )
@@ -31,9 +31,7 @@ def main() -> int:
         "directory", nargs="?", type=Path, help="above the runs; outputs/ and multirun/ if not given"
     )
     command.add_argument("--uri", help="of the database; sqlite:///mlflow.db in this directory if not given")
-    command = commands.add_parser(
-        "replay", help="shows the step at which a run went astray, tensor by tensor"
-    )
+    command = commands.add_parser("replay", help="shows the step at which a run diverged, tensor by tensor")
     command.add_argument("directory", type=Path, help="of the run")
     command = commands.add_parser(
         "walk", help="shows the first step of a run operation by operation, and two pitfalls"
@@ -72,7 +70,7 @@ def _sync(arguments: argparse.Namespace) -> int:
     if arguments.directory:
         parents = [arguments.directory.absolute()]
     if not any(parent.is_dir() for parent in parents):
-        raise ConfigError(f"{parents[0].absolute()} is not there", "python -m mlp_tape sync DIRECTORY")
+        raise ConfigError(f"{parents[0].absolute()} does not exist", "python -m mlp_tape sync DIRECTORY")
     from mlp_tape.mlflow_backend.sync import sync
 
     return 0 if sync([parent.absolute() for parent in parents], arguments.uri, print) else 1

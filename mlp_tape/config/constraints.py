@@ -33,7 +33,7 @@ def function(*names: str) -> Any:
     """Accepts one of the names, or a user's function as `module.name`; the first name is the default."""
     return setting(
         names[0],
-        f"one of: {', '.join(names)}; or a function of your own, such as module.name",
+        f"one of: {', '.join(names)}; or your own function, such as module.name",
         lambda name: name in names or re.fullmatch(OWN, name) is not None,
     )
 
@@ -57,7 +57,7 @@ def positive(default: float | None, high: float = math.inf) -> Any:
 
 def whole(default: int | None, low: int, high: int) -> Any:
     """Accepts an integer in [low, high], or null if that is the default."""
-    return _or_null(default, f"a whole number from {low:,} to {high:,}", lambda v: low <= v <= high)
+    return _or_null(default, f"an integer from {low:,} to {high:,}", lambda v: low <= v <= high)
 
 
 def free(default: Any, expected: str) -> Any:

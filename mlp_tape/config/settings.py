@@ -158,7 +158,7 @@ class CheckpointSettings:
     """
 
     every_steps: int | None = constraints.setting(
-        None, "a whole number from 1, or null", lambda steps: steps is None or steps >= 1
+        None, "an integer from 1, or null", lambda steps: steps is None or steps >= 1
     )
 
 

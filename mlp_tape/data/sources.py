@@ -140,7 +140,7 @@ def read_npz(path: Path) -> Arrays:
             _check_uncompressed_size(path, archive.zip)
             return {key: archive[key] for key in KEYS}
     except FileNotFoundError as error:
-        raise DataError(f"{path} is not there", "give dataset.path=FILE.npz") from error
+        raise DataError(f"{path} does not exist", "give dataset.path=FILE.npz") from error
     except DataError:
         raise
     except Exception as error:  # zipfile, zlib and NumPy do not document what damaged data raise

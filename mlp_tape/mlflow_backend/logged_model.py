@@ -14,11 +14,11 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
 
+from mlp_tape.storage import run_paths
 from mlp_tape.storage.journal import Row
 from mlp_tape.system import atomic_files
 
 NAME = "model"
-FILE = "models.json"  # in the run's directory: what was logged
 
 
 def log(
@@ -44,11 +44,11 @@ def log(
             _note(directory, earlier, register_as, version)
             return
     logged = client.create_logged_model(experiment_id, NAME, source_run_id=run_id, tags={"step": str(step)})
-    archives = {"weights": directory / "weights.npz", "network": directory / "network.json"}
+    archives = {"weights": directory / run_paths.WEIGHTS, "network": directory / run_paths.NETWORK}
     network = json.loads(archives["network"].read_bytes())
     inputs = TensorSpec(np.dtype(network["dtype"]), (-1, *network["shape"]))
     scores = TensorSpec(np.dtype("float32"), (-1, network["n_classes"]))
-    with np.load(directory / "report.npz", allow_pickle=False) as archive:
+    with np.load(directory / run_paths.PLOT_DATA, allow_pickle=False) as archive:
         examples = archive["examples"]
     with tempfile.TemporaryDirectory() as parent, warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -98,7 +98,10 @@ def read(directory: Path) -> list[dict[str, Any]]:
     """
     keys = ("model_id", "step", "location", "name", "version")
     try:
-        return [{key: each[key] for key in keys} for each in json.loads((directory / FILE).read_bytes())]
+        return [
+            {key: each[key] for key in keys}
+            for each in json.loads((directory / run_paths.LOGGED_MODELS).read_bytes())
+        ]
     except (OSError, ValueError, TypeError, KeyError):  # there is none, or it is damaged
         return []
 
@@ -143,4 +146,4 @@ def _note(directory: Path, model: LoggedModel, name: str, version: int) -> None:
         "version": version,
     }
     noted = [*(each for each in read(directory) if each["step"] != step), new]
-    atomic_files.write(directory / FILE, json.dumps(noted, indent=1).encode())
+    atomic_files.write(directory / run_paths.LOGGED_MODELS, json.dumps(noted, indent=1).encode())

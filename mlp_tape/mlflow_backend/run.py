@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mlp_tape.mlflow_backend import store  # first: it sets what MLflow reads when it is imported
+from mlp_tape.storage import run_paths
+from mlp_tape.storage.metric_keys import TEST_ACCURACY, TEST_LOSS
 
 # isort: split
 from mlflow import MlflowClient
@@ -23,9 +25,9 @@ from mlp_tape.system.redaction import without_password
 from mlp_tape.tracking.tracker import Show
 from mlp_tape.tracking.uri import run_link
 
-GIVEN = ("config.yaml", "environment.txt")  # before the first step
-LEFT = ("weights.npz", "sweep.csv", "sweep.md")  # by a run, and by a sweep
-RESULTS = ("test/loss", "test/accuracy")  # are the model's, too
+GIVEN = (run_paths.SETTINGS, run_paths.ENVIRONMENT)  # before the first step
+LEFT = (run_paths.WEIGHTS, run_paths.SWEEP_TABLE, run_paths.SWEEP_PAGE)  # by a run, and by a sweep
+RESULTS = (TEST_LOSS, TEST_ACCURACY)  # are the model's, too
 
 
 class MlflowRun:
@@ -163,7 +165,7 @@ class MlflowRun:
             self._delivery.start(*([] if begun else self._to_begin()))
         jobs: list[Job] = [functools.partial(self._artifact, *found) for found in _artifacts(record)]
         if record.status == "FINISHED" and record.kind == "run" and record.full and not self._model_given:
-            jobs += [self._model] * (record.directory / "weights.npz").exists()
+            jobs += [self._model] * (record.directory / run_paths.WEIGHTS).exists()
         killed = record.status == "KILLED"  # by somebody who waits: first of all, this is said
         first, last = ([self._end], jobs) if killed else ([], [*jobs, self._end])
         return without_password(self._delivery.finish(first, last, patience, at_most, show))

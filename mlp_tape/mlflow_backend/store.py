@@ -93,7 +93,7 @@ def _close_dead(uri: str, run: Run, directory: Path) -> Iterator[str]:
         return
     ask(uri, lambda client: end(client, run_id, left))
     if left.status == "KILLED" and directory.is_dir() and left.run_id:
-        yield f"{told}; to go on: {left.resume}"
+        yield f"{told}; to resume: {left.resume}"
     elif not left.sent and left.run_id:
         if not lock.process_exists(left.pid):  # else it is the one that sends the rest
             yield f"{told}; to send the rest of it: python -m mlp_tape sync {shlex.quote(str(directory))}"

@@ -58,7 +58,7 @@ def send(directory: Path, uri: str | None, at_most: float = math.inf) -> str:
         at_most: seconds.
 
     Raises:
-        ConfigError: another process is at work on it.
+        ConfigError: another process is using it.
         TrackingError: the store cannot be opened, or took not all of it.
     """
     with lock.hold(directory), Journal(directory) as journal:

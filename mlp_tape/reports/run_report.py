@@ -14,12 +14,11 @@ from mlp_tape.config.settings import Settings, to_dict
 from mlp_tape.data.datasets import Dataset
 from mlp_tape.data.sources import Array
 from mlp_tape.reports.result import Result
-from mlp_tape.storage import histogram_files
+from mlp_tape.storage import histogram_files, run_paths
 from mlp_tape.storage.journal import Journal, Row
+from mlp_tape.storage.metric_keys import TRAIN_LOSS
 from mlp_tape.system import atomic_files, provenance
 from mlp_tape.training.histograms import Histogram, histogram
-
-PLOT_DATA = "report.npz"
 
 _is_warm, _warming_up = False, threading.Lock()
 
@@ -27,8 +26,8 @@ _is_warm, _warming_up = False, threading.Lock()
 def write_settings(directory: Path, settings: Settings) -> None:
     """Writes the files known before the first step: `config.yaml` and `environment.txt`."""
     contents = {
-        "config.yaml": OmegaConf.to_yaml(OmegaConf.create(to_dict(settings))),
-        "environment.txt": provenance.environment(),
+        run_paths.SETTINGS: OmegaConf.to_yaml(OmegaConf.create(to_dict(settings))),
+        run_paths.ENVIRONMENT: provenance.environment(),
     }
     for name, text in contents.items():
         atomic_files.write(directory / name, text.encode())
@@ -45,7 +44,7 @@ def write_results(directory: Path, settings: Settings, dataset: Dataset, result:
         "first_weights": result.first_weights,
         "examples": dataset.x_test[:2],
     }
-    for name, arrays in (("weights.npz", result.weights), (PLOT_DATA, plot_data)):
+    for name, arrays in ((run_paths.WEIGHTS, result.weights), (run_paths.PLOT_DATA, plot_data)):
         buffer = io.BytesIO()
         np.savez(buffer, **arrays)
         atomic_files.write(directory / name, buffer.getvalue())
@@ -56,7 +55,7 @@ def write_results(directory: Path, settings: Settings, dataset: Dataset, result:
         "shape": dataset.x_test.shape[1:],
         "n_classes": dataset.n_classes,
     }
-    atomic_files.write(directory / "network.json", json.dumps(network).encode())
+    atomic_files.write(directory / run_paths.NETWORK, json.dumps(network).encode())
 
 
 def warm_up() -> None:
@@ -80,12 +79,12 @@ def draw_plots(directory: Path, dataset: Dataset, steps: int, journal: Journal) 
         journal: journal of the run.
     """
     warm_up()
-    folder = directory / "plots"
+    folder = directory / run_paths.PLOTS
     folder.mkdir(exist_ok=True)
     _draw_training(folder, steps, journal)
-    with np.load(directory / PLOT_DATA, allow_pickle=False) as archive:
+    with np.load(directory / run_paths.PLOT_DATA, allow_pickle=False) as archive:
         scores, before = archive["scores"], archive["first_weights"]
-    with np.load(directory / "weights.npz", allow_pickle=False) as archive:
+    with np.load(directory / run_paths.WEIGHTS, allow_pickle=False) as archive:
         weights = dict(archive)
     _draw_answers(folder, dataset, scores)
     _draw_weights(folder, dataset, before, weights, list(histogram_files.read(directory)), steps)
@@ -94,7 +93,7 @@ def draw_plots(directory: Path, dataset: Dataset, steps: int, journal: Journal) 
 def _draw_training(folder: Path, steps: int, journal: Journal) -> None:
     from mlp_tape.reports import curve_plots
 
-    losses = ((row.step, row.value) for row in journal.read("train/loss"))
+    losses = ((row.step, row.value) for row in journal.read(TRAIN_LOSS))
     tested = [
         [(row.step, row.value) for row in journal.read(f"test/{what}")] for what in ("loss", "accuracy")
     ]

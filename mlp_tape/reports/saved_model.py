@@ -6,11 +6,10 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from mlp_tape.storage import run_paths
 from mlp_tape.tensors import network
 from mlp_tape.tensors.activations import ACTIVATIONS
 from mlp_tape.tensors.network import Params
-
-FOLDER = "saved_model"
 
 
 class TapeModule(tf.Module):  # type: ignore[misc]
@@ -45,8 +44,8 @@ def save(directory: Path) -> None:
     Args:
         directory: directory of a run, with `weights.npz` and `network.json`.
     """
-    about = json.loads((directory / "network.json").read_bytes())
-    with np.load(directory / "weights.npz", allow_pickle=False) as archive:
+    about = json.loads((directory / run_paths.NETWORK).read_bytes())
+    with np.load(directory / run_paths.WEIGHTS, allow_pickle=False) as archive:
         params = network.as_params(dict(archive))
     module = TapeModule(params, about["activation"], about["scale"])
     shapes = {(None, *about["shape"]), (None, params["w1"].shape[0])}
@@ -55,4 +54,4 @@ def save(directory: Path) -> None:
         for shape in sorted(shapes, key=len)
     }
     as_they_are = calls[(None, *about["shape"])]
-    tf.saved_model.save(module, str(directory / FOLDER), signatures=as_they_are)
+    tf.saved_model.save(module, str(directory / run_paths.SAVED_MODEL), signatures=as_they_are)

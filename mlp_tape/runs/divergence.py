@@ -9,14 +9,12 @@ import tensorflow as tf
 
 from mlp_tape.errors import ConfigError, DivergenceError
 from mlp_tape.runs.trainer import Trainer, step_config
-from mlp_tape.storage import checkpoint
+from mlp_tape.storage import checkpoint, run_paths
 from mlp_tape.storage.checkpoint import Checkpoint
 from mlp_tape.training import state
 from mlp_tape.training.loop import Block
 from mlp_tape.training.state import State
 from mlp_tape.training.trace import trace_step
-
-FOLDER = "divergence"
 
 
 def explained(trainer: Trainer, start: Checkpoint | None, block: Block, directory: Path) -> DivergenceError:
@@ -41,7 +39,7 @@ def explained(trainer: Trainer, start: Checkpoint | None, block: Block, director
     about = {"step_config": trainer.step_names, "lr": trainer.rate.at(kept), "seed": trainer.settings.seed}
     about["layer_sizes"] = trainer.layer_sizes
     arrays = now.arrays() | {"x": x, "y": y}
-    checkpoint.save(directory / FOLDER, kept, arrays, about)
+    checkpoint.save(directory / run_paths.DIVERGENCE, kept, arrays, about)
     name = _first_bad(Checkpoint(kept, arrays, about))
     return DivergenceError(
         f"the loss is {block.losses[i]} at step {bad} (epoch {block.epoch}, step {block.step + i}); "
@@ -74,11 +72,9 @@ def replay(directory: Path) -> Iterator[str]:
     Raises:
         ConfigError: the directory contains no saved step.
     """
-    kept = next(checkpoint.usable(directory / FOLDER, print), None)
+    kept = next(checkpoint.usable(directory / run_paths.DIVERGENCE, print), None)
     if kept is None:
-        raise ConfigError(
-            f"{directory} keeps no step that went astray", "python -m mlp_tape replay RUN_DIRECTORY"
-        )
+        raise ConfigError(f"{directory} contains no diverged step", "python -m mlp_tape replay RUN_DIRECTORY")
     yield f"step {kept.step}, lr {kept.about['lr']}"
     yield f"{'tensor':<22} {'shape':<18} {'dtype':<8} {'min':>12} {'max':>12}  not finite"
     for name, tensor in _traced(kept).items():

@@ -14,9 +14,10 @@ from mlp_tape.reports.result import Result
 from mlp_tape.runs import divergence
 from mlp_tape.runs.early_stopping import EarlyStopping
 from mlp_tape.runs.trainer import Trainer
-from mlp_tape.storage import checkpoint, histogram_files
+from mlp_tape.storage import checkpoint, histogram_files, run_paths
 from mlp_tape.storage.checkpoint import Checkpoint
 from mlp_tape.storage.journal import Journal, Row
+from mlp_tape.storage.metric_keys import TRAIN_LOSS
 from mlp_tape.system import signals
 from mlp_tape.system.console import Console
 from mlp_tape.training.evaluation import Evaluation
@@ -154,7 +155,7 @@ class _Fitting:
             "selection": selection,
             "settings": {key: value for key, value in flatten(trainer.settings) if not key.startswith(FREE)},
         }
-        checkpoint.save(self._directory / checkpoint.FOLDER, self.done, arrays, about)
+        checkpoint.save(self._directory / run_paths.CHECKPOINTS, self.done, arrays, about)
         self._kept = Checkpoint(self.done, arrays, about)
 
 
@@ -163,7 +164,7 @@ def _rows(block: Block, ended: float) -> Iterator[Row]:
     began, each = ended - block.seconds, block.seconds / len(block.losses)
     for i, loss in enumerate(block.losses.tolist()):
         if math.isfinite(loss):
-            yield Row("train/loss", block.global_step + i, loss, int(1000 * (began + (i + 1) * each)))
+            yield Row(TRAIN_LOSS, block.global_step + i, loss, int(1000 * (began + (i + 1) * each)))
     for key, value in block.statistics.items():
         if math.isfinite(value):
             yield Row(key, block.global_step, value, int(1000 * (began + each)))

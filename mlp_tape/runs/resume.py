@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from mlp_tape.config import validation
 from mlp_tape.config.settings import FREE, TO_THE_END, Settings, TrackingSettings, differences, flatten
 from mlp_tape.errors import BrokenFileError, ConfigError
-from mlp_tape.storage import lock, run_record
+from mlp_tape.storage import lock, run_paths, run_record
 from mlp_tape.storage.run_record import RunRecord
 from mlp_tape.tracking.uri import may_exist, recorded_uri
 
@@ -40,9 +40,9 @@ def find(which: str, uri: str, kind: str = "run") -> Path:
         from mlp_tape.mlflow_backend import store  # imports MLflow
 
         told = store.directory_of(uri, which)
-    if told is None or not (told / run_record.FILE).exists():
+    if told is None or not (told / run_paths.RECORD).exists():
         where = (
-            f"its directory {told} is not there"
+            f"its directory {told} does not exist"
             if told
             else f"no such {kind} below {Path.cwd()}, nor in MLflow"
         )
@@ -57,7 +57,7 @@ def here(which: str, kind: str | None = None) -> RunRecord | None:
         which: MLflow run id, directory, or `last`, as in `find`.
         kind: kind to which `last` refers, `run` or `sweep`; None for either.
     """
-    if (Path(which) / run_record.FILE).exists():
+    if (Path(which) / run_paths.RECORD).exists():
         return run_record.read(Path(which).absolute())
     for run in sorted(_known(), key=lambda run: run.began, reverse=True):
         if run.run_id == which:

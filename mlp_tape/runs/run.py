@@ -17,9 +17,10 @@ from mlp_tape.errors import ConfigError, DataError
 from mlp_tape.reports import run_report
 from mlp_tape.reports.result import Result
 from mlp_tape.runs.metadata import Job, describe_run
-from mlp_tape.storage import checkpoint, lock, run_record
+from mlp_tape.storage import checkpoint, lock, run_paths, run_record
 from mlp_tape.storage.checkpoint import Checkpoint
 from mlp_tape.storage.journal import Journal
+from mlp_tape.storage.metric_keys import TEST_ACCURACY, TEST_LOSS, VALIDATION_ACCURACY
 from mlp_tape.storage.run_record import RunRecord
 from mlp_tape.system import provenance, signals, tensorflow_setup
 from mlp_tape.system.console import Console
@@ -124,9 +125,9 @@ def _recorded(
             threading.Thread(target=run_report.warm_up, daemon=True).start()
         with _timed(record):
             result = fit(trainer, record.directory, console, journal, start, record.full)
-        record.results = {"test/loss": result.loss, "test/accuracy": result.accuracy}
+        record.results = {TEST_LOSS: result.loss, TEST_ACCURACY: result.accuracy}
         if trainer.validates:
-            record.results["validation/accuracy"] = result.chosen_by
+            record.results[VALIDATION_ACCURACY] = result.chosen_by
         record.steps = result.steps
         if settings.report != "none":
             run_report.write_results(record.directory, settings, dataset, result)
@@ -151,13 +152,13 @@ def _past(settings: Settings, directory: Path, job: Job | None) -> RunRecord | N
     """Returns the record of the run to resume; None for a new run."""
     if settings.resume:
         return run_record.read(directory)
-    if not (directory / run_record.FILE).exists():
+    if not (directory / run_paths.RECORD).exists():
         return None
     if job:
         return run_record.read(directory)
     raise ConfigError(
         f"{directory} is the directory of another run",
-        f"type resume={shlex.quote(str(directory))} to go on with that, or give another hydra.run.dir",
+        f"type resume={shlex.quote(str(directory))} to resume that run, or choose another hydra.run.dir",
     )
 
 
@@ -209,7 +210,7 @@ def _start(
     """Returns the last valid checkpoint whose rows are all in the journal; None to start from step 0."""
     journal.recover()
     steps_per_epoch = dataset.steps_per_epoch(settings.batch_size)
-    for found in checkpoint.usable(directory / checkpoint.FOLDER, console.warn):
+    for found in checkpoint.usable(directory / run_paths.CHECKPOINTS, console.warn):
         if found.about["journal"] > journal.size:
             console.warn(f"checkpoint step-{found.step:09d} counts on rows that the journal has lost")
             continue

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from mlp_tape.errors import BrokenFileError
 from mlp_tape.system import atomic_files
 
-FOLDER = "checkpoints"  # in the directory of the run
 KEPT = 2
 Arrays = dict[str, NDArray[Any]]
 

@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from mlp_tape.storage import run_paths
 from mlp_tape.system import atomic_files
 from mlp_tape.training.histograms import Histogram
-
-FOLDER = "histograms"
 
 
 def save(directory: Path, global_step: int, found: dict[str, Histogram]) -> None:
@@ -21,7 +20,7 @@ def save(directory: Path, global_step: int, found: dict[str, Histogram]) -> None
         global_step: global number of the step; histograms of parameters are from before the step.
         found: histograms keyed `params/w1`, `grads/w1`, ...
     """
-    folder = directory / FOLDER
+    folder = directory / run_paths.HISTOGRAMS
     folder.mkdir(exist_ok=True)
     arrays: dict[str, Any] = {}
     for key, each in found.items():
@@ -33,7 +32,7 @@ def save(directory: Path, global_step: int, found: dict[str, Histogram]) -> None
 
 def read(directory: Path) -> Iterator[tuple[int, dict[str, Histogram]]]:
     """Yields the global step and the histograms of each file of a run, in order of the step."""
-    for path in sorted(directory.glob(f"{FOLDER}/step-*.npz")):
+    for path in sorted(directory.glob(f"{run_paths.HISTOGRAMS}/step-*.npz")):
         with np.load(path, allow_pickle=False) as archive:
             keys = [name.removesuffix("/counts") for name in archive.files if name.endswith("/counts")]
             found = {

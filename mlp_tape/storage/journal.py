@@ -10,8 +10,7 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 from mlp_tape.errors import BrokenFileError
-
-FILE = "journal.jsonl"
+from mlp_tape.storage import run_paths
 
 
 class Row(NamedTuple):
@@ -46,8 +45,8 @@ class Journal:
     """
 
     def __init__(self, directory: Path) -> None:
-        self.path = directory / FILE
-        self._sent = directory / "journal.sent"
+        self.path = directory / run_paths.JOURNAL
+        self._sent = directory / run_paths.DELIVERED
         self._file = self.path.open("ab", buffering=0)
         self._writing = threading.Lock()
         self._last: dict[str, int] = {}  # the last step of each key when the file was recovered
@@ -158,7 +157,7 @@ class Journal:
 def rows(directory: Path, key: str) -> Iterator[Row]:
     """Yields the rows of a run with the given key, or with that prefix if it ends with a slash."""
     begins = f'["{key}'.encode() if key.endswith("/") else f'["{key}", '.encode()
-    with (directory / FILE).open("rb") as file:
+    with (directory / run_paths.JOURNAL).open("rb") as file:
         for line in file:
             row = _row(line) if line.startswith(begins) else None
             if row is not None:
@@ -171,7 +170,7 @@ def last_step(directory: Path, key: str) -> int | None:
     Another process may be writing to the journal.
     """
     try:
-        with (directory / FILE).open("rb") as file:
+        with (directory / run_paths.JOURNAL).open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - 8192))
             rows = [_row(line) for line in file]
     except OSError:

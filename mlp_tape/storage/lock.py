@@ -9,8 +9,7 @@ from pathlib import Path
 import filelock
 
 from mlp_tape.errors import ConfigError
-
-LOCK = "run.lock"
+from mlp_tape.storage import run_paths
 
 
 @contextlib.contextmanager
@@ -30,7 +29,7 @@ def hold(directory: Path, wait: float = 2.0) -> Iterator[None]:
         lock.acquire(timeout=wait)
     except filelock.Timeout as error:
         raise ConfigError(
-            f"another process is at work on {directory}", "wait for its end, or stop it"
+            f"another process is using {directory}", "wait until it ends, or stop it"
         ) from error
     except OSError as error:
         raise ConfigError(
@@ -61,7 +60,7 @@ def is_held(directory: Path, pid: int) -> bool:
 
 
 def _lock(directory: Path) -> filelock.BaseFileLock:
-    return filelock.FileLock(directory / LOCK)
+    return filelock.FileLock(directory / run_paths.LOCK)
 
 
 def process_exists(pid: int) -> bool:

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from mlp_tape.errors import BrokenFileError, ConfigError
-from mlp_tape.storage import journal, lock
+from mlp_tape.storage import run_paths
+from mlp_tape.storage.metric_keys import TEST_ACCURACY, VALIDATION_ACCURACY
 from mlp_tape.system import atomic_files
 
-FILE = "run.json"
 _saving = threading.Lock()
 GONE = "its process was gone"
 
@@ -87,7 +87,7 @@ class RunRecord:
     @property
     def chosen_by(self) -> float:
         """The accuracy by which finished runs are ranked, 0 to 1: validation if available, else test."""
-        return self.results.get("validation/accuracy", self.results["test/accuracy"])
+        return self.results.get(VALIDATION_ACCURACY, self.results[TEST_ACCURACY])
 
     @property
     def command(self) -> str:
@@ -128,7 +128,7 @@ class RunRecord:
         with _saving:
             values = dataclasses.asdict(self)
             del values["directory"]
-            atomic_files.write(self.directory / FILE, json.dumps(values, indent=1).encode())
+            atomic_files.write(self.directory / run_paths.RECORD, json.dumps(values, indent=1).encode())
 
 
 def read(directory: Path) -> RunRecord:
@@ -138,7 +138,7 @@ def read(directory: Path) -> RunRecord:
         ConfigError: the directory contains no record.
         BrokenFileError: the record is damaged.
     """
-    path = directory / FILE
+    path = directory / run_paths.RECORD
     try:
         return RunRecord(directory, **json.loads(path.read_bytes()))
     except FileNotFoundError as error:
@@ -154,7 +154,7 @@ def left(directory: Path) -> RunRecord:
     except (ConfigError, BrokenFileError):
         found = RunRecord(directory)
     if found.status == "RUNNING":
-        rows = directory / journal.FILE
+        rows = directory / run_paths.JOURNAL
         found.status, found.reason = "KILLED", GONE
         found.ended = rows.stat().st_mtime if rows.exists() else time.time()
     return found
@@ -162,7 +162,7 @@ def left(directory: Path) -> RunRecord:
 
 def directories(parent: Path) -> Iterator[Path]:
     """Yields the directories of all runs in `parent` and below."""
-    for path in sorted(parent.glob(f"**/{FILE}")):
+    for path in sorted(parent.glob(f"**/{run_paths.RECORD}")):
         yield path.parent
 
 
@@ -172,10 +172,10 @@ def forget(directory: Path) -> None:
     If the run is in the program's default location, its directory, the directory of the day and `outputs`
     are also removed if they are empty.
     """
-    if (directory / FILE).exists():
+    if (directory / run_paths.RECORD).exists():
         return
     with contextlib.suppress(OSError):  # a directory is not empty
-        for name in (lock.LOCK, journal.FILE):
+        for name in (run_paths.LOCK, run_paths.JOURNAL):
             if (directory / name).exists() and not (directory / name).stat().st_size:
                 (directory / name).unlink()
         day, outputs = directory.parents[:2]

@@ -12,7 +12,7 @@ from mlp_tape.config.settings import DatasetSettings, Settings, job_identity
 from mlp_tape.data import datasets
 from mlp_tape.data.datasets import Dataset
 from mlp_tape.errors import BrokenFileError, ConfigError, DataError
-from mlp_tape.storage import run_record
+from mlp_tape.storage import run_paths, run_record
 from mlp_tape.storage.run_record import RunRecord
 from mlp_tape.system import atomic_files
 
@@ -35,8 +35,8 @@ class SweepDirectory:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.stop_file = directory / "stop"
-        self._lock = filelock.FileLock(directory / "ledger.lock")
+        self.stop_file = directory / run_paths.STOP
+        self._lock = filelock.FileLock(directory / run_paths.SWEEP_LOCK)
         self._seen: dict[Path, tuple[tuple[int, int], RunRecord]] = {}
 
     def dataset(self, settings: DatasetSettings, say: Say = lambda line: None) -> Dataset:
@@ -54,11 +54,11 @@ class SweepDirectory:
         """
         choice = json.dumps(dataclasses.asdict(settings), sort_keys=True)
         with self._lock:
-            decided = self._read("data.json")
+            decided = self._read(run_paths.DATA)
             if choice not in decided:
                 found = _load(settings, say)
                 decided[choice] = {"name": found.name, "sha256": found.sha256}
-                self._write("data.json", decided)
+                self._write(run_paths.DATA, decided)
                 return found
         name, sha256 = decided[choice]["name"], decided[choice]["sha256"]
         found = _load(dataclasses.replace(settings, name=name), say)
@@ -84,12 +84,12 @@ class SweepDirectory:
             named = dataclasses.replace(settings.dataset, name=dataset.name)
             identity = job_identity(dataclasses.replace(settings, dataset=named), dataset.sha256)
         with self._lock:
-            jobs = self._read("jobs.json")
+            jobs = self._read(run_paths.JOBS)
             if identity not in jobs:
                 free = (str(each) for each in [number, *range(len(jobs) + 1)])
                 name = name or next(each for each in free if each not in jobs.values())
                 jobs[identity] = jobs.pop(unknown, name)
-                self._write("jobs.json", jobs)
+                self._write(run_paths.JOBS, jobs)
             directory = self.directory / str(jobs[identity])
             directory.mkdir(parents=True, exist_ok=True)
         return directory
@@ -97,7 +97,7 @@ class SweepDirectory:
     def jobs(self) -> list[RunRecord]:
         """Returns the record of each job that has begun, ordered by number."""
         found = []
-        for name in sorted(self._read("jobs.json").values(), key=lambda name: (len(name), name)):
+        for name in sorted(self._read(run_paths.JOBS).values(), key=lambda name: (len(name), name)):
             try:
                 found.append(self._record(self.directory / name))
             except (BrokenFileError, ConfigError):  # reported when the job is resumed
@@ -107,7 +107,7 @@ class SweepDirectory:
     def _record(self, directory: Path) -> RunRecord:
         """Returns the record of a job; reads the file only if it has changed, as there may be many jobs."""
         try:
-            is_now = (directory / run_record.FILE).stat()
+            is_now = (directory / run_paths.RECORD).stat()
         except OSError:
             return run_record.read(directory)  # raises the appropriate error
         which, seen = (is_now.st_ino, is_now.st_mtime_ns), self._seen.get(directory)

@@ -10,9 +10,10 @@ from typing import Self
 
 from mlp_tape.errors import MlpTapeError
 from mlp_tape.storage import journal, lock, run_record
+from mlp_tape.storage.metric_keys import TEST_ACCURACY, TRAIN_LOSS
 from mlp_tape.storage.run_record import RunRecord
 from mlp_tape.sweeps.directory import SweepDirectory
-from mlp_tape.sweeps.summary import ACCURACY, first_line
+from mlp_tape.sweeps.summary import first_line
 from mlp_tape.system import signals
 from mlp_tape.system.console import Console
 
@@ -81,7 +82,7 @@ class Monitor(threading.Thread):
             if not self._console.animated:
                 self._console.line(f"{label(job)}  began")
         elif job.status == "FINISHED":
-            accuracy = f"test accuracy {job.results[ACCURACY]:.4f}"
+            accuracy = f"test accuracy {job.results[TEST_ACCURACY]:.4f}"
             self._console.line(f"{label(job)}  {accuracy}  {job.seconds:.1f} s")
         else:
             self._console.error(f"{label(job)}  {job.status}: {first_line(job.reason)}")
@@ -101,5 +102,5 @@ def current(job: RunRecord) -> RunRecord:
 
 def _progress(job: RunRecord) -> tuple[int, int]:
     """Returns the number of steps completed and the total number of steps."""
-    step = journal.last_step(job.directory, "train/loss")
+    step = journal.last_step(job.directory, TRAIN_LOSS)
     return 0 if step is None else step + 1, job.steps

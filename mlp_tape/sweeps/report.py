@@ -8,12 +8,13 @@ from pathlib import Path
 from mlp_tape.config.settings import DatasetSettings, Settings
 from mlp_tape.errors import MlpTapeError
 from mlp_tape.reports import run_report
-from mlp_tape.storage import journal, lock
+from mlp_tape.storage import journal, lock, run_paths
 from mlp_tape.storage.journal import Journal
+from mlp_tape.storage.metric_keys import TEST_ACCURACY, TRAIN_LOSS
 from mlp_tape.storage.run_record import RunRecord
 from mlp_tape.sweeps import monitor, summary
 from mlp_tape.sweeps.directory import SweepDirectory
-from mlp_tape.sweeps.summary import ACCURACY, SHOWN, Summary
+from mlp_tape.sweeps.summary import SHOWN, Summary
 from mlp_tape.system import atomic_files, signals, sqlite_file, tensorflow_setup
 from mlp_tape.system.console import Console
 from mlp_tape.system.redaction import without_password
@@ -35,11 +36,11 @@ def conclude(settings: Settings, record: RunRecord, jobs: SweepDirectory, consol
     found = _found(jobs)
     _write(found, record)
     _print(found, console)
-    _keep_no_password(record.directory / "multirun.yaml")
+    _keep_no_password(record.directory / run_paths.HYDRA_SWEEP)
     if not signals.received():
         if settings.report is None:
             _show_best(found, jobs)
-        _draw(found, record.directory / "plots")
+        _draw(found, record.directory / run_paths.PLOTS)
     _settle(found, console, HURRY if signals.received() else math.inf)
     _write(_found(jobs), record)  # some jobs may have received their MLflow run ids only now
 
@@ -77,12 +78,12 @@ def _write(found: Summary, record: RunRecord) -> None:
     record.tags["mlflow.note.content"] = (
         text if len(text) <= TAG else f"{text[:TAG]}\n\n... and so on in sweep.md"
     )
-    atomic_files.write(record.directory / "sweep.csv", found.everything().as_csv().encode())
-    atomic_files.write(record.directory / "sweep.md", text.encode())
+    atomic_files.write(record.directory / run_paths.SWEEP_TABLE, found.everything().as_csv().encode())
+    atomic_files.write(record.directory / run_paths.SWEEP_PAGE, text.encode())
 
 
 def _about(best: RunRecord) -> str:
-    return f"job {best.directory.name}, test accuracy {best.results[ACCURACY]:.4f}: "
+    return f"job {best.directory.name}, test accuracy {best.results[TEST_ACCURACY]:.4f}: "
 
 
 def _more(found: Summary) -> str:
@@ -120,7 +121,7 @@ def _draw(found: Summary, folder: Path) -> None:
     folder.mkdir(exist_ok=True)
     settings = [{"name": job.name} | summary.flat(job.settings) for job in found.finished]
     swept = {key: [each.get(key) for each in settings] for key in found.columns}
-    accuracies = [job.results[ACCURACY] for job in found.finished]
+    accuracies = [job.results[TEST_ACCURACY] for job in found.finished]
     sweep_plots.accuracies(folder / "sweep_accuracy.png", swept, accuracies)
     best = set(sorted(range(len(accuracies)), key=lambda i: -accuracies[i])[: curve_plots.MOST])
     shown = [job for i, job in enumerate(found.finished) if i in best]
@@ -130,7 +131,7 @@ def _draw(found: Summary, folder: Path) -> None:
 def _curves(job: RunRecord) -> tuple[str, list[tuple[int, float]], list[tuple[int, float]], int]:
     losses, tested = (
         [(row.step, row.value) for row in journal.rows(job.directory, key)]
-        for key in ("train/loss", ACCURACY)
+        for key in (TRAIN_LOSS, TEST_ACCURACY)
     )
     return job.name, losses, tested, job.steps
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlp_tape.config.settings import FREE
+from mlp_tape.storage.metric_keys import TEST_ACCURACY, TEST_LOSS
 from mlp_tape.storage.run_record import RunRecord
 
 Cell = str | float | int | list[Any] | None
 
-ACCURACY, LOSS = "test/accuracy", "test/loss"
 DECIMALS = {"accuracy": 4, "loss": 6, "seconds": 1, "mean accuracy": 4, "std": 4, "mean seconds": 1}
 SHOWN = 40  # maximum number of rows on the screen or MLflow page; the CSV file has all
 WIDE = 6  # maximum number of swept settings shown as columns; with more, jobs are shown by name
@@ -107,7 +107,9 @@ class Summary:
 
     def _row(self, job: RunRecord, columns: list[str]) -> list[Cell]:
         known, number = {"name": job.name} | flat(job.settings), job.directory.name
-        results = [job.results.get(ACCURACY), job.results.get(LOSS)] if job.results else [None, None]
+        results = (
+            [job.results.get(TEST_ACCURACY), job.results.get(TEST_LOSS)] if job.results else [None, None]
+        )
         first = int(number) if number.isdigit() else number
         return [first, *map(known.get, columns), job.status, *results, round(job.seconds, 2)]
 
@@ -142,7 +144,7 @@ class Summary:
             return None
         rows: list[list[Cell]] = []
         for cells, same in groups.values():
-            values, seconds = [job.results[ACCURACY] for job in same], [job.seconds for job in same]
+            values, seconds = [job.results[TEST_ACCURACY] for job in same], [job.seconds for job in same]
             spread = statistics.stdev(values) if values[1:] else None
             rows.append([*cells, len(same), statistics.mean(values), spread, statistics.mean(seconds)])
         return Table([*others, "seeds", "mean accuracy", "std", "mean seconds"], rows)

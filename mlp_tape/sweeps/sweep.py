@@ -12,13 +12,13 @@ from pathlib import Path
 from mlp_tape.config.settings import DatasetSettings, Settings, TrackingSettings, to_dict
 from mlp_tape.errors import ConfigError, SweepError
 from mlp_tape.reports import run_report
-from mlp_tape.storage import lock, run_record
+from mlp_tape.storage import lock, run_paths, run_record
 from mlp_tape.storage.journal import Journal, Row
+from mlp_tape.storage.metric_keys import TEST_ACCURACY
 from mlp_tape.storage.run_record import RunRecord
 from mlp_tape.sweeps import monitor, report, summary
 from mlp_tape.sweeps.directory import SweepDirectory
 from mlp_tape.sweeps.monitor import Monitor
-from mlp_tape.sweeps.summary import ACCURACY
 from mlp_tape.system import provenance
 from mlp_tape.system.console import Console
 from mlp_tape.system.redaction import without_password
@@ -95,7 +95,7 @@ def opened(
 def _noted(settings: Settings, directory: Path, overrides: list[str]) -> RunRecord:
     """Returns the record of the sweep: a new one, or that of the sweep to resume."""
     record = RunRecord(directory)
-    if (directory / run_record.FILE).exists():
+    if (directory / run_paths.RECORD).exists():
         record = run_record.read(directory)
         if settings.sweep.resume is None or record.kind != "sweep":
             raise ConfigError(
@@ -124,7 +124,7 @@ def _where(settings: Settings, record: RunRecord) -> TrackingSettings:
 
 def _report_progress(journal: Journal, jobs: list[RunRecord]) -> None:
     """Appends metrics of the sweep's progress to its journal, one step per finished job."""
-    done = [job.results[ACCURACY] for job in jobs if job.status == "FINISHED"]
+    done = [job.results[TEST_ACCURACY] for job in jobs if job.status == "FINISHED"]
     values = {"sweep/finished": float(len(done)), "sweep/best_accuracy": max(done)}
     journal.append(Row(key, len(done), value, int(1000 * time.time())) for key, value in values.items())
 

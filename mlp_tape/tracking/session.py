@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from mlp_tape.config.settings import TrackingSettings
 from mlp_tape.errors import DiskError, TrackingError
+from mlp_tape.storage import run_paths
 from mlp_tape.storage.journal import Journal
 from mlp_tape.storage.run_record import RunRecord
 from mlp_tape.system import signals
@@ -62,7 +63,7 @@ def run_session(
         tracker.open(console.line)
     status, reason, at_most = "FINISHED", "", math.inf
     try:
-        console.copy_to(record.directory / "console.log")
+        console.copy_to(record.directory / run_paths.CONSOLE)
         record.save()
         files()
         tracker.begin()
@@ -122,4 +123,4 @@ def _close(
         if why_not:
             console.warn(missing_rows_message(record.uri, journal.count_unsent(), why_not, record.sync))
         if record.status == "KILLED":
-            console.line(f"stopped by {record.reason}; to go on: {record.resume}")
+            console.line(f"stopped by {record.reason}; to resume: {record.resume}")

@@ -88,7 +88,7 @@ REFUSED = [
     (["lr=-1"], "lr=-1: expected a finite number above 0", "type for example lr=0.001"),
     (["-m", "lr=0.1,-1"], "lr=-1: expected a finite number above 0", "type for example lr=0.001"),
     (["model.hidden_sizes=[0]"], "model.hidden_sizes=[0]: expected", "model.hidden_sizes=[256,128]"),
-    (["batch_size=0"], "batch_size=0: expected a whole number from 1", "type for example batch_size=128"),
+    (["batch_size=0"], "batch_size=0: expected an integer from 1", "type for example batch_size=128"),
     (["dataset=nope"], "dataset=nope: expected one of: arrays, digits", "type for example dataset=arrays"),
     (["experiment=tuned"], "experiment is not among the defaults", "type +experiment=..."),
     (["lr=0.1,0.2"], "Ambiguous value for argument 'lr=0.1,0.2'", "run.py -m"),
@@ -117,7 +117,7 @@ def test_a_wrong_command_is_answered_in_two_lines_and_starts_nothing(
 def test_bad_data_are_refused_before_a_run_is_opened(run_py: Run, tmp_path: Path) -> None:
     done = run_py(tmp_path, "dataset.path=nowhere.npz")
     assert done.returncode == 2
-    assert done.stderr.splitlines()[0] == f"error: {tmp_path / 'nowhere.npz'} is not there"
+    assert done.stderr.splitlines()[0] == f"error: {tmp_path / 'nowhere.npz'} does not exist"
     assert not (tmp_path / "mlflow.db").exists()
 
 

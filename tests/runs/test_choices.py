@@ -188,7 +188,7 @@ def test_validation_images_are_no_training_images(digits: Dataset) -> None:
         (["validation_fraction=1"], "expected a number from 0 to below 1"),
         (["augment.rotate=200"], "expected a number up to 180"),
         (["model.activation=mish"], "expected one of: relu"),
-        (["loss=mine"], "or a function of your own, such as module.name"),
+        (["loss=mine"], "or your own function, such as module.name"),
         (["precision=float16"], "expected one of: float32, bfloat16, float64"),
         (["clip_norm=0"], "expected a finite number above 0, or null"),
     ],

@@ -107,7 +107,7 @@ def test_parameters_that_an_update_broke_are_traced_to_that_update(tmp_path: Pat
 
 
 def test_a_run_that_did_not_diverge_has_nothing_to_replay(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="keeps no step that went astray"):
+    with pytest.raises(ConfigError, match="contains no diverged step"):
         list(divergence.replay(tmp_path))
 
 

@@ -23,7 +23,7 @@ from mlp_tape.config import validation
 from mlp_tape.config.settings import Settings, flatten, to_dict
 from mlp_tape.data import datasets
 from mlp_tape.errors import BrokenFileError, ConfigError, DataError
-from mlp_tape.storage import checkpoint, journal, run_record
+from mlp_tape.storage import checkpoint, journal, run_paths, run_record
 from mlp_tape.storage.journal import Journal, Row
 
 CASES = int(os.environ.get("MLP_TAPE_CASES", "300"))
@@ -180,7 +180,7 @@ JOURNAL = b"".join(json.dumps(row).encode() + b"\n" for row in ROWS)
 def test_a_journal_is_read_as_far_as_it_is_whole(
     tmp_path_factory: pytest.TempPathFactory, here: Path, content: bytes, sent: int | str
 ) -> None:
-    (here / journal.FILE).write_bytes(content)
+    (here / run_paths.JOURNAL).write_bytes(content)
     (here / "journal.sent").write_text(str(sent))
     with Journal(here) as found:
         for row in [*found.unsent(1000)[0], *journal.rows(here, "train/loss")]:
@@ -192,7 +192,7 @@ def test_a_journal_is_read_as_far_as_it_is_whole(
             found.recover()
         except BrokenFileError:
             return
-        whole = (here / journal.FILE).read_bytes()
+        whole = (here / run_paths.JOURNAL).read_bytes()
         assert content.startswith(whole)
         assert whole.endswith(b"\n") or not whole
         found.append([Row("test/loss", 10**9, 1.0, 1)])
@@ -226,7 +226,7 @@ def test_a_checkpoint_is_what_was_written_or_refused(here: Path, edit: st.DataOb
 def test_a_record_is_read_or_refused(here: Path, edit: st.DataObject) -> None:
     note = run_record.RunRecord(here, name="lr=0.1", settings=DEFAULTS)
     note.save()
-    path = here / run_record.FILE
+    path = here / run_paths.RECORD
     path.write_bytes(edit.draw(damaged(path.read_bytes())))
     try:
         found = run_record.read(here)

@@ -298,7 +298,7 @@ def test_a_directory_belongs_to_one_run_and_one_process(half: Path) -> None:
         assert other.stdout is not None
         other.stdout.readline()
         assert lock.is_held(half, other.pid)
-        with pytest.raises(ConfigError, match="another process is at work"):
+        with pytest.raises(ConfigError, match="another process is using"):
             train_in(half, SMALL, resume="here")
         other.kill()
     assert not lock.is_held(half, os.getpid())
@@ -329,7 +329,7 @@ REFUSED = [
     (["resume=last", "epochs=1"], "the run in "),
     (["resume=nope"], "resume=nope: no such run"),
     (["resume="], "resume=: expected the id of a run"),
-    (["-m", "resume=last"], "resume=... goes on with one run"),
+    (["-m", "resume=last"], "resume=... resumes a single run"),
 ]
 
 
@@ -391,7 +391,7 @@ def test_a_run_that_was_killed_is_closed_at_the_next_start(
     next_one = run_py(tmp_path, "dataset=digits", "epochs=1", "report=none")
     assert re.search(
         rf"^{run_id} \(.*\) was left RUNNING by a process that is gone; "
-        rf"to go on: python run.py resume={run_id}$",
+        rf"to resume: python run.py resume={run_id}$",
         next_one.stdout,
         re.M,
     )

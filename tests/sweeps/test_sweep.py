@@ -235,7 +235,7 @@ def test_ctrl_c_closes_job_and_sweep_and_both_can_be_gone_on_with(
     (parent,), children = runs_in(tmp_path)
     assert [run.info.status for run in children] == ["FINISHED", "FINISHED", "KILLED"]
     assert (parent.info.status, parent.data.tags["reason"]) == ("KILLED", "SIGINT")
-    assert f"to go on: python run.py -m sweep.resume={parent.info.run_id}" in shown
+    assert f"to resume: python run.py -m sweep.resume={parent.info.run_id}" in shown
 
     done = run_py(tmp_path, "-m", f"sweep.resume={parent.info.run_id}")
     assert done.returncode == 0, done.stderr
@@ -292,7 +292,7 @@ def test_a_sweep_decides_once_which_data_its_jobs_have(run_py: Run, tmp_path: Pa
 def test_bad_data_of_any_job_are_refused_before_the_sweep_is_opened(run_py: Run, tmp_path: Path) -> None:
     done = run_py(tmp_path, "-m", "dataset=digits,mnist", "dataset.path=null,nowhere.npz", "epochs=1")
     assert done.returncode == 2
-    assert done.stderr.splitlines()[0] == f"error: {tmp_path / 'nowhere.npz'} is not there"
+    assert done.stderr.splitlines()[0] == f"error: {tmp_path / 'nowhere.npz'} does not exist"
     assert not (tmp_path / "mlflow.db").exists()
 
 
@@ -304,7 +304,7 @@ def test_two_processes_do_not_pick_up_one_sweep(run_py: Run, offline: dict[str, 
     try:
         done = run_py(tmp_path, "-m", f"sweep.resume={the_sweep(tmp_path)}")
         assert done.returncode == 2
-        assert "another process is at work on" in done.stderr
+        assert "another process is using" in done.stderr
         done = run_py(tmp_path, "-m", "sweep.resume=last")
         assert done.returncode == 2
         assert "sweep.resume=last: no sweep below" in done.stderr
