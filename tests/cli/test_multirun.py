@@ -11,7 +11,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from conftest import ROOT
-from mlp_tape.cli import main, multirun
+from mlp_tape.cli import hydra_internals, main, multirun
 
 FIRST = ["lr=0.1", "model.hidden_sizes=[3]", "dataset.path=null", "dataset=digits"]
 SECRET = "http://me:pw@h"
@@ -46,7 +46,7 @@ def test_a_job_is_given_what_hydra_would_compose(
         loader: Any = GlobalHydra.instance().config_loader()
         master = loader.load_configuration("config", ["lr=0.1,0.2"], RunMode.MULTIRUN)
         assert master.hydra.sweep.dir  # has a time and a token in it, which the jobs share
-        with multirun._composed_once():
+        with hydra_internals.sweep_composition(multirun._composed_once):
             loader.load_sweep_config(master, FIRST)
             made = loader.load_sweep_config(master, wanted)
             again = loader.load_sweep_config(master, wanted)
