@@ -112,7 +112,7 @@ def _of_directory(run: RunRecord) -> Entry:
         [(row.step, row.value) for row in journal.rows(run.directory, key)] for key in KEYS
     )
     outcome = _outcome(run.status, run.seconds, losses, test_losses, accuracies)
-    label, identity = _label(run.name or run.directory.name), run.run_id or str(run.directory)
+    label, identity = _label(run.title), run.run_id or str(run.directory)
     return Entry(label, identity, run.params, outcome, losses, accuracies)
 
 

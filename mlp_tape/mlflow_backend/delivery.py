@@ -1,213 +1,256 @@
-"""Sends the journal's rows from a thread of its own, in batches, and tries again where that fails."""
+"""Delivery of a run's directory to MLflow: whatever the directory has and MLflow has not."""
 
 import contextlib
-import os
-import sys
-import threading
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
 
-from mlp_tape.storage.journal import Journal, Row
+from mlp_tape.mlflow_backend import store  # first: it sets what MLflow reads when it is imported
+from mlp_tape.storage import run_paths
+from mlp_tape.storage.metric_keys import TEST_ACCURACY, TEST_LOSS
 
-BATCH = 1_000  # rows a request: the most that MLflow takes
-PAUSE = 1.0  # seconds between two looks into the journal
-LONGEST_PAUSE = 10.0  # seconds between two tries while there is no answer
-WORK = 0.25  # seconds of processor time: more than it takes to put a request together that nobody answers
-NICENESS = 10  # training goes first where there are not cores enough
+# isort: split
+from mlflow import MlflowClient
+from mlflow.entities import Dataset, DatasetInput, InputTag, LifecycleStage, Metric, Param, Run, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 
-Job = Callable[[], None]
+from mlp_tape.errors import TrackingError
+from mlp_tape.reports import description
+from mlp_tape.storage import journal, run_record
+from mlp_tape.storage.run_record import RunRecord
+from mlp_tape.system.redaction import without_password
+from mlp_tape.tracking.uri import incomplete_error
+
+BATCH = 1_000  # maximum number of rows that MLflow accepts in a request
+PATIENCE = 30.0  # seconds without a response after which `deliver_all` gives up
+PAUSE = 1.0  # seconds between two attempts
+AT_BEGIN = (run_paths.SETTINGS, run_paths.ENVIRONMENT)
+AT_END = (run_paths.WEIGHTS, run_paths.SWEEP_TABLE, run_paths.SWEEP_PAGE)
+RESULTS = (TEST_LOSS, TEST_ACCURACY)  # metrics of the model, too
+
+Artifact = tuple[Path, str | None]  # a file, and its directory among the artifacts
+
+# Steps of a delivery
+OPENED, BEGUN, ROWS, ENDED = "opened", "begun", "rows", "ended"
 
 
-class Delivery:
-    """The threads; rows are acknowledged in the journal once they are sent.
+def deliver(directory: Path, uri: str, uploaded: set[Artifact] | None = None) -> Iterator[str]:
+    """Delivers what the directory of a run has and MLflow has not; idempotent.
 
-    One sends while the run trains, and gives way to training. Another one takes over at its end, when
-    somebody waits: the first would hardly get on where other programs keep the machine busy.
+    Creates the MLflow run or opens it again, sends params, tags, rows, model and artifacts and, if the run
+    has ended, its status. The caller may stop after any step, after an exception too, and call it again.
 
     Args:
-        journal: whose rows are sent.
-        send: takes at most 1,000 rows, and raises where they did not arrive.
-        awaited: whether somebody waits for the jobs that are done first: a thread that gives way to others
-            would take seconds to open a run.
+        directory: directory of the run, which its process may be writing to.
+        uri: URI of the MLflow store.
+        uploaded: artifacts that an earlier attempt has uploaded; extended in place.
+
+    Yields:
+        The name of each step that is done.
+
+    Raises:
+        TrackingError: the store cannot be opened, or does not have the run any more.
+        MlflowException: the store did not accept a request.
+    """
+    record = run_record.read(directory)
+    if record.sent:
+        return
+    delivery = _Delivery(record, uri, uploaded if uploaded is not None else set())
+    yield from delivery.steps()
+
+
+def deliver_all(directory: Path, uri: str) -> None:
+    """Delivers the directory of a run that has ended; tries again where that fails.
+
+    Raises:
+        TrackingError: the store cannot be opened, or did not accept everything.
+    """
+    uploaded, answered = set[Artifact](), time.monotonic()
+    while True:
+        try:
+            for _ in deliver(directory, uri, uploaded):
+                answered = time.monotonic()
+            return
+        except TrackingError:
+            raise
+        except Exception as error:
+            if time.monotonic() - answered > PATIENCE:
+                state = run_record.read(directory).delivery
+                rows = journal.count_after(directory, state.position)
+                raise incomplete_error(uri, rows, store.why(error)) from error
+        time.sleep(PAUSE)
+
+
+@dataclass
+class _Delivery:
+    """One attempt to deliver a run.
+
+    Attributes:
+        record: record of the run, as of the beginning of the attempt.
+        uri: URI of the MLflow store.
+        uploaded: artifacts that were uploaded; extended in place.
+        client: client of the store.
     """
 
-    def __init__(self, journal: Journal, send: Callable[[list[Row]], None], awaited: bool = True) -> None:
-        self._beside: threading.Thread | None = None
-        self._rest: threading.Thread | None = None
-        self._attempt: tuple[int | None, float] = (None, 0.0)
-        self._journal, self._send, self._awaited = journal, send, awaited
-        self._first: list[Job] = []
-        self._soon: list[Job] = []
-        self._last: list[Job] = []
-        self._over = threading.Event()
-        self._wake = threading.Event()
-        self._given_up = threading.Event()
-        self._longer = PAUSE  # the next pause after a failure
-        self._answered = 0.0
-        self._error = ""
+    record: RunRecord
+    uri: str
+    uploaded: set[Artifact]
+    client: MlflowClient = field(init=False)
 
-    def start(self, *first: Job) -> None:
-        """Begins to send, after some jobs that are done in order; each is tried again where it raises.
+    def __post_init__(self) -> None:
+        self.state = self.record.delivery
 
-        The rows of the first second then go together: a sweep may have many runs that are no longer.
-        """
-        self._first = [*first, lambda: self._pause(PAUSE)] if first else []
-        self._beside = threading.Thread(target=self._send_beside, name="delivery", daemon=True)
-        self._beside.start()
+    def steps(self) -> Iterator[str]:
+        record, state = self.record, self.state
+        run = None
+        if not state.run_id or state.began != record.began or state.uri != without_password(self.uri):
+            run = self._open()
+            yield OPENED
+        else:
+            self.client = MlflowClient(self.uri)
+        if record.status == "KILLED":  # somebody is waiting: the status first
+            self._end()
+            yield "status"
+        if run and state.began != record.began:
+            self._begin(run)
+            yield BEGUN
+        while self._send_rows():
+            yield ROWS
+        if self._model_is_wanted():
+            self._log_model()
+            yield "model"
+        if record.status == "RUNNING":
+            return
+        for artifact in self._artifacts():
+            if artifact not in self.uploaded:
+                self.client.log_artifact(state.run_id, str(artifact[0]), artifact[1])
+                self.uploaded.add(artifact)
+                yield "artifact"
+        self._delete_twins()
+        self._end()
+        state.version = record.version
+        state.save(record.directory)
+        yield ENDED
 
-    @property
-    def has_begun(self) -> bool:
-        """Whether `start` was called."""
-        return self._beside is not None
+    def _open(self) -> Run:
+        """Creates the MLflow run, or finds the one that was created."""
+        run = store.ask(self.uri, self._find_or_create)
+        if run is None:
+            raise TrackingError(
+                without_password(f"MLflow at {self.uri} has no run {self.state.run_id}"),
+                "type the tracking.uri=... that has it, or tracking.enabled=false",
+            )
+        if run.info.lifecycle_stage != LifecycleStage.ACTIVE:
+            raise TrackingError(
+                f"the run {run.info.run_id} was deleted", f"mlflow runs restore --run-id {run.info.run_id}"
+            )
+        self.client, state = MlflowClient(self.uri), self.state
+        state.uri, state.run_id = without_password(self.uri), run.info.run_id
+        state.experiment_id, state.name = run.info.experiment_id, str(run.info.run_name or "")
+        state.save(self.record.directory)
+        return run
 
-    def _send_beside(self) -> None:
-        """Sends until the other thread takes over."""
-        nice = False
-        while self._rest is None:
-            if not (nice or (self._awaited and self._first)):
-                nice = _be_nice()
-            if not self._send_next():
-                self._pause(PAUSE)
-
-    def _take_over(self) -> None:
-        """Lets a thread of usual priority go on, from what the other one is at."""
-        if self._rest is None:
-            self._rest = threading.Thread(target=self._send_rest, name="delivery of the rest", daemon=True)
-            self._rest.start()
-        self._wake.set()
-
-    def _send_rest(self) -> None:
-        """Sends until `finish` is called and all is sent, or it is given up."""
-        if self._beside:
-            self._beside.join()
-        while not self._given_up.is_set():
-            over = self._over.is_set()  # asked before the look: no row comes after the last look
-            if not self._send_next():
-                if over:
-                    return
-                self._pause(PAUSE)
-
-    def _send_next(self) -> bool:
-        """Does what comes next, and pauses where that fails; returns whether there was something to do."""
-        over = self._over.is_set()
-        self._attempt = _own_clock(), time.thread_time()
+    def _find_or_create(self, client: MlflowClient) -> Run | None:
+        """Returns the run; None if it has an id that the store does not know."""
+        if self.state.run_id:
+            return store.run_of(client, self.state.run_id)
+        experiment_id = store.experiment_id(client, self.record.settings["tracking"]["experiment"])
+        found = store.runs_of(client, experiment_id, self.record)
+        if found:
+            return found[0]
         try:
-            busy = _do_next(self._first) or self._send_some() or _do_next(self._soon)
-            busy = busy or (over and _do_next(self._last))
-        except Exception as error:
-            self._error = why(error)
-            if over:
-                self._given_up.wait(PAUSE)
-            else:
-                self._pause(self._longer)
-            self._longer = min(2 * self._longer, LONGEST_PAUSE)
-            return True
-        self._error, self._longer = "", PAUSE
-        self._answered = time.monotonic()
-        return busy
+            return store.create_run(client, experiment_id, self.record)
+        except Exception:  # it may have been created all the same
+            found = store.runs_of(client, experiment_id, self.record)
+            if not found:
+                raise
+            return found[0]
 
-    def _pause(self, seconds: float) -> None:
-        self._wake.wait(seconds)
-        self._wake.clear()
+    def _begin(self, run: Run) -> None:
+        """Sends what is known before the first step."""
+        record, there, run_id = self.record, run.data, run.info.run_id
+        if record.data_sha256 and not (run.inputs and run.inputs.dataset_inputs):
+            context = [InputTag(MLFLOW_DATASET_CONTEXT, "training")]
+            dataset = DatasetInput(Dataset(**description.dataset(record)), context)
+            self.client.log_inputs(run_id, [dataset])
+        params = record.first_params or record.params
+        new = {key: value for key, value in params.items() if key not in there.params}
+        tags = record.process | {"command": record.command} | description.tags(record)
+        self.client.log_batch(
+            run_id,
+            params=[Param(key, value) for key, value in new.items()],
+            tags=[RunTag(key, value) for key, value in tags.items()],
+        )
+        if record.status == "RUNNING":
+            if run.info.status != "RUNNING":
+                self.client.update_run(run_id, status="RUNNING")
+            if "reason" in there.tags:
+                with contextlib.suppress(MlflowException):  # an earlier attempt has deleted it
+                    self.client.delete_tag(run_id, "reason")
+        for path in map(record.directory.joinpath, AT_BEGIN):
+            if path.exists():  # the run may have been stopped before it wrote them
+                self.client.log_artifact(run_id, str(path))
+        self.state.began = record.began
+        self.state.save(record.directory)
 
-    def do_soon(self, job: Job) -> None:
-        """Does something once the rows that are there are sent; tried again where it raises.
-
-        It is for the time after training: the thread that gives way to that does nothing more.
-        """
-        self._soon.append(job)
-        self._take_over()
-
-    def _send_some(self) -> bool:
-        """Sends one batch, if there are rows."""
-        rows, position = self._journal.unsent(BATCH)
+    def _send_rows(self) -> bool:
+        """Sends one batch of rows; returns whether there were any."""
+        directory, state = self.record.directory, self.state
+        rows, position = journal.rows_after(directory, state.position, BATCH)
         if rows:
-            self._send(rows)
-            self._journal.acknowledge(position)
+            metrics = [Metric(row.key, row.value, row.timestamp, row.step) for row in rows]
+            self.client.log_batch(state.run_id, metrics=metrics)
+        if position != state.position:
+            state.position = position
+            state.save(directory)
         return bool(rows)
 
-    def finish(
-        self,
-        first: Sequence[Job] = (),
-        last: Sequence[Job] = (),
-        patience: float = 30.0,
-        at_most: float = float("inf"),
-        show: Callable[[int], None] = lambda rows: None,
-    ) -> str:
-        """Waits until all is sent, for as long as something arrives, or is computed to be sent.
+    def _model_is_wanted(self) -> bool:
+        record = self.record
+        if not (record.kind == "run" and record.full and (record.directory / run_paths.WEIGHTS).exists()):
+            return False
+        return record.model_ready or record.status == "FINISHED"
 
-        Args:
-            first: done before the rows that are left, in order; each is tried again where it raises.
-            last: done after the last row, likewise.
-            patience: seconds without an answer after which it is given up.
-            at_most: seconds after which it is given up even so.
-            show: is told every half second how many rows are left.
+    def _log_model(self) -> None:
+        from mlp_tape.mlflow_backend import logged_model
 
-        Returns:
-            What stood in the way, or nothing.
+        directory, state = self.record.directory, self.state
+        results = [row for key in RESULTS for row in deque(journal.rows(directory, key), maxlen=1)]
+        step = results[-1].step if results else 0
+        name = self.record.settings.get("tracking", {}).get("register_as") or ""
+        others = [each for each in state.models if each["step"] != step]
+        if not any(each["step"] == step and each["name"] == name for each in state.models):
+            model = logged_model.log(self.client, state, directory, results, name)
+            state.models = [*others, model]
+            state.save(directory)
+
+    def _artifacts(self) -> list[Artifact]:
+        """Returns the files to upload of a run that has ended."""
+        directory = self.record.directory
+        if self.record.status != "FINISHED" and self.record.kind == "run":
+            return [(path, "divergence") for path in sorted(directory.glob("divergence/step-*"))]
+        plots: list[Artifact] = [(path, "plots") for path in sorted(directory.glob("plots/*.png"))]
+        model = [
+            (path, str(path.parent.relative_to(directory)))
+            for path in sorted(directory.glob("saved_model/**/*"))
+            if path.is_file()
+        ]
+        return [*plots, *model, *((directory / name, None) for name in AT_END if (directory / name).exists())]
+
+    def _end(self) -> None:
+        """Sets the status and the tags of a run that has ended."""
+        store.end(self.client, self.state.run_id, self.record)
+
+    def _delete_twins(self) -> None:
+        """Deletes runs that a server created late, for a request whose response was lost.
+
+        In a SQLite database, which this process writes to itself, a request is over when it returns.
         """
-        self._last = list(last)
-        self._first.extend(first)
-        began = self._answered = time.monotonic()
-        self._over.set()
-        self._take_over()
-        assert self._rest
-        self._rest.join(min(patience, at_most, 0.5))
-        while self._rest.is_alive() and time.monotonic() < min(began + at_most, self._answered + patience):
-            left = self._journal.count_unsent()
-            if left:
-                show(left)
-            self._rest.join(0.5)
-            if self._has_worked():
-                self._answered = time.monotonic()
-        self._given_up.set()
-        return self._error or "no answer" if self._rest.is_alive() or self._error else ""
-
-    def _has_worked(self) -> bool:
-        """Whether the present attempt has computed something since this was last asked: it does not hang.
-
-        On a busy machine, what takes a second elsewhere, such as to put a model together, may take a minute.
-        """
-        clock, before = self._attempt
-        if clock is None:
-            return False
-        try:
-            now = time.clock_gettime(clock)
-        except OSError:  # the thread has just ended
-            return False
-        if now - before < WORK:
-            return False
-        self._attempt = clock, now
-        return True
-
-
-def why(error: Exception) -> str:
-    """The line of an error that says what is wrong, without the advice to programmers before it."""
-    lines = [line for line in str(error).splitlines() if not line.startswith("(raised as a result of ")]
-    return lines[0] if lines else type(error).__name__
-
-
-def _do_next(jobs: list[Job]) -> bool:
-    """Does the first of some jobs and strikes it off, if there is one left."""
-    if jobs:
-        jobs[0]()
-        del jobs[0]
-        return True
-    return False
-
-
-def _be_nice() -> bool:
-    """Lets the other threads go first; Linux alone has this for a single thread. It is for good."""
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError):
-            thread = threading.get_native_id()
-            nice = max(NICENESS, os.getpriority(os.PRIO_PROCESS, thread))
-            os.setpriority(os.PRIO_PROCESS, thread, nice)
-    return True
-
-
-def _own_clock() -> int | None:
-    """The clock by which other threads see the processor time of this one, where the system has one."""
-    if sys.platform == "linux":
-        return time.pthread_getcpuclockid(threading.get_ident())
-    return None
+        if not self.record.token or self.uri.startswith("sqlite:"):
+            return
+        for run in store.runs_of(self.client, self.state.experiment_id, self.record):
+            if run.info.run_id != self.state.run_id:
+                self.client.delete_run(run.info.run_id)

@@ -15,34 +15,39 @@ from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
 
 from mlp_tape.storage import run_paths
+from mlp_tape.storage.delivery_record import DeliveryRecord
 from mlp_tape.storage.journal import Row
-from mlp_tape.system import atomic_files
 
 NAME = "model"
 
 
 def log(
-    client: mlflow.MlflowClient, run: Run, directory: Path, results: list[Row], register_as: str = ""
-) -> None:
-    """Logs it so that `runs:/RUN_ID/model` loads it; once, also where it is asked for again.
+    client: mlflow.MlflowClient,
+    run: DeliveryRecord,
+    directory: Path,
+    results: list[Row],
+    register_as: str = "",
+) -> dict[str, Any]:
+    """Logs the model so that `runs:/RUN_ID/model` loads it; once, even if it is called again.
 
     Args:
-        client: of the store.
-        run: whose model it is.
-        directory: of the run, with `weights.npz`, `network.json` and the examples in `report.npz`.
-        results: the last value of each metric that is the model's, already delivered.
-        register_as: the name under which it is registered, too; empty for none.
+        client: client of the store.
+        run: run of the model.
+        directory: directory of the run, with `weights.npz`, `network.json` and the examples in `report.npz`.
+        results: last value of each metric of the model, already delivered.
+        register_as: name under which the model is also registered; empty for none.
+
+    Returns:
+        The entry of `DeliveryRecord.models`.
     """
-    experiment_id, run_id = run.info.experiment_id, run.info.run_id
+    experiment_id, run_id = run.experiment_id, run.run_id
     step = results[-1].step if results else 0
     mine = f"source_run_id = '{run_id}' AND name = '{NAME}'"
     for earlier in client.search_logged_models([experiment_id], filter_string=mine):
         if earlier.status != LoggedModelStatus.READY:  # of a process that was killed here
             client.delete_logged_model(earlier.model_id)
         elif earlier.tags.get("step") == str(step):
-            version = register(client, register_as, earlier.artifact_location, run_id, earlier.model_id)
-            _note(directory, earlier, register_as, version)
-            return
+            return _registered(client, earlier, run_id, register_as)
     logged = client.create_logged_model(experiment_id, NAME, source_run_id=run_id, tags={"step": str(step)})
     archives = {"weights": directory / run_paths.WEIGHTS, "network": directory / run_paths.NETWORK}
     network = json.loads(archives["network"].read_bytes())
@@ -63,8 +68,7 @@ def log(
         )
         client.log_model_artifacts(logged.model_id, f"{parent}/model")
     _finish(client, run_id, logged.model_id, results, step)
-    version = register(client, register_as, logged.artifact_location, run_id, logged.model_id)
-    _note(directory, logged, register_as, version)
+    return _registered(client, logged, run_id, register_as)
 
 
 def restore(
@@ -79,7 +83,7 @@ def restore(
     Args:
         client: of the store, which has no model of that id.
         run: whose model it is.
-        noted: what `read` gives of it.
+        noted: its entry of `DeliveryRecord.models`.
         results: the metrics that are the model's.
         exchange: gives a model of the store, by its id, the id and the location that were noted.
     """
@@ -87,23 +91,6 @@ def restore(
     drawn = client.create_logged_model(run.info.experiment_id, NAME, source_run_id=run.info.run_id, tags=tags)
     exchange(drawn.model_id)
     _finish(client, run.info.run_id, noted["model_id"], results, noted["step"])
-
-
-def read(directory: Path) -> list[dict[str, Any]]:
-    """What was logged as models of a run, the first one coming first.
-
-    Returns:
-        Of each the `model_id`, `step` and `location` of the files, and the `name` and `version` by which it
-        is registered; empty and 0 where it is not.
-    """
-    keys = ("model_id", "step", "location", "name", "version")
-    try:
-        return [
-            {key: each[key] for key in keys}
-            for each in json.loads((directory / run_paths.LOGGED_MODELS).read_bytes())
-        ]
-    except (OSError, ValueError, TypeError, KeyError):  # there is none, or it is damaged
-        return []
 
 
 def register(client: mlflow.MlflowClient, name: str, location: str, run_id: str, model_id: str) -> int:
@@ -135,15 +122,12 @@ def _finish(client: mlflow.MlflowClient, run_id: str, model_id: str, results: li
     client.finalize_logged_model(model_id, "READY")  # what is not READY is made anew
 
 
-def _note(directory: Path, model: LoggedModel, name: str, version: int) -> None:
-    """Writes down what was logged, in place of what was noted of the same step."""
-    step = int(model.tags["step"])
-    new = {
+def _registered(client: mlflow.MlflowClient, model: LoggedModel, run_id: str, name: str) -> dict[str, Any]:
+    """Registers a model if there is a name; returns its entry of `DeliveryRecord.models`."""
+    return {
         "model_id": model.model_id,
-        "step": step,
+        "step": int(model.tags["step"]),
         "location": model.artifact_location,
         "name": name,
-        "version": version,
+        "version": register(client, name, model.artifact_location, run_id, model.model_id),
     }
-    noted = [*(each for each in read(directory) if each["step"] != step), new]
-    atomic_files.write(directory / run_paths.LOGGED_MODELS, json.dumps(noted, indent=1).encode())

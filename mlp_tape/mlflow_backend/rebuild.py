@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from mlp_tape.errors import ConfigError, MlpTapeError
-from mlp_tape.mlflow_backend import logged_model, store, sync
-from mlp_tape.mlflow_backend.run import RESULTS
+from mlp_tape.mlflow_backend import delivery, logged_model, store
+from mlp_tape.mlflow_backend.delivery import RESULTS
 from mlp_tape.storage import journal, lock, run_record
+from mlp_tape.storage.delivery_record import DeliveryRecord
 from mlp_tape.storage.run_record import RunRecord
 from mlp_tape.system import sqlite_file
 from mlp_tape.system.redaction import without_password
@@ -82,10 +83,10 @@ def _runs_of(file: Path, parents: list[Path], say: Say) -> list[RunRecord]:
         except MlpTapeError as error:
             say(error.what)
             continue
-        database = sqlite_file.path_of(run.uri)
+        database = sqlite_file.path_of(run.store)
         if database == file or (database is not None and not database.exists()):  # the project was moved
             found.append(run)
-        elif run.uri:
+        elif run.store:
             elsewhere += 1
     if elsewhere:
         say(f"{elsewhere} runs are recorded in other stores, and stay there")
@@ -159,7 +160,7 @@ def _exchange(new: Path, noted: dict[str, Any], drawn: str) -> None:
 
 def _models(run: RunRecord) -> list[dict[str, Any]]:
     """What was logged as models of a run, if the files are still where they were."""
-    return [noted for noted in logged_model.read(run.directory) if _is_there(noted["location"])]
+    return [model for model in run.delivery.models if _is_there(model["location"])]
 
 
 def _is_there(location: str) -> bool:
@@ -188,14 +189,21 @@ def _register(model: tuple[str, str, str, str], client: MlflowClient) -> int:
 
 def _send(run: RunRecord, new: Path, file: Path, say: Say) -> None:
     """Sends all that a run's directory holds to the new database."""
-    with lock.hold(run.directory), journal.Journal(run.directory) as rows:
-        run = run_record.left(run.directory)
-        rows.send_anew()
-        n_rows = rows.count_unsent()
-        sync.deliver(run, rows, f"sqlite:///{new}")
-        run.uri, run.sent = f"sqlite:///{file}", True
-        run.save()
-    say(f"{run.directory}: {run.status}, {n_rows:,} rows")
+    directory = run.directory
+    with lock.hold(directory):
+        run = run_record.close_left(directory)
+        before = run.delivery
+        state = DeliveryRecord(run_id=run.run_id, name=before.name, models=_models(run))
+        state.save(directory)
+        try:
+            delivery.deliver_all(directory, f"sqlite:///{new}")
+            state = run_record.read(directory).delivery
+        except BaseException:
+            before.save(directory)
+            raise
+        state.uri = f"sqlite:///{file}"
+        state.save(directory)
+    say(f"{directory}: {run.status}, {journal.count_after(directory, 0):,} rows")
 
 
 def _put_in_place(new: Path, file: Path) -> Path | None:

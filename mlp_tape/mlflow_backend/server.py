@@ -1,135 +1,252 @@
-"""The process that keeps runs in MLflow for another one: `courier.py` starts it and asks."""
+"""The process that delivers runs to MLflow while another one trains: `tracking.client_process` starts it.
 
+It reads the directories of runs from standard input, one message per line. Each directory has a thread, which
+calls `deliver` again and again until everything in it is delivered.
+"""
+
+import contextlib
 import json
-import math
 import os
 import sys
 import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
-from mlp_tape.errors import MlpTapeError, TrackingError
-from mlp_tape.mlflow_backend import store, sync
-from mlp_tape.mlflow_backend.run import MlflowRun
-from mlp_tape.storage.journal import Journal
-from mlp_tape.storage.run_record import RunRecord
+from mlp_tape.errors import MlpTapeError
+from mlp_tape.mlflow_backend import delivery, notifications, store
+from mlp_tape.mlflow_backend.delivery import Artifact
+from mlp_tape.storage import run_record
 from mlp_tape.system import exit
 
 if TYPE_CHECKING:
     from mlp_tape.mlflow_backend.system_metrics import SystemMetrics
 
-_known: dict[str, tuple[RunRecord, MlflowRun, Journal]] = {}
-_measured: "dict[str, SystemMetrics]" = {}
-_writing = threading.Lock()
-_out: TextIO
+PAUSE = 1.0  # seconds between two looks into a directory
+LONGEST_PAUSE = 10.0  # seconds between two attempts while the store does not respond
+WORK = 0.25  # seconds of processor time; more than a request takes to which there is no response
+NICENESS = 10  # training has precedence if there are not enough processors
 
 
 def main() -> None:
-    """Answers each line of the standard input by one on the standard output, until the input ends."""
-    global _out
-    _out = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # where what a library prints does no harm
-    in_order: dict[str, ThreadPoolExecutor] = {}
+    """Handles the messages on standard input until it ends, and ends the process."""
+    notifications.at_each_beat.append(_report_work)
     for line in sys.stdin:
-        asked = json.loads(line)
-        number, what, directory = asked.pop("number"), asked.pop("what"), asked["directory"]
-        if directory not in in_order:
-            in_order[directory] = ThreadPoolExecutor(1)
-        in_order[directory].submit(_answer, number, what, asked)
-        if what in LAST:
-            in_order.pop(directory).shutdown(wait=False)
-    exit.leave(0)  # whoever asked is gone, or has all that it asked for
+        message = json.loads(line)
+        HANDLERS[message.pop("do")](**message)
+    exit.leave(0)
 
 
-def _answer(number: int, what: str, about: dict[str, Any]) -> None:
-    try:
-        answer = {"answer": ANSWERS[what](**about)}
-    except MlpTapeError as error:
-        answer = {"error": [type(error).__name__, error.what, error.hint]}
-    except Exception as error:
-        told = f"MLflow: {type(error).__name__}: {error}"
-        answer = {"error": [TrackingError.__name__, told, "type tracking.enabled=false to do without it"]}
-    _say({"number": number} | answer)
+class Follower(threading.Thread):
+    """Delivers a directory until MLflow has everything, in attempts, each in a thread of its own.
+
+    Threads have priorities: an attempt gives way to training, unless somebody is waiting for it.
+
+    Args:
+        directory: directory of the run.
+        uri: URI of the MLflow store.
+    """
+
+    def __init__(self, directory: str, uri: str) -> None:
+        super().__init__(name="follower", daemon=True)
+        self.directory, self._uri = directory, uri
+        self._urgent = self._given_up = False
+        self._notified = threading.Event()
+        self._uploaded: set[Artifact] = set()
+        self._clock: tuple[int, float] | None = None  # of the attempt, and its value when last looked at
+        self._metrics: SystemMetrics | None = None
+
+    def notify(self, urgent: bool) -> None:
+        """Notifies the thread that there is something to deliver.
+
+        Args:
+            urgent: whether somebody is waiting for it.
+        """
+        self._given_up = False
+        self._urgent = self._urgent or urgent
+        self._notified.set()
+
+    @property
+    def is_notified(self) -> bool:
+        """Whether it was notified since the current attempt began, and has not been told to give up."""
+        return self._notified.is_set() and not self._given_up
+
+    def give_up(self) -> None:
+        """Makes the current attempt the last one."""
+        self._given_up = True
+        self._notified.set()
+
+    def run(self) -> None:
+        """Delivers until everything is delivered."""
+        pause = PAUSE
+        while True:
+            self._notified.clear()
+            urgent, self._urgent = self._urgent, False
+            self._succeeded = self._finished = False
+            attempt = threading.Thread(target=self._attempt, args=(urgent,), name="delivery", daemon=True)
+            attempt.start()
+            attempt.join()
+            if (self._finished or self._given_up) and _forget(self):
+                return
+            if self._succeeded:
+                pause = PAUSE
+            else:
+                self._urgent = self._urgent or urgent
+                pause = PAUSE if urgent else min(2 * pause, LONGEST_PAUSE)
+            self._notified.wait(pause)
+
+    def _attempt(self, urgent: bool) -> None:
+        self._clock = _processor_clock()
+        if not urgent:
+            _give_way()
+        try:
+            self._deliver(urgent)
+            self._succeeded = True
+        except MlpTapeError as error:
+            self._failed(error.what, error.hint)
+        except Exception as error:
+            self._failed(store.why(error), "")
+        finally:
+            self._clock = None
+
+    def _deliver(self, urgent: bool) -> None:
+        for step in delivery.deliver(Path(self.directory), self._uri, self._uploaded):
+            notifications.send(self.directory, "step", step=step)
+            self._clock = _processor_clock()
+            if step == delivery.BEGUN:
+                self._measure()
+            if step == delivery.ENDED:
+                self._finished = True
+            elif not urgent and (self._urgent or step == delivery.BEGUN):
+                return  # the next attempt has another priority, or sends the rows of the first second at once
+        self._finished = self._finished or run_record.read(Path(self.directory)).sent
+
+    def _failed(self, what: str, hint: str) -> None:
+        self._finished = not self._is_open()  # the program reports it and ends
+        notifications.send(self.directory, "failed", what=what, hint=hint)
+
+    def _is_open(self) -> bool:
+        """Whether delivery goes on after an error: the run has begun in MLflow, has ended, or is a job's."""
+        try:
+            record = run_record.read(Path(self.directory))
+        except MlpTapeError:
+            return False
+        return bool(record.parent) or record.status != "RUNNING" or record.delivery.began == record.began
+
+    def _measure(self) -> None:
+        """Starts to measure the machine, if the run records that."""
+        record = run_record.read(Path(self.directory))
+        wanted = record.settings.get("tracking", {}).get("system_metrics")
+        if wanted and record.kind == "run" and record.status == "RUNNING" and self._metrics is None:
+            from mlp_tape.mlflow_backend.system_metrics import SystemMetrics  # imports psutil, an extra
+
+            self._metrics = SystemMetrics(
+                self._uri, lambda values: notifications.send(self.directory, "measured", values=values)
+            )
+            self._metrics.start()
+
+    def stop_measuring(self) -> None:
+        """Measures once more, and no more after that."""
+        if self._metrics:
+            self._metrics.finish()
+            self._metrics = None
+
+    def has_worked(self) -> bool:
+        """Whether the current attempt has used processor time since the last call: it does not hang.
+
+        On a busy machine, what takes a second elsewhere, such as assembling a model, may take a minute.
+        """
+        clock = self._clock
+        if clock is None:
+            return False
+        try:
+            now = time.clock_gettime(clock[0])
+        except OSError:  # the thread has just ended
+            return False
+        if now - clock[1] < WORK:
+            return False
+        self._clock = clock[0], now
+        return True
 
 
-def _say(what: dict[str, Any]) -> None:
-    with _writing:
-        print(json.dumps(what), file=_out, flush=True)
+_followers: dict[str, Follower] = {}
+_changing = threading.Lock()
 
 
-def _tell(directory: str, what: str, answer: object) -> None:
-    """Says something of a run that was not asked for."""
-    _say({"directory": directory, "told": what, "answer": answer})
+def _forget(follower: Follower) -> bool:
+    """Removes a follower that has nothing left to do, unless it was notified in the meantime."""
+    with _changing:
+        if follower.is_notified:
+            return False
+        del _followers[follower.directory]
+        return True
 
 
-def _know(directory: str, uri: str, experiment: str, record: dict[str, Any]) -> list[str]:
-    """Gets ready for a run; opens the store where the run is not a sweep's, whose store is open."""
-    note = RunRecord(**record | {"directory": Path(directory)})
-    journal = Journal(note.directory)
-    run = MlflowRun(uri, experiment, note, journal, lambda: _tell(directory, "opened", _of(note, run)))
-    _known[directory] = note, run, journal
-    return [] if note.parent else list(store.close_dead(uri, experiment))
+def _deliver(directory: str, uri: str, urgent: bool) -> None:
+    """Begins to deliver a directory, or continues to."""
+    with _changing:
+        new = directory not in _followers
+        if new:
+            _followers[directory] = Follower(directory, uri)
+        _followers[directory].notify(urgent)
+        if new:
+            _followers[directory].start()
 
 
-def _updated(directory: str, record: dict[str, Any]) -> tuple[RunRecord, MlflowRun]:
-    note, run, _journal = _known[directory]
-    for key, value in record.items():
-        if key not in ("directory", "uri", "run_id", "name"):  # which are known better here
-            setattr(note, key, value)
-    return note, run
+def _prepare(directory: str, uri: str, experiment: str) -> None:
+    """Opens the store, and closes runs in it whose processes no longer exist, in a thread of its own."""
+
+    def prepare() -> None:
+        try:
+            notifications.send(directory, "prepared", lines=list(store.close_dead(uri, experiment)))
+        except MlpTapeError as error:
+            notifications.send(directory, "failed", what=error.what, hint=error.hint)
+
+    threading.Thread(target=prepare, name="preparation", daemon=True).start()
 
 
-def _of(note: RunRecord, run: MlflowRun) -> dict[str, str]:
-    return {"run_id": note.run_id, "name": note.name, "link": run.link, "overview": run.overview}
+def _give_up(directory: str) -> None:
+    with _changing:
+        if directory in _followers:
+            _followers[directory].give_up()
 
 
-def _open(directory: str, record: dict[str, Any]) -> dict[str, str]:
-    note, run = _updated(directory, record)
-    run.open()
-    return _of(note, run)
+def _stop_measuring(directory: str) -> None:
+    with _changing:
+        follower = _followers.get(directory)
+    if follower:
+        follower.stop_measuring()
+    notifications.send(directory, "measured all")
 
 
-def _begin(directory: str, record: dict[str, Any]) -> None:
-    note, run = _updated(directory, record)
-    run.begin()
-    if note.settings.get("tracking", {}).get("system_metrics") and note.kind == "run":
-        from mlp_tape.mlflow_backend.system_metrics import (
-            SystemMetrics,  # imports psutil, which not everybody has
-        )
-
-        _measured[directory] = SystemMetrics(run.uri, lambda values: _tell(directory, "measured", values))
-        _measured[directory].start()
-
-
-def _measure_last(directory: str) -> None:
-    if directory in _measured:
-        _measured.pop(directory).finish()
-
-
-def _give_model(directory: str) -> None:
-    _known[directory][1].give_model()
-
-
-def _close(directory: str, record: dict[str, Any], patience: float, at_most: float | None) -> str:
-    run = _updated(directory, record)[1]
-    why_not = run.close(patience, math.inf if at_most is None else at_most, lambda rows: None)
-    _known.pop(directory)[2].close()
-    return why_not
-
-
-def _send(directory: str, at_most: float | None) -> None:
-    sync.send(Path(directory), None, math.inf if at_most is None else at_most)
-
-
-LAST = ("close", "send")  # after which nothing is asked of a run
-ANSWERS: dict[str, Callable[..., Any]] = {
-    "know": _know,
-    "open": _open,
-    "begin": _begin,
-    "measure_last": _measure_last,
-    "give_model": _give_model,
-    "close": _close,
-    "send": _send,
+HANDLERS: dict[str, Any] = {
+    "prepare": _prepare,
+    "deliver": _deliver,
+    "give up": _give_up,
+    "stop measuring": _stop_measuring,
 }
+
+
+def _report_work() -> None:
+    """Notifies the client of each delivery that computes something, which is as good as a step."""
+    with _changing:
+        followers = list(_followers.items())
+    for directory, follower in followers:
+        if follower.has_worked():
+            notifications.send(directory, "working")
+
+
+def _give_way() -> None:
+    """Lowers the priority of this thread for good; only Linux has priorities of threads."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            thread = threading.get_native_id()
+            niceness = max(NICENESS, os.getpriority(os.PRIO_PROCESS, thread))
+            os.setpriority(os.PRIO_PROCESS, thread, niceness)
+
+
+def _processor_clock() -> tuple[int, float] | None:
+    """Returns the clock of this thread's processor time, and its value; None if there is none."""
+    if sys.platform == "linux":
+        return time.pthread_getcpuclockid(threading.get_ident()), time.thread_time()
+    return None

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from mlp_tape.mlflow_backend import delivery
 from mlp_tape.reports import description
 from mlp_tape.storage import lock, run_record
 from mlp_tape.storage.run_record import RunRecord
@@ -178,7 +177,13 @@ def ask(uri: str, question: Callable[[mlflow.MlflowClient], T]) -> T:
                     raise
             time.sleep(PAUSE)
     except Exception as error:
-        raise unavailable_error(uri, delivery.why(error)) from error
+        raise unavailable_error(uri, why(error)) from error
+
+
+def why(error: Exception) -> str:
+    """Returns the line of an error that says what is wrong, without the advice to programmers before it."""
+    lines = [line for line in str(error).splitlines() if not line.startswith("(raised as a result of ")]
+    return lines[0] if lines else type(error).__name__
 
 
 def is_busy(error: Exception) -> bool:
@@ -206,6 +211,19 @@ def create_run(client: mlflow.MlflowClient, experiment_id: str, record: RunRecor
     if record.parent:
         tags[MLFLOW_PARENT_RUN_ID] = record.parent
     return client.create_run(experiment_id, milliseconds(record.created), tags, record.name or None)
+
+
+def runs_of(client: mlflow.MlflowClient, experiment_id: str, record: RunRecord) -> list[Run]:
+    """Returns the runs that were created for a record, by any process and attempt, in order of creation.
+
+    A record of an earlier version has no token; its run is recognized by the directory and the time. A run
+    that has FINISHED may belong to another record, which had the same directory before.
+    """
+    if record.token:
+        return runs_with(client, experiment_id, TOKEN, record.token)
+    began = milliseconds(record.began)
+    found = runs_with(client, experiment_id, "directory", str(record.directory))
+    return [run for run in found if run.info.status != "FINISHED" or run.info.start_time == began]
 
 
 def runs_with(client: mlflow.MlflowClient, experiment_id: str, tag: str, value: str) -> list[Run]:

@@ -123,7 +123,7 @@ def settings(directory: Path, asked: Settings, typed: Container[str]) -> Setting
             "; ".join(different), f"leave it out, or start a new run without resume={asked.resume}"
         )
     epochs = asked.epochs if "epochs" in typed else old.epochs
-    if run.status == "FINISHED" and epochs <= old.epochs and (run.sent or not run.uri):
+    if run.status == "FINISHED" and epochs <= old.epochs and (run.sent or not run.store):
         raise ConfigError(
             f"the run in {directory} has finished its {old.epochs} epochs",
             f"to train it further, type epochs=... above {old.epochs}",
@@ -150,5 +150,5 @@ def _tracking(
     """Returns the tracking settings as typed, else as recorded for the run."""
     values = {key: getattr(asked if f"tracking.{key}" in typed else old, key) for key, _ in flatten(old)}
     if values["uri"] is None or "tracking.uri" not in typed:
-        values["uri"] = recorded_uri(run.uri) or None
+        values["uri"] = recorded_uri(run.store) or None
     return TrackingSettings(**values)

@@ -71,7 +71,7 @@ def execute_run(settings: Settings, directory: Path, overrides: list[str], job: 
         _check_augmentation(settings, dataset)
         layer_sizes = dataset.layer_sizes(settings.model.hidden_sizes)
         with Journal(directory) as journal:
-            start = _start(settings, dataset, directory, journal, console) if past else None
+            start = _start(settings, dataset, past, journal, console) if past else None
             if settings.tracking.enabled and job is None:
                 for warning in store_warnings(resolve_uri(settings.tracking)):
                     console.warn(warning)
@@ -120,7 +120,7 @@ def _recorded(
     trainer.compile()
     signals.raise_if_stopped()
     files = functools.partial(run_report.write_settings, record.directory, settings)
-    with run_session(where, settings.tracking.patience, record, files, journal, console):
+    with run_session(where, settings.tracking.patience, record, files, console):
         if record.full:
             threading.Thread(target=run_report.warm_up, daemon=True).start()
         with _timed(record):
@@ -133,7 +133,9 @@ def _recorded(
             run_report.write_results(record.directory, settings, dataset, result)
         if record.full:
             saved_model.save(record.directory)
-            where.give_model()
+            record.model_ready = True
+            record.save()
+            where.model_ready()
             run_report.draw_plots(record.directory, dataset, record.steps, journal)
     return result, where.link
 
@@ -178,8 +180,8 @@ def _data(settings: Settings, past: RunRecord | None, console: Console) -> Datas
 def _resolved_settings(settings: Settings, dataset: Dataset, past: RunRecord | None) -> Settings:
     """Returns the settings with the name of the loaded data set, and the tracking URI of a resumed job."""
     tracking = settings.tracking
-    if past and past.uri and tracking.enabled:
-        tracking = dataclasses.replace(tracking, uri=recorded_uri(past.uri))
+    if past and past.store and tracking.enabled:
+        tracking = dataclasses.replace(tracking, uri=recorded_uri(past.store))
     named = dataclasses.replace(settings.dataset, name=dataset.name)
     return dataclasses.replace(settings, dataset=named, tracking=tracking, resume=None)
 
@@ -205,12 +207,12 @@ def _warn_of_changed_environment(past: RunRecord, console: Console) -> None:
 
 
 def _start(
-    settings: Settings, dataset: Dataset, directory: Path, journal: Journal, console: Console
+    settings: Settings, dataset: Dataset, past: RunRecord, journal: Journal, console: Console
 ) -> Checkpoint | None:
     """Returns the last valid checkpoint whose rows are all in the journal; None to start from step 0."""
-    journal.recover()
+    journal.recover(past.delivery.position)
     steps_per_epoch = dataset.steps_per_epoch(settings.batch_size)
-    for found in checkpoint.usable(directory / run_paths.CHECKPOINTS, console.warn):
+    for found in checkpoint.usable(past.directory / run_paths.CHECKPOINTS, console.warn):
         if found.about["journal"] > journal.size:
             console.warn(f"checkpoint step-{found.step:09d} counts on rows that the journal has lost")
             continue

@@ -1,4 +1,4 @@
-"""The journal: metric rows on disk, written before they are sent to MLflow."""
+"""The journal: metric rows on disk, from which they are delivered to MLflow."""
 
 import json
 import math
@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import BinaryIO, NamedTuple, Self
 
 from mlp_tape.errors import BrokenFileError
 from mlp_tape.storage import run_paths
@@ -30,15 +30,14 @@ class Row(NamedTuple):
 
 
 class Journal:
-    """An append-only file of rows, and the position up to which they were delivered.
+    """An append-only file of rows.
 
-    Several threads may append while another one reads and acknowledges; memory does not grow with the file.
-    Within each key, steps are in ascending order, so the last step of each key suffices to tell which rows a
-    resumed run has already written.
+    Several threads may append while another process reads; memory does not grow with the file. Within each
+    key, steps are in ascending order, so the last step of each key suffices to tell which rows a resumed run
+    has already written.
 
     Args:
-        directory: directory of the run. `journal.jsonl` contains one row per line, and `journal.sent` the
-            number of its bytes that were delivered.
+        directory: directory of the run; `journal.jsonl` contains one row per line.
 
     Attributes:
         path: path of `journal.jsonl`.
@@ -46,11 +45,9 @@ class Journal:
 
     def __init__(self, directory: Path) -> None:
         self.path = directory / run_paths.JOURNAL
-        self._sent = directory / run_paths.DELIVERED
         self._file = self.path.open("ab", buffering=0)
         self._writing = threading.Lock()
         self._last: dict[str, int] = {}  # the last step of each key when the file was recovered
-        self._delivered = self._position()
 
     @property
     def size(self) -> int:
@@ -73,77 +70,39 @@ class Journal:
         """Flushes all written rows to disk, so that they survive a power failure."""
         os.fsync(self._file.fileno())
 
-    def recover(self) -> None:
+    def recover(self, delivered: int) -> None:
         """Prepares the file for a resumed run: truncates it before the first row that cannot be read.
+
+        Args:
+            delivered: number of bytes that were delivered.
 
         Raises:
             BrokenFileError: a row that was already delivered cannot be read, so it is unknown what is lost.
         """
         good = 0
         with self.path.open("rb") as file:
+            delivered = _line_start(file, delivered)
+            file.seek(0)
             for line in file:
                 row = _row(line)
                 if row is None:
                     break
                 self._last[row.key] = row.step
                 good += len(line)
-        if good < self._delivered:
+        if good < delivered:
             raise BrokenFileError(
                 f"{self.path} cannot be read behind its byte {good:,}, where rows were sent already",
                 "start the run anew, without resume",
             )
         os.truncate(self.path, good)
 
-    def unsent(self, most: int) -> tuple[list[Row], int]:
-        """Returns at most `most` rows that were not delivered, and the byte position after them."""
-        rows: list[Row] = []
-        position = self._delivered
-        with self.path.open("rb") as file:
-            file.seek(position)
-            for line in file:
-                if len(rows) == most or not line.endswith(b"\n"):
-                    break
-                row = _row(line)
-                if row is not None:
-                    rows.append(row)
-                position += len(line)
-        return rows, position
-
-    def count_unsent(self) -> int:
-        """Counts the rows that were not delivered."""
-        with self.path.open("rb") as file:
-            file.seek(self._position())  # read anew: another process may deliver the rows
-            return sum(1 for _ in file)
-
-    def acknowledge(self, position: int) -> None:
-        """Records that all rows before the byte `position` were delivered."""
-        self._delivered = position
-        new = self._sent.with_suffix(".new")
-        new.write_text(str(position))
-        new.replace(self._sent)  # if a power failure loses it, rows are sent again, which is harmless
-
-    def send_anew(self) -> None:
-        """Marks all rows as not delivered, for a store that contains none of them."""
-        self._delivered = 0
-        self._sent.unlink(missing_ok=True)
-
     def read(self, key: str) -> Iterator[Row]:
         """Yields the rows of one key, or of a key prefix, as `rows` does."""
         return rows(self.path.parent, key)
 
     def close(self) -> None:
-        """Closes the file; `acknowledge` can still be called."""
+        """Closes the file."""
         self._file.close()
-
-    def _position(self) -> int:
-        """Returns the byte position up to which rows were delivered; 0 if unknown: resending is harmless."""
-        try:
-            position = int(self._sent.read_text())
-            with self.path.open("rb") as file:
-                file.seek(position - 1)
-                return position if file.read(1) == b"\n" else 0
-        except (OSError, ValueError):
-            return 0
 
     def __enter__(self) -> Self:
         return self
@@ -162,6 +121,54 @@ def rows(directory: Path, key: str) -> Iterator[Row]:
             row = _row(line) if line.startswith(begins) else None
             if row is not None:
                 yield row
+
+
+def rows_after(directory: Path, position: int, most: int) -> tuple[list[Row], int]:
+    """Reads rows that were not delivered; the last line may still be incomplete.
+
+    Args:
+        directory: directory of the run.
+        position: number of bytes that were delivered. If no line ends there, the file is read from its
+            beginning, as it is harmless to deliver a row twice.
+        most: maximum number of rows.
+
+    Returns:
+        The rows, and the number of bytes up to their end.
+    """
+    found: list[Row] = []
+    try:
+        file = (directory / run_paths.JOURNAL).open("rb")
+    except FileNotFoundError:
+        return [], 0
+    with file:
+        position = _line_start(file, position)
+        for line in file:
+            if len(found) == most or not line.endswith(b"\n"):
+                break
+            row = _row(line)
+            if row is not None:
+                found.append(row)
+            position += len(line)
+    return found, position
+
+
+def count_after(directory: Path, position: int) -> int:
+    """Counts the rows that were not delivered; the arguments are those of `rows_after`."""
+    try:
+        with (directory / run_paths.JOURNAL).open("rb") as file:
+            _line_start(file, position)
+            return sum(1 for _ in file)
+    except OSError:
+        return 0
+
+
+def _line_start(file: BinaryIO, position: int) -> int:
+    """Moves to a position if a line starts there, else to the beginning; returns where that is."""
+    if position > 0:
+        file.seek(position - 1)
+        if file.read(1) == b"\n":
+            return position
+    return file.seek(0)
 
 
 def last_step(directory: Path, key: str) -> int | None:

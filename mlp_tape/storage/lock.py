@@ -2,7 +2,9 @@
 
 import contextlib
 import errno
+import math
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +12,9 @@ import filelock
 
 from mlp_tape.errors import ConfigError
 from mlp_tape.storage import run_paths
+from mlp_tape.system import signals
+
+LOOK = 0.5  # seconds between two looks whether the run is to stop
 
 
 @contextlib.contextmanager
@@ -23,14 +28,11 @@ def hold(directory: Path, wait: float = 2.0) -> Iterator[None]:
 
     Raises:
         ConfigError: another process holds the lock, or the directory is not writable.
+        Stopped: the run is to stop.
     """
     lock = _lock(directory)
     try:
-        lock.acquire(timeout=wait)
-    except filelock.Timeout as error:
-        raise ConfigError(
-            f"another process is using {directory}", "wait until it ends, or stop it"
-        ) from error
+        _acquire(lock, wait)
     except OSError as error:
         raise ConfigError(
             f"{directory} cannot be written to: {error.strerror}", "make it writable"
@@ -39,6 +41,22 @@ def hold(directory: Path, wait: float = 2.0) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def _acquire(lock: filelock.BaseFileLock, wait: float) -> None:
+    """Acquires a lock; the wait ends on a signal and on the stop file of a sweep."""
+    ends = math.inf if wait < 0 else time.monotonic() + wait
+    while True:
+        try:
+            lock.acquire(timeout=min(LOOK, max(0.0, ends - time.monotonic())))
+            return
+        except filelock.Timeout as error:
+            signals.raise_if_stopped()
+            if time.monotonic() >= ends:
+                raise ConfigError(
+                    f"another process is using {Path(lock.lock_file).parent}",
+                    "wait until it ends, or stop it",
+                ) from error
 
 
 def is_held(directory: Path, pid: int) -> bool:

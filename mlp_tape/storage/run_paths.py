@@ -4,7 +4,7 @@
 RECORD = "run.json"
 LOCK = "run.lock"
 JOURNAL = "journal.jsonl"
-DELIVERED = "journal.sent"  # how many bytes of the journal were delivered
+DELIVERY = "delivery.json"  # what MLflow has received
 SETTINGS = "config.yaml"
 ENVIRONMENT = "environment.txt"  # the machine and the installed packages
 CONSOLE = "console.log"
@@ -18,7 +18,6 @@ WEIGHTS = "weights.npz"
 NETWORK = "network.json"  # what the model needs besides the weights
 PLOT_DATA = "report.npz"  # what the plots need besides the weights and the journal
 SAVED_MODEL = "saved_model"
-LOGGED_MODELS = "models.json"  # the models that MLflow has of the run
 
 # Of a sweep
 JOBS = "jobs.json"  # the folder of each job

@@ -1,7 +1,8 @@
-"""The record of a run in its directory: identity, settings, progress and outcome."""
+"""The record of a run in its directory: identity, settings, progress and outcome, written by training."""
 
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 import platform
@@ -14,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from mlp_tape.errors import BrokenFileError, ConfigError
-from mlp_tape.storage import run_paths
+from mlp_tape.storage import delivery_record, run_paths
+from mlp_tape.storage.delivery_record import DeliveryRecord
 from mlp_tape.storage.metric_keys import TEST_ACCURACY, VALIDATION_ACCURACY
 from mlp_tape.system import atomic_files
 
@@ -29,15 +31,15 @@ class RunRecord:
     Attributes:
         directory: directory of the run; not in the file.
         kind: `run`, or `sweep` for the run of a sweep itself.
-        name: name in the MLflow UI; for a job, its swept settings. If empty, MLflow generates one.
+        name: requested name in the MLflow UI; for a job, its swept settings. If empty, MLflow generates one.
         parent: MLflow run id of the sweep; empty if there is none.
         settings: all settings, nested, without passwords.
         data_sha256: SHA-256 of the data set.
         params: MLflow params: settings and data, flat.
         first_params: params as first sent to MLflow, which does not allow changes.
         overrides: overrides as typed on the command line, without passwords.
-        uri: URI of the MLflow store, without password; empty for a run that is not tracked.
-        run_id: MLflow run id; empty until it is known.
+        uri: URI of the MLflow store in which the run is to be recorded, without password; empty for a run
+            that is not tracked.
         status: RUNNING, FINISHED, FAILED or KILLED.
         reason: why the run did not finish.
         token: random string that identifies the run in MLflow if the response to its creation was lost.
@@ -47,7 +49,8 @@ class RunRecord:
         steps: number of steps to train; once the run has finished, number of steps trained.
         results: final test/loss, test/accuracy and, with validation images, validation/accuracy.
         tags: tags that MLflow receives when the run ends.
-        sent: whether MLflow has received the whole run, including its status.
+        model_ready: whether the files of the model are complete; only for a run with `full`.
+        version: number that increases whenever there is something to deliver to MLflow besides rows.
         created: time at which the run was created, in seconds since the Unix epoch.
         began: time at which the run was last started or resumed, in seconds since the Unix epoch.
         ended: time at which it ended, in seconds since the Unix epoch; 0 while it is running.
@@ -66,7 +69,6 @@ class RunRecord:
     first_params: dict[str, str] = field(default_factory=dict)
     overrides: list[str] = field(default_factory=list)
     uri: str = ""
-    run_id: str = ""
     status: str = "RUNNING"
     reason: str = ""
     token: str = ""
@@ -76,13 +78,39 @@ class RunRecord:
     steps: int = 0
     results: dict[str, float] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
-    sent: bool = False
+    model_ready: bool = False
+    version: int = 0
     created: float = 0.0
     began: float = 0.0
     ended: float = 0.0
     seconds: float = 0.0
     host: str = ""
     pid: int = 0
+
+    @functools.cached_property
+    def delivery(self) -> DeliveryRecord:
+        """What MLflow has received, as of the first access."""
+        return delivery_record.read(self.directory)
+
+    @property
+    def run_id(self) -> str:
+        """MLflow run id; empty if it is not known."""
+        return self.delivery.run_id
+
+    @property
+    def title(self) -> str:
+        """Name in the MLflow UI; the name of the directory if MLflow has none."""
+        return self.name or self.delivery.name or self.directory.name
+
+    @property
+    def store(self) -> str:
+        """URI of the MLflow store that has the run, or is to have it, without password; may be empty."""
+        return self.delivery.uri or self.uri
+
+    @property
+    def sent(self) -> bool:
+        """Whether MLflow has received the whole run, including its status."""
+        return self.delivery.version == self.version
 
     @property
     def chosen_by(self) -> float:
@@ -108,7 +136,8 @@ class RunRecord:
 
     def begins(self) -> None:
         """Records that this process is running the run; does not save the file."""
-        self.status, self.reason, self.sent, self.ended = "RUNNING", "", False, 0.0
+        self.status, self.reason, self.ended, self.model_ready = "RUNNING", "", 0.0, False
+        self.version += 1
         self.began, self.host, self.pid = time.time(), platform.node(), os.getpid()
         self.created = self.created or self.began
         self.first_params = self.params | self.first_params
@@ -121,6 +150,7 @@ class RunRecord:
     def ends(self, status: str, reason: str) -> None:
         """Records status, reason and the current time as the end of the run, and saves the file."""
         self.status, self.reason, self.ended = status, reason, time.time()
+        self.version += 1
         self.save()
 
     def save(self) -> None:
@@ -140,10 +170,12 @@ def read(directory: Path) -> RunRecord:
     """
     path = directory / run_paths.RECORD
     try:
-        return RunRecord(directory, **json.loads(path.read_bytes()))
+        values = json.loads(path.read_bytes())
+        known = {each.name for each in dataclasses.fields(RunRecord)}
+        return RunRecord(directory, **{key: value for key, value in values.items() if key in known})
     except FileNotFoundError as error:
         raise ConfigError(f"{directory} is not the directory of a run", "give one of outputs/*/*") from error
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, AttributeError, OSError) as error:
         raise BrokenFileError(f"{path} is damaged", "start the run anew") from error
 
 
@@ -155,8 +187,16 @@ def left(directory: Path) -> RunRecord:
         found = RunRecord(directory)
     if found.status == "RUNNING":
         rows = directory / run_paths.JOURNAL
-        found.status, found.reason = "KILLED", GONE
+        found.status, found.reason, found.version = "KILLED", GONE, found.version + 1
         found.ended = rows.stat().st_mtime if rows.exists() else time.time()
+    return found
+
+
+def close_left(directory: Path) -> RunRecord:
+    """Returns what `left` returns, and saves it; the lock of the run must be held."""
+    found = left(directory)
+    if found.reason == GONE:
+        found.save()
     return found
 
 

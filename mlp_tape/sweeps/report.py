@@ -108,7 +108,7 @@ def _show_best(found: Summary, jobs: SweepDirectory) -> None:
 
         saved_model.save(best.directory)
         run_report.draw_plots(best.directory, dataset, best.steps, rows)
-        best.full, best.sent = True, False
+        best.full, best.model_ready, best.version = True, True, best.version + 1
         best.save()
 
 
@@ -140,7 +140,7 @@ def _settle(found: Summary, console: Console, at_most: float) -> None:
     """Sends what the processes of the jobs could not send, for at most `at_most` seconds."""
     ends, left = time.monotonic() + at_most, 0
     for job in found.jobs:
-        if not job.uri or job.sent or job.status == "RUNNING":  # RUNNING: still in another process
+        if not job.store or job.sent or job.status == "RUNNING":  # RUNNING: still in another process
             continue
         if time.monotonic() > ends:
             left += 1

@@ -73,11 +73,11 @@ def opened(
         )
         for warning in sorted(warnings - {""}):
             console.warn(warning)
-        journal.recover()
+        journal.recover(record.delivery.position)
         write_files = functools.partial(run_report.write_settings, directory, settings)
         where = tracker(_where(settings, record), record, journal)
         get_ready()
-        with run_session(where, settings.tracking.patience, record, write_files, journal, console):
+        with run_session(where, settings.tracking.patience, record, write_files, console):
             console.line(f"sweep  {f'{planned} jobs' if planned else 'jobs'} in {directory}")
             try:
                 progress = functools.partial(_report_progress, journal)
@@ -119,7 +119,7 @@ def _where(settings: Settings, record: RunRecord) -> TrackingSettings:
     """Returns the tracking settings, with the recorded URI for a sweep that is resumed."""
     if not record.run_id or not settings.tracking.enabled:
         return settings.tracking
-    return dataclasses.replace(settings.tracking, uri=recorded_uri(record.uri))
+    return dataclasses.replace(settings.tracking, uri=recorded_uri(record.store))
 
 
 def _report_progress(journal: Journal, jobs: list[RunRecord]) -> None:

@@ -1,127 +1,190 @@
-"""A run in MLflow that another process keeps, so that neither its import nor a request waits for training.
+"""The tracker that lets another process deliver the directory of a run to MLflow.
 
-What is asked of one run is done in order, and no run waits for another.
+Neither the import of MLflow nor a request delays training.
 """
 
 import contextlib
-import dataclasses
-import functools
 import itertools
-import math
+import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import wait
 from pathlib import Path
 from typing import Any
 
-from mlp_tape.errors import MlpTapeError, TrackingError
+from mlp_tape.errors import TrackingError
+from mlp_tape.storage import delivery_record, journal, lock, run_record
 from mlp_tape.storage.journal import Journal, Row
 from mlp_tape.storage.run_record import RunRecord
 from mlp_tape.system import signals
 from mlp_tape.system.redaction import without_password
 from mlp_tape.tracking import client_process
-from mlp_tape.tracking.client_process import GRACE
+from mlp_tape.tracking.client_process import MlflowProcess
 from mlp_tape.tracking.tracker import Show
+from mlp_tape.tracking.uri import incomplete_error, recorded_uri, run_link
 
-HURRY = 1.0  # seconds to send what is left of a run once somebody waits for the program to stop
+HURRY = 1.0  # seconds to deliver what is left after a request to stop
+GRACE = 1.0  # seconds to wait for the last system metrics
+PATIENCE = 30.0  # seconds without progress after which `send` gives up
+NO_ANSWER = "no answer"
 
 
 class ClientRun:
-    """One run in an MLflow store; a Tracker.
+    """A run in an MLflow store; a Tracker.
 
     Args:
-        uri: of the store.
-        experiment: its name; made if it is not there.
-        record: of the run, which is told its MLflow id.
-        journal: whose rows are delivered.
+        uri: URI of the store.
+        record: record of the run.
+        rows: journal of the run, to which system metrics are appended; None if it has ended.
     """
 
-    def __init__(self, uri: str, experiment: str, record: RunRecord, journal: Journal) -> None:
-        self._keeper, self._record, self._journal = client_process.running(), record, journal
-        self.link = self.overview = ""
-        self._keeper.when_told[str(record.directory)] = {
-            "opened": self._opened_late,
-            "measured": self._measured,
-        }
+    def __init__(self, uri: str, record: RunRecord, rows: Journal | None = None) -> None:
+        self._uri, self._record, self._rows = uri, record, rows
+        self._changed = threading.Condition()
+        self._prepared: list[str] | None = None
+        self._open = self._measured_all = False
+        self._error: tuple[str, str] | None = None  # of the last attempt: what is wrong, and a hint
+        self._progress = 0.0  # when something was last delivered or computed
         self._samples: itertools.count[int] | None = None
-        self._ask = functools.partial(self._keeper.ask, directory=str(record.directory))
-        self._known = self._ask("know", uri=uri, experiment=experiment, record=_plain(record))
+        self._process = self._listened()
         record.uri = without_password(uri)
+
+    def prepare(self, experiment: str) -> None:
+        """Lets the store be opened while this process prepares to train."""
+        self._process.send("prepare", self._record.directory, uri=self._uri, experiment=experiment)
+
+    @property
+    def link(self) -> str:
+        """As `Tracker.link`."""
+        state = self._record.delivery
+        return run_link(self._uri, state.experiment_id, state.run_id) if state.experiment_id else ""
+
+    @property
+    def overview(self) -> str:
+        """As `Tracker.overview`."""
+        return self.link.replace("/model-metrics", "")
+
+    @property
+    def hint(self) -> str:
+        """What to do about the error of the last attempt; empty if there is nothing to say."""
+        return self._error[1] if self._error else ""
 
     def open(self, say: Callable[[str], None]) -> None:
         """As `Tracker.open`."""
-        for line in self._known.result():
+        if self._record.parent:
+            self._deliver(urgent=False)
+            return
+        patience = self._record.settings["tracking"]["patience"]
+        self._wait_for_start(lambda: self._prepared is not None, patience)
+        for line in self._prepared or []:
             say(line)
-        self._opened(self._ask("open", record=_plain(self._record)).result())
+        self._deliver(urgent=True)
+        self._wait_for_start(lambda: self._open, patience)
 
-    def _opened(self, answer: dict[str, str]) -> None:
-        self._record.run_id, self._record.name, self.link, self.overview = (
-            answer[key] for key in ("run_id", "name", "link", "overview")
-        )
+    def _wait_for_start(self, is_done: Callable[[], bool], patience: float) -> None:
+        """Waits for the process; raises TrackingError if it reports an error, is gone or does not run."""
+        while not is_done():
+            with self._changed:
+                self._changed.wait_for(lambda: is_done() or self._error, 0.5)
+            signals.raise_if_stopped()
+            if self._error and not is_done():
+                raise TrackingError(*self._error)
+            if time.monotonic() - self._process.last_sign > patience:
+                raise TrackingError(
+                    "the process that talks to MLflow does not respond",
+                    "try again, or type tracking.enabled=false to do without it",
+                )
 
-    def _opened_late(self, answer: dict[str, str]) -> None:
-        self._opened(answer)
-        with contextlib.suppress(OSError):  # of a full disk, training will hear
-            self._record.save()
-
-    def begin(self) -> None:
-        """As `Tracker.begin`."""
-        begun = self._ask("begin", record=_plain(self._record))
-        if not self._record.parent:  # a job does not wait: the last one's end may be what is answered first
-            begun.result()
-
-    def _measured(self, values: dict[str, float]) -> None:
-        """Takes what was measured of the machine; samples are counted from 0 on, also where it is resumed."""
-        if self._samples is None:
-            self._samples = itertools.count(max(map(self._journal.next_step, values)))
-        step, now = next(self._samples), int(1000 * time.time())
-        with contextlib.suppress(OSError, ValueError):  # of a full disk, training will hear
-            self._journal.append(Row(key, step, value, now) for key, value in values.items())
-
-    def give_model(self) -> None:
-        """As `Tracker.give_model`."""
-        self._ask("give_model")
+    def model_ready(self) -> None:
+        """As `Tracker.model_ready`."""
+        self._deliver(urgent=True)
 
     def close(self, patience: float, at_most: float, show: Show) -> str:
         """As `Tracker.close`."""
-        limit = None if at_most == math.inf else at_most
-        ends = time.monotonic() + at_most + GRACE
-        if self._record.settings.get("tracking", {}).get("system_metrics"):
-            wait([self._ask("measure_last")], GRACE)
-        answer = self._ask("close", record=_plain(self._record), patience=patience, at_most=limit)
-        while not wait([answer], 0.5).done and time.monotonic() < ends:
+        self._deliver(urgent=True)
+        began = self._progress = time.monotonic()
+        restarted = False
+        while True:
+            with self._changed:
+                if self._changed.wait_for(lambda: self._record.sent, min(patience, at_most, 0.5)):
+                    return ""
+            now = time.monotonic()
+            if not self._process.exists and not restarted:
+                restarted = True
+                self._deliver(urgent=True)
             if signals.stop_reason():
-                ends = min(ends, time.monotonic() + HURRY)
-            left = self._journal.count_unsent()
+                at_most = min(at_most, now - began + HURRY)
+            if now > min(began + at_most, self._progress + patience):
+                self._process.send("give up", self._record.directory)
+                return self._error[0] if self._error else NO_ANSWER
+            left = journal.count_after(self._record.directory, self._record.delivery.position)
             if left:
                 show(left)
-        try:
-            return str(answer.result(0))
-        except TimeoutError:
-            return "no answer"
-        except MlpTapeError as error:
-            return error.what
+
+    def stop_measuring(self) -> None:
+        """Waits for the last system metrics; call it before the end of the run is recorded."""
+        self._process.send("stop measuring", self._record.directory)
+        with self._changed:
+            self._changed.wait_for(lambda: self._measured_all, GRACE)
+
+    def _deliver(self, urgent: bool) -> None:
+        """Lets the process deliver what is in the directory; starts it again if it is gone."""
+        if not self._process.exists:
+            self._process = self._listened()
+        self._error = None
+        self._process.send("deliver", self._record.directory, uri=self._uri, urgent=urgent)
+
+    def _listened(self) -> MlflowProcess:
+        process = client_process.running()
+        process.listen(self._record.directory, self._on_notification)
+        return process
+
+    def _on_notification(self, notification: dict[str, Any]) -> None:
+        event = notification["event"]
+        with self._changed:
+            if event in ("step", "working"):
+                self._progress, self._error = time.monotonic(), None
+            if event == "step":
+                self._record.delivery = delivery_record.read(self._record.directory)
+                self._open = True
+            elif event == "prepared":
+                self._prepared = notification["lines"]
+            elif event == "measured":
+                self._append(notification["values"])
+            elif event == "measured all":
+                self._measured_all = True
+            elif event == "failed":
+                self._error = notification["what"], notification["hint"]
+            elif event == "gone":
+                self._error = self._process.epitaph, "type tracking.enabled=false to do without it"
+            self._changed.notify_all()
+
+    def _append(self, values: dict[str, float]) -> None:
+        """Appends system metrics to the journal; their steps count the samples, also in a resumed run."""
+        if self._rows is None:
+            return
+        if self._samples is None:
+            self._samples = itertools.count(max(map(self._rows.next_step, values)))
+        step, now = next(self._samples), int(1000 * time.time())
+        with contextlib.suppress(OSError, ValueError):  # training reports a full disk
+            self._rows.append(Row(key, step, value, now) for key, value in values.items())
 
 
 def send(directory: Path, at_most: float) -> None:
-    """Does what `sync.send` does, in the other process.
+    """Delivers what MLflow is missing of a run that has ended, in the other process.
 
     Args:
-        directory: of a run that is over.
-        at_most: seconds.
+        directory: directory of the run.
+        at_most: seconds after which to give up.
 
     Raises:
-        MlpTapeError: as there.
+        ConfigError: another process is using the directory.
+        TrackingError: not everything could be delivered.
     """
-    keeper = client_process.running()
-    limit = None if at_most == math.inf else at_most
-    answer = keeper.ask("send", directory=str(directory), at_most=limit)
-    try:
-        answer.result(None if limit is None else limit + GRACE)
-    except TimeoutError as error:
-        raise TrackingError("no answer", "try again later") from error
-
-
-def _plain(record: RunRecord) -> dict[str, Any]:
-    """The record as JSON holds it."""
-    return dataclasses.asdict(record) | {"directory": str(record.directory)}
+    with lock.hold(directory):
+        record = run_record.close_left(directory)
+        uri = recorded_uri(record.store)
+        run = ClientRun(uri, record)
+        why_not = run.close(PATIENCE, at_most, lambda rows: None)
+    if why_not:
+        rows = journal.count_after(directory, record.delivery.position)
+        raise incomplete_error(uri, rows, why_not, run.hint)

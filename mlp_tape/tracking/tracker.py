@@ -1,4 +1,4 @@
-"""What a run asks of the place where it is recorded."""
+"""The interface between a run and the place where it is recorded; metrics take the way of the journal."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -8,64 +8,53 @@ Show = Callable[[int], None]
 
 
 class Tracker(Protocol):
-    """Where a run is recorded; its metrics come by way of the journal."""
+    """The place where a run is recorded."""
 
     @property
     def link(self) -> str:
-        """Opens the charts of the run in a browser, or nothing."""
+        """The URL of the charts of the run; empty if there is none."""
 
     @property
     def overview(self) -> str:
-        """Likewise what is said of the run."""
+        """The URL of the overview of the run; empty if there is none."""
 
     def open(self, say: Say) -> None:
-        """Waits until the run is there, or is there again.
+        """Begins to record what is in the directory of the run; waits until it exists in the store.
+
+        A job of a sweep does not wait.
 
         Args:
-            say: is told what became of other runs.
+            say: called with a line about each run that was left by another process.
 
         Raises:
-            TrackingError: the store cannot be opened, or does not have the run any more.
+            TrackingError: the store cannot be opened, or does not have a resumed run any more.
         """
 
-    def begin(self) -> None:
-        """Records what is known before the first step, and starts to deliver the journal.
-
-        That is the record's params, of which those that are there already stay as they are, and the files
-        in its directory.
-
-        Raises:
-            TrackingError: they are not taken.
-        """
-
-    def give_model(self) -> None:
-        """Records the model that the run's directory holds, without waiting for it."""
+    def model_ready(self) -> None:
+        """Begins to record the model, whose files are complete."""
 
     def close(self, patience: float, at_most: float, show: Show) -> str:
-        """Delivers what the run's directory holds, and how the run ended.
+        """Waits until everything in the directory is recorded, including how the run ended.
 
         Args:
-            patience: seconds without an answer after which it is given up.
-            at_most: seconds after which it is given up even so.
-            show: is told now and then how many rows are left.
+            patience: seconds without progress after which to give up.
+            at_most: seconds after which to give up in any case.
+            show: called at an interval with the number of rows that are left.
 
         Returns:
-            What stood in the way, or nothing.
+            The reason why something is left; empty if nothing is.
         """
 
 
 class Untracked:
-    """The tracker of `tracking.enabled=false`: the run's own directory has to do."""
+    """The tracker for `tracking.enabled=false`, which does nothing."""
 
     link = overview = ""
 
     def open(self, say: Say) -> None:
         """Does nothing."""
 
-    def begin(self) -> None:
-        """Does nothing."""
-
-    def give_model(self) -> None:
+    def model_ready(self) -> None:
         """Does nothing."""
 
     def close(self, patience: float, at_most: float, show: Show) -> str:

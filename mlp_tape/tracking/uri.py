@@ -139,6 +139,19 @@ def damaged_error(uri: str, why: str) -> TrackingError:
     )
 
 
+def incomplete_error(uri: str, rows: int, why: str, hint: str = "") -> TrackingError:
+    """Returns the error for a run of which MLflow has not received everything.
+
+    Args:
+        uri: URI of the store.
+        rows: number of metric rows that were not delivered.
+        why: reason.
+        hint: what to do; if empty, to try again, or to rebuild a damaged database.
+    """
+    hint = damaged_error(uri, why).hint if sqlite_file.is_damage(why) else hint or "try again later"
+    return TrackingError(f"{rows:,} rows are left: {without_password(why)}", hint)
+
+
 def rebuild_command(uri: str) -> str:
     """What to type to make a damaged database anew."""
     return "python -m mlp_tape rebuild" + (
