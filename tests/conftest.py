@@ -1,7 +1,6 @@
 """What several tests need: the data, the program as a subprocess, and MLflow's answers."""
 
 import contextlib
-import json
 import os
 import signal
 import socket
@@ -26,6 +25,7 @@ from mlflow.entities import ViewType
 
 from mlp_tape.data import datasets
 from mlp_tape.data.datasets import Dataset
+from mlp_tape.storage import run_record
 from mlp_tape.tensors.network import Params
 from mlp_tape.tensors.schedules import LearningRate
 from mlp_tape.training import loop
@@ -141,7 +141,7 @@ def send_the_rest(directory: Path, environment: dict[str, str]) -> None:
 
     A run that was stopped waits for MLflow no longer than a moment, which on a busy machine may be too short.
     """
-    if all(json.loads(path.read_text())["sent"] for path in directory.rglob("run.json")):
+    if all(run_record.read(path.parent).sent for path in directory.rglob("run.json")):
         return
     done = mlp_tape(directory, environment, "sync", str(directory))
     assert done.returncode == 0, done.stdout + done.stderr

@@ -107,8 +107,10 @@ class _Delivery:
         record, state = self.record, self.state
         run = None
         if not state.run_id or state.began != record.began or state.uri != without_password(self.uri):
+            known = state.run_id
             run = self._open()
-            yield OPENED
+            if not known:
+                yield OPENED
         else:
             self.client = MlflowClient(self.uri)
         if record.status == "KILLED":  # somebody is waiting: the status first

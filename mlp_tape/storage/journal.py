@@ -133,12 +133,17 @@ def rows_after(directory: Path, position: int, most: int) -> tuple[list[Row], in
         most: maximum number of rows.
 
     Returns:
-        The rows, and the number of bytes up to their end.
+        The rows, and the number of bytes up to their end. None, if the run has no journal yet.
+
+    Raises:
+        OSError: the journal cannot be read.
     """
     found: list[Row] = []
     try:
         file = (directory / run_paths.JOURNAL).open("rb")
     except FileNotFoundError:
+        if position:
+            raise
         return [], 0
     with file:
         position = _line_start(file, position)

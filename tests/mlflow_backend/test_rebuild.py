@@ -176,12 +176,21 @@ def test_a_run_of_an_earlier_version_is_rebuilt_too(
     """Its record has no token, no creation time and no source."""
     assert run_py(tmp_path, *SMALL).returncode == 0
     (directory,) = tmp_path.glob("outputs/*/*")
-    note = json.loads((directory / "run.json").read_text())
-    for key in ("token", "source", "created"):
-        del note[key]
-    (directory / "run.json").write_text(json.dumps(note))
+    state = json.loads((directory / "delivery.json").read_text())
+    values = json.loads((directory / "run.json").read_text())
+    for key in ("token", "source", "created", "version", "model_ready"):
+        del values[key]
+    values |= {"run_id": state["run_id"], "name": state["name"], "sent": True}
+    (directory / "run.json").write_text(json.dumps(values))
+    (directory / "journal.sent").write_text(str(state["position"]))
+    (directory / "models.json").write_text(json.dumps(state["models"]))
+    (directory / "delivery.json").unlink()
+    before = run_record.read(directory)
+    assert (before.run_id, before.sent) == (state["run_id"], True)
+    assert (before.delivery.position, before.delivery.models) == (state["position"], state["models"])
     (tmp_path / "mlflow.db").rename(tmp_path / "mlflow.db.old")
     done = mlp_tape(tmp_path, offline, "rebuild")
     assert done.returncode == 0, done.stdout + done.stderr
     (run,) = runs_in(f"sqlite:///{tmp_path / 'mlflow.db'}")
-    assert (run.info.run_id, run.info.status) == (run_record.read(directory).run_id, "FINISHED")
+    assert (run.info.run_id, run.info.status) == (state["run_id"], "FINISHED")
+    assert run_record.read(directory).sent

@@ -1,5 +1,6 @@
 """The embedded database on a busy machine: it is never destroyed, and nothing in it is doubled."""
 
+import dataclasses
 import multiprocessing
 import os
 import platform
@@ -17,10 +18,10 @@ import pytest
 from mlflow.entities import Run as MlflowEntity
 
 from conftest import ROOT, SMALL, Run, Server, mlp_tape, runs_in
+from mlp_tape.config.settings import Settings, TrackingSettings, to_dict
 from mlp_tape.errors import TrackingError
-from mlp_tape.mlflow_backend import store
-from mlp_tape.mlflow_backend.run import MlflowRun
-from mlp_tape.storage.journal import Journal
+from mlp_tape.mlflow_backend import delivery, store
+from mlp_tape.storage import run_record
 from mlp_tape.storage.run_record import RunRecord
 from mlp_tape.system import sqlite_file
 from mlp_tape.tracking.uri import check_reachable, store_warnings
@@ -194,10 +195,19 @@ def test_a_store_that_is_locked_is_waited_for(tmp_path: Path) -> None:
         store.ask(uri, lambda client: client.no_such_thing())  # type: ignore[attr-defined]
 
 
+def ended_run(directory: Path, uri: str) -> RunRecord:
+    """Saves the record of a run that has ended, and the files that it wrote."""
+    for name in ("config.yaml", "environment.txt"):
+        (directory / name).touch()
+    settings = dataclasses.replace(Settings(), tracking=TrackingSettings(uri=uri))
+    record = RunRecord(directory, settings=to_dict(settings), uri=uri, token="a token")
+    record.ends("FAILED", "no reason")
+    return record
+
+
 @pytest.mark.concurrency
-@pytest.mark.parametrize("thread", [False, True], ids=["a run", "a job, opened by the thread"])
-def test_a_run_that_was_created_although_an_error_was_reported_has_no_twin(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, thread: bool
+def test_run_that_was_created_although_an_error_was_reported_has_no_twin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     uri, create, tries = f"sqlite:///{tmp_path / 'mlflow.db'}", mlflow.MlflowClient.create_run, list[int]()
 
@@ -209,17 +219,10 @@ def test_a_run_that_was_created_although_an_error_was_reported_has_no_twin(
         return made
 
     monkeypatch.setattr(mlflow.MlflowClient, "create_run", commits_and_raises)
-    for name in ("config.yaml", "environment.txt"):
-        (tmp_path / name).touch()
-    note = RunRecord(tmp_path, parent="sweep" if thread else "", token="a token", status="FAILED", ended=1.0)
-    with Journal(tmp_path) as journal:
-        run = MlflowRun(uri, "mlp_tape", note, journal)
-        if not thread:
-            run.open()
-        run.begin()
-        assert run.close(600, 600, lambda rows: None) == ""
+    ended_run(tmp_path, uri)
+    delivery.deliver_all(tmp_path, uri)
     (only,) = runs_in(uri)
-    assert (only.info.run_id, only.info.status) == (note.run_id, "FAILED")
+    assert (only.info.run_id, only.info.status) == (run_record.read(tmp_path).run_id, "FAILED")
     assert len(tries) == 1
 
 
@@ -247,17 +250,13 @@ def test_answers_that_are_lost_double_nothing(run_py: Run, server: Server, tmp_p
 @pytest.mark.long
 def test_a_request_that_the_server_carries_out_late_leaves_no_twin(server: Server, tmp_path: Path) -> None:
     """It was given up, not found, and sent again; then the first one was carried out, too."""
-    for name in ("config.yaml", "environment.txt"):
-        (tmp_path / name).touch()
-    note = RunRecord(tmp_path, token="a token", status="FAILED", ended=1.0)
-    with Journal(tmp_path) as journal:
-        run = MlflowRun(server.url, "mlp_tape", note, journal)
-        run.open()
-        late = store.create_run(run._client, store.experiment_id(run._client, "mlp_tape"), note)
-        run.begin()
-        assert run.close(600, 600, lambda rows: None) == ""
+    record = ended_run(tmp_path, server.url)
+    assert next(delivery.deliver(tmp_path, server.url)) == delivery.OPENED
+    client = mlflow.MlflowClient(server.url)
+    late = store.create_run(client, store.experiment_id(client, "mlp_tape"), record)
+    delivery.deliver_all(tmp_path, server.url)
     states = {each.info.run_id: each.info.lifecycle_stage for each in runs_in(server.url)}
-    assert states == {note.run_id: "active", late.info.run_id: "deleted"}
+    assert states == {run_record.read(tmp_path).run_id: "active", late.info.run_id: "deleted"}
 
 
 @pytest.mark.concurrency

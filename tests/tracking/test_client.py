@@ -1,11 +1,11 @@
-"""MLflow is in a process of its own: it may die, and it never outlives the program."""
+"""MLflow is in a process of its own: it may die or hang, and it never outlives the program."""
 
 import dataclasses
-import json
 import os
 import re
 import signal
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import pytest
@@ -16,6 +16,7 @@ from mlp_tape.mlflow_backend import sync
 from mlp_tape.storage import run_record
 from mlp_tape.storage.journal import Journal
 from mlp_tape.storage.run_record import RunRecord
+from mlp_tape.tracking import client_process
 from mlp_tape.tracking.client import ClientRun
 
 ARGUMENTS = ["dataset=mnist_5k", "lr=0.1", "batch_size=96", "report=none"]
@@ -27,9 +28,10 @@ def children(pid: int) -> list[int]:
     return [int(child) for task in tasks for child in task.read_text().split()]
 
 
-def keeper_of(pid: int) -> int:
-    """The process that keeps the runs of another one in MLflow."""
-    (found,) = [each for each in children(pid) if b"keeper" in Path(f"/proc/{each}/cmdline").read_bytes()]
+def mlflow_process_of(pid: int) -> int:
+    """The process that delivers the runs of another one to MLflow."""
+    name = b"mlflow_backend"
+    (found,) = [each for each in children(pid) if name in Path(f"/proc/{each}/cmdline").read_bytes()]
     return found
 
 
@@ -40,38 +42,103 @@ def is_there(pid: int) -> bool:
         return False
 
 
+on_linux = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="only Linux lists child processes")
+
+
+def check_all_rows_are_recorded(directory: Path, uri: str, steps: int) -> None:
+    client, record = mlflow.MlflowClient(uri), run_record.read(directory)
+    run = client.get_run(record.run_id)
+    assert run.info.status == "FINISHED"
+    history = client.get_metric_history(record.run_id, "train/loss")
+    assert [row.step for row in history] == list(range(steps))
+
+
 @pytest.mark.long
 @pytest.mark.concurrency
-@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="Linux alone tells who is whose child")
-def test_a_run_whose_mlflow_process_is_killed_loses_nothing(offline: dict[str, str], tmp_path: Path) -> None:
-    arguments = ["epochs=30", "log_every=2", "report=full"]
+@on_linux
+def test_run_whose_mlflow_process_is_killed_starts_another_one(
+    offline: dict[str, str], tmp_path: Path
+) -> None:
+    arguments = ["epochs=30", "log_every=2", "report=full", f"tracking.patience={LIMIT}"]
     program = started(tmp_path, offline, "epoch 2 ", *ARGUMENTS, *arguments, pipe=SMALL_PIPE)
-    os.kill(keeper_of(program.pid), signal.SIGKILL)
+    os.kill(mlflow_process_of(program.pid), signal.SIGKILL)
     shown = ended(program)
     assert program.returncode == 0, shown
     assert "Traceback" not in shown
-    assert re.search(r"rows are left: the process that talks to MLflow is gone\n", shown)
+    assert "WARNING" not in shown
+    (directory,) = tmp_path.glob("outputs/*/*")
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    check_all_rows_are_recorded(directory, uri, 30 * 42)
+    files = {item.path for item in mlflow.MlflowClient(uri).list_artifacts(run_record.read(directory).run_id)}
+    assert files >= {"weights.npz", "plots"}
 
+
+@pytest.mark.long
+@pytest.mark.concurrency
+@on_linux
+def test_run_whose_mlflow_process_hangs_ends_after_the_patience(
+    offline: dict[str, str], tmp_path: Path
+) -> None:
+    arguments = ["epochs=30", "tracking.patience=3"]
+    program = started(tmp_path, offline, "epoch 2 ", *ARGUMENTS, *arguments, pipe=SMALL_PIPE)
+    process = mlflow_process_of(program.pid)
+    os.kill(process, signal.SIGSTOP)
+    shown = ended(program)
+    assert program.returncode == 0, shown
+    assert re.search(r"[\d,]+ rows are left: no answer\n", shown)
+    wait_until("the end of the process", lambda: not is_there(process))
+    (directory,) = tmp_path.glob("outputs/*/*")
+    assert f"python -m mlp_tape sync {directory}" in shown
     done = mlp_tape(tmp_path, offline, "sync")
     assert done.returncode == 0, done.stdout + done.stderr
-    (directory,) = tmp_path.glob("outputs/*/*")
-    client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
-    run_id = json.loads((directory / "run.json").read_text())["run_id"]
-    run = client.get_run(run_id)
-    assert run.info.status == "FINISHED"
-    history = client.get_metric_history(run_id, "train/loss")
-    assert [row.step for row in history] == list(range(30 * 42))
-    assert {item.path for item in client.list_artifacts(run_id)} >= {"weights.npz", "plots"}
+    check_all_rows_are_recorded(directory, f"sqlite:///{tmp_path}/mlflow.db", 30 * 42)
 
 
-def test_a_run_that_was_stopped_before_it_wrote_a_file_is_sent(tmp_path: Path) -> None:
+class Silent:
+    """A delivering process that receives messages and does nothing."""
+
+    exists, last_sign, epitaph = True, 0.0, "the process is gone"
+
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+
+    def listen(self, directory: Path, listener: Any) -> None:
+        self.notify = listener
+
+    def send(self, do: str, directory: Path, **details: Any) -> None:
+        self.messages.append(do)
+
+
+@pytest.fixture
+def silent(monkeypatch: pytest.MonkeyPatch) -> Silent:
+    found = Silent()
+    monkeypatch.setattr(client_process, "running", lambda: found)
+    return found
+
+
+def test_patience_begins_anew_with_each_sign_of_progress(tmp_path: Path, silent: Silent) -> None:
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    record = RunRecord(tmp_path, uri=uri, status="FAILED", ended=1.0)
+    with Journal(tmp_path):
+        run, looks = ClientRun(uri, record), []
+
+        def progress(rows: int) -> None:
+            looks.append(rows)
+
+        assert run.close(0.2, LIMIT, progress) == "no answer"
+        silent.notify({"event": "failed", "what": "the store is down", "hint": "start it"})
+        assert run.close(0.2, LIMIT, progress) == "no answer", "the error was of an earlier attempt"
+    assert silent.messages == ["deliver", "give up"] * 2
+
+
+def test_run_that_was_stopped_before_it_wrote_a_file_is_delivered(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     settings = dataclasses.replace(Settings(), tracking=TrackingSettings(uri=uri))
-    note = RunRecord(tmp_path, settings=to_dict(settings), uri=uri, token="its own", ended=2.0, began=1.0)
-    note.status, note.reason, note.data_sha256 = "KILLED", "SIGTERM", "0" * 64
-    note.params = {"lr": "0.001", "layer_sizes": "[64, 10]", "n_train": "1437"}
-    note.save()
-    sync.send(tmp_path, None)
+    record = RunRecord(tmp_path, settings=to_dict(settings), uri=uri, token="its own", began=1.0)
+    record.data_sha256 = "0" * 64
+    record.params = {"lr": "0.001", "layer_sizes": "[64, 10]", "n_train": "1437"}
+    record.ends("KILLED", "SIGTERM")
+    assert sync.sync([tmp_path], None, print)
     (run,) = runs_in(uri)
     assert (run.info.status, run.data.tags["reason"]) == ("KILLED", "SIGTERM")
     assert run_record.read(tmp_path).sent
@@ -80,24 +147,20 @@ def test_a_run_that_was_stopped_before_it_wrote_a_file_is_sent(tmp_path: Path) -
 
 @pytest.mark.long
 @pytest.mark.concurrency
-@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="Linux alone tells who is whose child")
-def test_a_job_is_found_again_whose_process_was_killed_before_it_heard_its_id(
+def test_job_whose_process_was_killed_before_it_recorded_the_run_id_is_found_again(
     run_py: Run, offline: dict[str, str], tmp_path: Path
 ) -> None:
     done = run_py(tmp_path, "-m", "dataset=digits", "epochs=1", "report=none")
     assert done.returncode == 0, done.stderr
-    (file,) = tmp_path.glob("multirun/*/*/0/run.json")
-    note = json.loads(file.read_text())
-    file.write_text(json.dumps(note | {"run_id": "", "sent": False}))  # as it is for a moment
-    (file.parent / "journal.sent").unlink()
+    (file,) = tmp_path.glob("multirun/*/*/0/delivery.json")
+    run_id = run_record.read(file.parent).run_id
+    file.unlink()  # as it is for a moment
     done = mlp_tape(tmp_path, offline, "sync", str(file.parent))
     assert done.returncode == 0, done.stdout + done.stderr
-    assert json.loads(file.read_text())["run_id"] == note["run_id"]
-    client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
-    experiment = client.get_experiment_by_name("mlp_tape")
-    runs = client.search_runs([experiment.experiment_id])
-    assert len(runs) == len(list(tmp_path.rglob("run.json")))
-    assert len(client.get_metric_history(note["run_id"], "train/loss")) == 12
+    assert run_record.read(file.parent).run_id == run_id
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    assert len(runs_in(uri)) == len(list(tmp_path.rglob("run.json")))
+    assert len(mlflow.MlflowClient(uri).get_metric_history(run_id, "train/loss")) == 12
 
 
 @pytest.mark.long
@@ -106,11 +169,11 @@ def test_the_mlflow_process_ends_with_a_program_that_is_killed(
     offline: dict[str, str], tmp_path: Path
 ) -> None:
     program = started(tmp_path, offline, "epoch 2 ", *ARGUMENTS, "epochs=100000")
-    keeper = keeper_of(program.pid)
-    assert is_there(keeper)
+    process = mlflow_process_of(program.pid)
+    assert is_there(process)
     program.kill()
     program.wait()
-    wait_until("the end of the MLflow process", lambda: not is_there(keeper))
+    wait_until("the end of the MLflow process", lambda: not is_there(process))
 
 
 @pytest.mark.long
@@ -128,7 +191,7 @@ def test_a_signal_to_all_processes_of_a_job_closes_its_run(
     send_the_rest(tmp_path, offline)
     (directory,) = tmp_path.glob("outputs/*/*")
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
-    run = client.get_run(json.loads((directory / "run.json").read_text())["run_id"])
+    run = client.get_run(run_record.read(directory).run_id)
     assert (run.info.status, run.data.tags["reason"]) == ("KILLED", number.name)
 
 
@@ -137,25 +200,26 @@ def test_training_has_no_mlflow_in_its_process(run_py: Run, tmp_path: Path) -> N
     done = run_py(tmp_path, "+experiment=smoke", PYTHONPROFILEIMPORTTIME="1")
     assert done.returncode == 0, done.stderr
     assert not re.search(r"\| +mlflow$", done.stderr, re.M)
-    assert re.search(r"\| +mlp_tape.courier$", done.stderr, re.M)
+    assert re.search(r"\| +mlp_tape.tracking.client$", done.stderr, re.M)
 
 
 @pytest.mark.long
-def test_what_is_asked_of_many_runs_is_done_in_order(tmp_path: Path) -> None:
-    """As in a sweep: each job's run is begun and closed right after it was made known."""
+def test_many_runs_are_delivered_by_one_process(tmp_path: Path) -> None:
+    """As in a sweep: the run of each job is opened and closed in quick succession."""
     uri = f"sqlite:///{tmp_path}/mlflow.db"
+    settings = to_dict(dataclasses.replace(Settings(), tracking=TrackingSettings(uri=uri)))
     for number in range(40):
         directory = tmp_path / str(number)
         directory.mkdir()
-        for name in ("config.yaml", "environment.txt"):
-            (directory / name).touch()
-        note = RunRecord(directory, parent="the sweep", status="FAILED", reason="no reason", ended=1.0)
-        with Journal(directory) as journal:
-            run = ClientRun(uri, "many", note, journal)
-            run.begin()
-            assert run.close(LIMIT, LIMIT, lambda rows: None) == ""
-        assert note.run_id and run.link
-    client = mlflow.MlflowClient(uri)
-    experiment = client.get_experiment_by_name("many")
-    assert experiment is not None
-    assert len(client.search_runs([experiment.experiment_id])) == 40
+        record = RunRecord(directory, parent="the sweep", settings=settings, token=f"token {number}")
+        record.begins()
+        with Journal(directory) as rows:
+            run = ClientRun(uri, record, rows)
+            record.save()
+            run.open(print)
+            record.ends("FAILED", "no reason")
+            assert run.close(LIMIT, LIMIT, lambda left: None) == ""
+        assert record.run_id
+        assert run.link
+    assert {each.info.status for each in runs_in(uri)} == {"FAILED"}
+    assert len(runs_in(uri)) == 40
