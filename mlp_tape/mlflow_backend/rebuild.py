@@ -50,7 +50,7 @@ def rebuild(parents: list[Path], uri: str, say: Say) -> bool:
             f"{without_password(uri)} is not a SQLite database",
             "type --uri sqlite:///mlflow.db, or another file",
         )
-    if file.exists() and file.stat().st_size and not sqlite_file.wrong_with(file, math.inf):
+    if file.exists() and file.stat().st_size and not sqlite_file.find_problem(file, math.inf):
         raise ConfigError(
             f"nothing is wrong with {file}: SQLite's integrity check passes",
             f"to make it anew all the same, first: mv {file} {file}.old",
@@ -189,8 +189,8 @@ def _register(model: tuple[str, str, str, str], client: MlflowClient) -> int:
 def _send(run: RunRecord, new: Path, file: Path, say: Say) -> None:
     """Sends all that a run's directory holds to the new database."""
     with lock.hold(run.directory), journal.Journal(run.directory) as rows:
-        run = run_record.left(run.directory)
-        rows.send_anew()
+        run = run_record.read_abandoned(run.directory)
+        rows.mark_undelivered()
         n_rows = rows.count_unsent()
         sync.deliver(run, rows, f"sqlite:///{new}")
         run.uri, run.sent = f"sqlite:///{file}", True

@@ -62,7 +62,7 @@ def send(directory: Path, uri: str | None, at_most: float = math.inf) -> str:
         TrackingError: the store cannot be opened, or took not all of it.
     """
     with lock.hold(directory), Journal(directory) as journal:
-        run = run_record.left(directory)
+        run = run_record.read_abandoned(directory)
         rows = journal.count_unsent()
         deliver(run, journal, uri or recorded_uri(run.uri), at_most)
         run.sent = True

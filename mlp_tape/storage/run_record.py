@@ -19,7 +19,7 @@ from mlp_tape.storage.metric_keys import TEST_ACCURACY, VALIDATION_ACCURACY
 from mlp_tape.system import atomic_files
 
 _saving = threading.Lock()
-GONE = "its process was gone"
+GONE = "its process no longer exists"
 
 
 @dataclass
@@ -106,7 +106,7 @@ class RunRecord:
         """The command that sends what MLflow is missing."""
         return f"python -m mlp_tape sync {shlex.quote(str(self.directory))}"
 
-    def begins(self) -> None:
+    def mark_started(self) -> None:
         """Records that this process is running the run; does not save the file."""
         self.status, self.reason, self.sent, self.ended = "RUNNING", "", False, 0.0
         self.began, self.host, self.pid = time.time(), platform.node(), os.getpid()
@@ -118,7 +118,7 @@ class RunRecord:
         """The MLflow tags from which it can be determined whether the run's process still exists."""
         return {"host": self.host, "pid": str(self.pid), "directory": str(self.directory)}
 
-    def ends(self, status: str, reason: str) -> None:
+    def mark_ended(self, status: str, reason: str) -> None:
         """Records status, reason and the current time as the end of the run, and saves the file."""
         self.status, self.reason, self.ended = status, reason, time.time()
         self.save()
@@ -142,12 +142,14 @@ def read(directory: Path) -> RunRecord:
     try:
         return RunRecord(directory, **json.loads(path.read_bytes()))
     except FileNotFoundError as error:
-        raise ConfigError(f"{directory} is not the directory of a run", "give one of outputs/*/*") from error
+        raise ConfigError(
+            f"{directory} is not the directory of a run", "specify a directory such as outputs/*/*"
+        ) from error
     except (ValueError, TypeError, OSError) as error:
-        raise BrokenFileError(f"{path} is damaged", "start the run anew") from error
+        raise BrokenFileError(f"{path} is damaged", "start a new run") from error
 
 
-def left(directory: Path) -> RunRecord:
+def read_abandoned(directory: Path) -> RunRecord:
     """Returns the record of a run whose process no longer exists, with status KILLED if it was RUNNING."""
     try:
         found = read(directory)

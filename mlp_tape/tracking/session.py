@@ -58,7 +58,7 @@ def run_session(
         TrackingError: MLflow cannot be opened, or has not the run that is gone on with.
         DiskError: the directory takes no more.
     """
-    record.begins()
+    record.mark_started()
     if not record.parent:  # whose store has answered to that: a job can wait
         tracker.open(console.line)
     status, reason, at_most = "FINISHED", "", math.inf
@@ -80,7 +80,7 @@ def run_session(
         raise
     finally:
         with contextlib.suppress(OSError):  # of a full disk was told
-            record.ends(status, reason)
+            record.mark_ended(status, reason)
         if _background and record.parent and status == "FINISHED":
             patience = min(patience, AWHILE)
             _background.submit(_close, tracker, patience, at_most, record, journal, Console(on_screen=False))
