@@ -91,7 +91,7 @@ def load(name: str, path: str | None = None, offline: str | None = "subset", say
     if path is not None:
         return _checked(name, sources.read_npz(Path(path)))
     if "." in name:
-        return _checked(name, _made(name))
+        return _checked(name, _from_function(name))
     if name == "arrays":
         raise DataError("dataset=arrays needs a file", "type dataset=arrays dataset.path=FILE.npz")
     if name == "mnist_5k":
@@ -102,7 +102,7 @@ def load(name: str, path: str | None = None, offline: str | None = "subset", say
         arrays = sources.mnist(say) if name == "mnist" else sources.fashion_mnist(say)
     except (OSError, ValueError) as error:  # requests' errors are OSErrors, a checksum's a ValueError
         reason = f"{name} is not in the cache, and its download failed ({type(error).__name__})"
-        hint = f"give dataset.path=FILE.npz, or put what is published into {cache_directory()}"
+        hint = f"set dataset.path=FILE.npz, or copy the published files to {cache_directory()}"
         if name == "fashion_mnist" or offline == "error":
             raise DataError(reason, hint) from error
         instead = "Training on the 5,000 MNIST images of mnist_5k instead"
@@ -111,17 +111,21 @@ def load(name: str, path: str | None = None, offline: str | None = "subset", say
     return _checked(name, arrays)
 
 
-def _made(name: str) -> Arrays:
+def _from_function(name: str) -> Arrays:
     """Returns the arrays that a user's function creates."""
     try:
         made = user_functions.find(name, {})()
     except MlpTapeError:
         raise
     except Exception as error:
-        raise DataError(f"{name}() failed: {type(error).__name__}: {error}", "see to it") from error
+        raise DataError(
+            f"{name}() failed: {type(error).__name__}: {error}", "correct the function"
+        ) from error
     missing = [key for key in KEYS if not isinstance(made, Mapping) or key not in made]
     if missing:
-        raise DataError(f"{name}() gives no {', '.join(missing)}", f"return a dict of {', '.join(KEYS)}")
+        raise DataError(
+            f"{name}() does not return {', '.join(missing)}", f"return a dict of {', '.join(KEYS)}"
+        )
     return {key: np.asarray(made[key]) for key in KEYS}
 
 
@@ -142,14 +146,15 @@ def with_validation(dataset: Dataset, fraction: float) -> Dataset:
     taken = max(1, round(fraction * n))
     if taken >= n:
         raise DataError(
-            f"validation_fraction={fraction} of {n} images leaves none to train on", "give a smaller one"
+            f"validation_fraction={fraction} of {n} images leaves none to train on",
+            "choose a smaller fraction",
         )
     order = np.random.default_rng(0).permutation(n)
-    kept, validation = np.sort(order[taken:]), np.sort(order[:taken])
+    remaining, validation = np.sort(order[taken:]), np.sort(order[:taken])
     return dataclasses.replace(
         dataset,
-        x_train=host_arrays.taken(dataset.x_train, kept),
-        y_train=dataset.y_train[kept],
+        x_train=host_arrays.taken(dataset.x_train, remaining),
+        y_train=dataset.y_train[remaining],
         x_validation=host_arrays.taken(dataset.x_train, validation),
         y_validation=dataset.y_train[validation],
     )
@@ -164,18 +169,21 @@ def _checked(name: str, arrays: Arrays, scale: float = 255.0, warning: str = "")
         if len(x[split]) != len(y[split]) or len(y[split]) == 0:
             raise DataError(
                 f"x_{split} has {len(x[split])} rows and y_{split} {len(y[split])}",
-                "give each image one label, and at least one image",
+                "provide one label for each image, and at least one image",
             )
     for what in ("shape", "dtype"):
         train, test = (getattr(x[split], what) for split in ("train", "test"))
         if what == "shape":
             train, test = train[1:], test[1:]
         if train != test:
-            raise DataError(f"x_train and x_test differ in {what}: {train} and {test}", "make them alike")
+            raise DataError(
+                f"x_train and x_test differ in {what}: {train} and {test}", f"use the same {what} for both"
+            )
     n_classes = 1 + max(int(labels.max()) for labels in y.values())
     if n_classes < 2 or n_classes > 10_000:
         raise DataError(
-            f"the labels go up to {n_classes - 1}", "give labels from 0 to classes - 1, at least 2"
+            f"the labels go up to {n_classes - 1}",
+            "use labels from 0 to classes - 1, with at least 2 classes",
         )
     return Dataset(
         name=name,
@@ -193,26 +201,31 @@ def _checked(name: str, arrays: Arrays, scale: float = 255.0, warning: str = "")
 def _features(key: str, x: Array) -> Array:
     """Converts features to uint8 (integers from 0 to 255) or float32 (finite floats)."""
     if x.ndim < 2 or 0 in x.shape[1:]:
-        raise DataError(f"{key} has the shape {x.shape}", "give an array of [n, ...], one row an image")
+        raise DataError(
+            f"{key} has the shape {x.shape}", "provide an array of shape [n, ...], with one row per image"
+        )
     if np.issubdtype(x.dtype, np.integer):
         if x.size and (x.min() < 0 or x.max() > 255):
-            raise DataError(f"{key} holds integers from {x.min()} to {x.max()}", "give 0 to 255, or floats")
+            raise DataError(
+                f"{key} contains integers from {x.min()} to {x.max()}",
+                "use integers from 0 to 255, or floats",
+            )
         return host_arrays.aligned(x, np.uint8)
     if np.issubdtype(x.dtype, np.floating):
         with np.errstate(over="ignore"):
             x = host_arrays.aligned(x, np.float32)
         if not np.isfinite(x).all():
-            raise DataError(f"{key} holds NaN, infinity or more than float32 can", "give finite numbers")
+            raise DataError(f"{key} contains NaN, infinity or values beyond float32", "use finite numbers")
         return x
-    raise DataError(f"{key} is of dtype {x.dtype}", "give integers from 0 to 255, or floats")
+    raise DataError(f"{key} is of dtype {x.dtype}", "use integers from 0 to 255, or floats")
 
 
 def _labels(key: str, y: Array) -> Array:
     """Converts labels to class numbers, int32 [n]."""
     if y.ndim != 1 or not np.issubdtype(y.dtype, np.integer):
-        raise DataError(f"{key} is {y.dtype} of shape {y.shape}", "give integer class numbers of shape [n]")
+        raise DataError(f"{key} is {y.dtype} of shape {y.shape}", "use integer class numbers of shape [n]")
     if y.size and (y.min() < 0 or y.max() > 9_999):
-        raise DataError(f"{key} goes from {y.min()} to {y.max()}", "give class numbers from 0 to 9,999")
+        raise DataError(f"{key} goes from {y.min()} to {y.max()}", "use class numbers from 0 to 9,999")
     return y.astype(np.int32)
 
 

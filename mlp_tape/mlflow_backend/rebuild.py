@@ -51,7 +51,7 @@ def rebuild(parents: list[Path], uri: str, say: Say) -> bool:
             f"{without_password(uri)} is not a SQLite database",
             "type --uri sqlite:///mlflow.db, or another file",
         )
-    if file.exists() and file.stat().st_size and not sqlite_file.wrong_with(file, math.inf):
+    if file.exists() and file.stat().st_size and not sqlite_file.find_problem(file, math.inf):
         raise ConfigError(
             f"nothing is wrong with {file}: SQLite's integrity check passes",
             f"to make it anew all the same, first: mv {file} {file}.old",
@@ -191,7 +191,7 @@ def _send(run: RunRecord, new: Path, file: Path, say: Say) -> None:
     """Sends all that a run's directory holds to the new database."""
     directory = run.directory
     with lock.hold(directory):
-        run = run_record.close_left(directory)
+        run = run_record.close_abandoned(directory)
         before = run.delivery
         state = DeliveryRecord(run_id=run.run_id, name=before.name, models=_models(run))
         state.save(directory)

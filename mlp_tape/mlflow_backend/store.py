@@ -82,7 +82,7 @@ def close_dead(uri: str, experiment: str) -> Iterator[str]:
 
 
 def _close_dead(uri: str, run: Run, directory: Path) -> Iterator[str]:
-    left, run_id = run_record.left(directory), run.info.run_id
+    left, run_id = run_record.read_abandoned(directory), run.info.run_id
     told = f"{run_id} ({run.info.run_name}) was left RUNNING by a process that is gone"
     if left.run_id and left.run_id != run_id:
         reason = TWIN + left.run_id

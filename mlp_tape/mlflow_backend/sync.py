@@ -46,7 +46,7 @@ def _is_unsent(directory: Path, say: Callable[[str], None]) -> bool:
 def _send(directory: Path, uri: str | None) -> str:
     """Delivers a run; returns what was delivered."""
     with lock.hold(directory):
-        run = run_record.close_left(directory)
+        run = run_record.close_abandoned(directory)
         rows = journal.count_after(directory, run.delivery.position)
         delivery.deliver_all(directory, uri or recorded_uri(run.store))
     return f"{rows:,} rows and the status {run.status} sent"

@@ -50,9 +50,9 @@ def _description(record: RunRecord) -> str:
             f"{record.steps:,} steps in {record.seconds:.1f} s.",
         ]
     elif record.status == "RUNNING":
-        lines += ["It is being trained."]
+        lines += ["The run is in progress."]
     else:
-        lines += [f"It is {record.status}: {record.reason}", "", _code("sh", record.resume)]
+        lines += [f"Status {record.status}: {record.reason}", "", _code("sh", record.resume)]
     lines += ["", "To repeat it:", "", _code("sh", record.command)]
     if record.status == "FINISHED" and record.full:
         load = f'model = mlflow.pyfunc.load_model("runs:/{record.run_id}/model")'

@@ -57,7 +57,7 @@ def class_accuracies(path: Path, labels: NDArray[Any], predictions: NDArray[Any]
     axes.bar(range(n_classes), percent, color=BLUE, width=0.8)
     axes.axhline(100 * right.mean(), color=GREY, linestyle="--")
     axes.set(xlabel="class", ylabel="test accuracy (%)", ylim=(0, 105))
-    axes.set_title(f"dashed: {100 * right.mean():.2f} % of all", fontsize="medium")
+    axes.set_title(f"dashed: {100 * right.mean():.2f} % overall", fontsize="medium")
     if n_classes <= 20:
         axes.set_xticks(range(n_classes))
         for label, height in enumerate(percent):
@@ -82,7 +82,7 @@ def worst_mistakes(path: Path, images: NDArray[Any], labels: NDArray[Any], score
     axes = figure.subplots(gridspec_kw={"left": 0.01, "right": 0.99, "bottom": 0.01, "top": 0.94})
     wrong = int(np.sum(predictions != labels))
     axes.set_title(
-        f"{wrong:,} of {len(labels):,} test images are taken for another class; the worst first",
+        f"{wrong:,} of {len(labels):,} test images are misclassified; worst first",
         fontsize="medium",
     )
     axes.set_axis_off()
@@ -92,6 +92,6 @@ def worst_mistakes(path: Path, images: NDArray[Any], labels: NDArray[Any], score
     for place, number in enumerate(worst):
         y, x = (place // COLUMNS + 0.23) * down, (place % COLUMNS + 0.08) * right
         axes.imshow(images[number], cmap="gray_r", extent=(x, x + width, y + height, y), aspect="auto")
-        told = f"{labels[number]}, taken for {predictions[number]}"
-        axes.text(x + width / 2, y - 0.04 * height, told, ha="center", va="bottom", fontsize=8)
+        caption = f"{labels[number]}, predicted {predictions[number]}"
+        axes.text(x + width / 2, y - 0.04 * height, caption, ha="center", va="bottom", fontsize=8)
     style.save(figure, path)

@@ -86,7 +86,7 @@ def draw_plots(directory: Path, dataset: Dataset, steps: int, journal: Journal) 
         scores, before = archive["scores"], archive["first_weights"]
     with np.load(directory / run_paths.WEIGHTS, allow_pickle=False) as archive:
         weights = dict(archive)
-    _draw_answers(folder, dataset, scores)
+    _draw_predictions(folder, dataset, scores)
     _draw_weights(folder, dataset, before, weights, list(histogram_files.read(directory)), steps)
 
 
@@ -121,7 +121,7 @@ def _by_layer(rows: Iterable[Row], most: int = 2_000) -> dict[str, list[tuple[in
     return found
 
 
-def _draw_answers(folder: Path, dataset: Dataset, scores: Array) -> None:
+def _draw_predictions(folder: Path, dataset: Dataset, scores: Array) -> None:
     from mlp_tape.reports import prediction_plots
 
     labels, predictions, n = dataset.y_test, scores.argmax(axis=1), dataset.n_classes

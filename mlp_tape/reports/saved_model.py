@@ -53,5 +53,5 @@ def save(directory: Path) -> None:
         shape: module.__call__.get_concrete_function(tf.TensorSpec(shape, about["dtype"], "images"))
         for shape in sorted(shapes, key=len)
     }
-    as_they_are = calls[(None, *about["shape"])]
-    tf.saved_model.save(module, str(directory / run_paths.SAVED_MODEL), signatures=as_they_are)
+    unflattened = calls[(None, *about["shape"])]
+    tf.saved_model.save(module, str(directory / run_paths.SAVED_MODEL), signatures=unflattened)

@@ -32,7 +32,10 @@ def first_layer(path: Path, before: NDArray[Any], after: NDArray[Any], shape: tu
     figure = Figure(figsize=(8, 9.6))
     margins = {"left": 0.01, "right": 0.9, "bottom": 0.02, "top": 0.96, "hspace": 0.1}
     panels = figure.subplots(2, gridspec_kw=margins)
-    titles = (f"w1 after training, the {len(order)} units that changed most", "their change since the start")
+    titles = (
+        f"w1 after training, the {len(order)} units that changed most",
+        "their change since initialization",
+    )
     for axes, weights, title in zip(panels, (after, change), titles, strict=True):
         tiles = _tiled(weights[:, order], shape)
         most = float(np.nanmax(np.abs(tiles))) or 1.0
@@ -74,7 +77,7 @@ def histograms(path: Path, times: Sequence[tuple[int, dict[str, Histogram]]]) ->
             axes.tick_params(labelsize=8)
         row[0].set_ylabel(name)
     for axes, title in zip(
-        grid[0], ("the parameter's values", "its gradient's values, the middle 99 %"), strict=True
+        grid[0], ("values of the parameter", "values of its gradient, central 99 %"), strict=True
     ):
         axes.set_title(title, fontsize="medium")
     for axes in grid[-1]:

@@ -30,22 +30,22 @@ def explained(trainer: Trainer, start: Checkpoint | None, block: Block, director
         The error to raise.
     """
     i = int(np.flatnonzero(~np.isfinite(block.losses))[0])
-    bad = kept = block.global_step + i
+    bad = saved = block.global_step + i
     now = _state_before(bad, trainer, start)
     if bad and not all(np.isfinite(param.numpy()).all() for param in now.params.values()):
-        kept = bad - 1  # its loss was finite, but its update was not
-        now = _state_before(kept, trainer, start)
-    x, y = trainer.batches.at(kept)
-    about = {"step_config": trainer.step_names, "lr": trainer.rate.at(kept), "seed": trainer.settings.seed}
+        saved = bad - 1  # its loss was finite, but its update was not
+        now = _state_before(saved, trainer, start)
+    x, y = trainer.batches.at(saved)
+    about = {"step_config": trainer.step_names, "lr": trainer.rate.at(saved), "seed": trainer.settings.seed}
     about["layer_sizes"] = trainer.layer_sizes
     arrays = now.arrays() | {"x": x, "y": y}
-    checkpoint.save(directory / run_paths.DIVERGENCE, kept, arrays, about)
-    name = _first_bad(Checkpoint(kept, arrays, about))
+    checkpoint.save(directory / run_paths.DIVERGENCE, saved, arrays, about)
+    name = _first_bad(Checkpoint(saved, arrays, about))
     return DivergenceError(
         f"the loss is {block.losses[i]} at step {bad} (epoch {block.epoch}, step {block.step + i}); "
-        f"the first tensor that is not finite is {name}" + (f" of step {kept}" if kept < bad else ""),
+        f"the first tensor that is not finite is {name}" + (f" of step {saved}" if saved < bad else ""),
         f"python -m mlp_tape replay {shlex.quote(str(directory))} shows that step; "
-        "a smaller lr=... or model.init_stddev=... may cure it",
+        "a smaller lr=... or model.init_stddev=... may prevent it",
     )
 
 
@@ -57,10 +57,10 @@ def _state_before(global_step: int, trainer: Trainer, start: Checkpoint | None) 
     return now
 
 
-def _first_bad(kept: Checkpoint) -> str:
+def _first_bad(saved: Checkpoint) -> str:
     """Returns the name of the first tensor of a step that is not finite, in order of computation."""
-    bad = (name for name, tensor in _traced(kept).items() if not np.isfinite(tensor.numpy()).all())
-    return next(bad, "the loss, computed in blocks; step by step it is finite")
+    bad = (name for name, tensor in _traced(saved).items() if not np.isfinite(tensor.numpy()).all())
+    return next(bad, "the loss as computed in a block; computed step by step, it is finite")
 
 
 def replay(directory: Path) -> Iterator[str]:
@@ -72,12 +72,12 @@ def replay(directory: Path) -> Iterator[str]:
     Raises:
         ConfigError: the directory contains no saved step.
     """
-    kept = next(checkpoint.usable(directory / run_paths.DIVERGENCE, print), None)
-    if kept is None:
+    saved = next(checkpoint.usable(directory / run_paths.DIVERGENCE, print), None)
+    if saved is None:
         raise ConfigError(f"{directory} contains no diverged step", "python -m mlp_tape replay RUN_DIRECTORY")
-    yield f"step {kept.step}, lr {kept.about['lr']}"
+    yield f"step {saved.step}, lr {saved.about['lr']}"
     yield f"{'tensor':<22} {'shape':<18} {'dtype':<8} {'min':>12} {'max':>12}  not finite"
-    for name, tensor in _traced(kept).items():
+    for name, tensor in _traced(saved).items():
         values = tensor.numpy()
         finite = values[np.isfinite(values)]
         low, high = (f"{finite.min():.4g}", f"{finite.max():.4g}") if finite.size else ("-", "-")
@@ -86,10 +86,10 @@ def replay(directory: Path) -> Iterator[str]:
         yield f"{name:<22} {shape:<18} {values.dtype!s:<8} {low:>12} {high:>12}  {bad or ''}".rstrip()
 
 
-def _traced(kept: Checkpoint) -> dict[str, tf.Tensor]:
+def _traced(saved: Checkpoint) -> dict[str, tf.Tensor]:
     """Runs the saved step, and returns its tensors by name."""
-    about, arrays = kept.about, dict(kept.arrays)
+    about, arrays = saved.about, dict(saved.arrays)
     x, y = tf.constant(arrays.pop("x")), tf.constant(arrays.pop("y"))
     config = step_config(**about.get("step_config") or about["ingredients"])  # the key in older versions
-    now = state.restored(arrays, about["layer_sizes"], config.optimizer, kept.step, about["seed"])
+    now = state.restored(arrays, about["layer_sizes"], config.optimizer, saved.step, about["seed"])
     return trace_step(now, x, y, tf.constant(about["lr"], tf.float32), config)

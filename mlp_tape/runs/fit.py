@@ -71,7 +71,7 @@ class _Fitting:
         self, trainer: Trainer, directory: Path, console: Console, journal: Journal, start: Checkpoint | None
     ) -> None:
         self._trainer, self._directory, self._console, self._journal = trainer, directory, console, journal
-        self._kept, self._state = start, trainer.state_at(start)
+        self._last_checkpoint, self._state = start, trainer.state_at(start)
         self._tested: Evaluation | None = None
         self.first_weights = (trainer.state_at(None) if start else self._state).params["w1"].numpy()
         self.best = EarlyStopping(trainer.settings.stopping.monitor, trainer.settings.stopping.patience)
@@ -92,12 +92,12 @@ class _Fitting:
         trainer, every = self._trainer, self._trainer.settings.checkpoint.every_steps
         blocks = trainer.train(self._state, with_histograms=with_histograms)
         for block in () if self.best.is_over else blocks:
-            self._note(block)
+            self._record_block(block)
             show(self.done, f"epoch {block.epoch + 1}/{trainer.settings.epochs}  loss {block.losses[0]:.6f}")
             if block.ends_epoch:
                 self._end_epoch(block.epoch)
             if block.ends_epoch or signals.stop_reason() or (every and self.done % every == 0):
-                self._keep()
+                self._save_checkpoint()
             signals.raise_if_stopped()
             if self.best.is_over:
                 break
@@ -107,16 +107,16 @@ class _Fitting:
         best = self.best
         if best.arrays:
             self._state.set(best.arrays)
-            self._console.line(f"the best weights are those of {best.steps:,} steps of {self.done:,}")
+            self._console.line(f"the best weights are those after {best.steps:,} of {self.done:,} steps")
             self._tested = self._trainer.evaluate(self._state.params)
-            self._tell("test of these", "test", self._tested)
+            self._record_evaluation("test with these weights,", "test", self._tested)
         return self._tested or self._trainer.evaluate(self._state.params)  # resumed after the last step
 
-    def _note(self, block: Block) -> None:
+    def _record_block(self, block: Block) -> None:
         """Writes the metrics of a block to the journal, checks that its losses are finite, and prints it."""
         self._journal.append(_rows(block, time.time()))
         if not np.isfinite(block.losses).all():
-            raise divergence.explained(self._trainer, self._kept, block, self._directory)
+            raise divergence.explained(self._trainer, self._last_checkpoint, block, self._directory)
         if block.histograms:
             histogram_files.save(self._directory, block.global_step, block.histograms)
         if block.statistics:
@@ -129,24 +129,24 @@ class _Fitting:
         """
         if self._trainer.validates:
             found = self._trainer.validate(self._state.params)
-            self._tell(f"epoch {epoch}  validation", "validation", found)
+            self._record_evaluation(f"epoch {epoch}  validation", "validation", found)
             self.best.update(found, self.done, self.weights)
         else:
             self._tested = self._trainer.evaluate(self._state.params)
-            self._tell(f"epoch {epoch}  test", "test", self._tested)
+            self._record_evaluation(f"epoch {epoch}  test", "test", self._tested)
 
-    def _tell(self, what: str, split: str, found: Evaluation) -> None:
+    def _record_evaluation(self, what: str, split: str, found: Evaluation) -> None:
         """Writes an evaluation of the current step to the journal, and prints it."""
         self._journal.append(_results(split, found, self.done - 1))
         self._console.line(f"{what} loss {found.loss:.6f}  accuracy {found.accuracy:.4f}")
 
-    def _keep(self) -> None:
+    def _save_checkpoint(self) -> None:
         """Writes a checkpoint, unless a parameter is not finite."""
         if not all(np.isfinite(array).all() for array in self.weights.values()):
             return
         trainer, (chosen, selection) = self._trainer, self.best.to_checkpoint()
         arrays, rows = self._state.arrays() | chosen, self._journal.size
-        self._journal.bring_to_disk()  # first: a checkpoint is valid only with the rows before it
+        self._journal.flush()  # first: a checkpoint is valid only with the rows before it
         about = {
             "epochs": self.done / trainer.steps_per_epoch,
             "journal": rows,
@@ -156,7 +156,7 @@ class _Fitting:
             "settings": {key: value for key, value in flatten(trainer.settings) if not key.startswith(FREE)},
         }
         checkpoint.save(self._directory / run_paths.CHECKPOINTS, self.done, arrays, about)
-        self._kept = Checkpoint(self.done, arrays, about)
+        self._last_checkpoint = Checkpoint(self.done, arrays, about)
 
 
 def _rows(block: Block, ended: float) -> Iterator[Row]:

@@ -55,7 +55,7 @@ def describe_run(
         The given record.
     """
     if record.made_by:
-        record.overrides = _longer(record, settings.epochs)
+        record.overrides = _resumed_overrides(record, settings.epochs)
     else:
         record.overrides = [without_password(text) for text in overrides]
         record.made_by, record.source = provenance.fingerprint(), provenance.tags()
@@ -83,11 +83,11 @@ def _hparams(settings: Settings, dataset: Dataset, layer_sizes: list[int]) -> di
 
 def _name(overrides: list[str]) -> str:
     """Returns the name of a run in the UI: its overrides, without paths and tracking settings."""
-    told = [text for text in overrides if not text.startswith(("dataset.path=", "tracking."))]
-    return " ".join(told)[:200]
+    shown = [text for text in overrides if not text.startswith(("dataset.path=", "tracking."))]
+    return " ".join(shown)[:200]
 
 
-def _longer(past: RunRecord, epochs: int) -> list[str]:
+def _resumed_overrides(past: RunRecord, epochs: int) -> list[str]:
     """Returns the overrides of a resumed run, with its new number of epochs."""
     if past.settings["epochs"] == epochs:
         return past.overrides

@@ -35,19 +35,19 @@ def find(which: str, uri: str, kind: str = "run") -> Path:
         return _of_kind(found, kind)
     if which == "last":
         raise ConfigError(f"{key}=last: no {kind} below {Path.cwd()}", f"type {key}=RUN_ID, or a directory")
-    told = None
+    recorded = None
     if may_exist(uri):
         from mlp_tape.mlflow_backend import store  # imports MLflow
 
-        told = store.directory_of(uri, which)
-    if told is None or not (told / run_paths.RECORD).exists():
+        recorded = store.directory_of(uri, which)
+    if recorded is None or not (recorded / run_paths.RECORD).exists():
         where = (
-            f"its directory {told} does not exist"
-            if told
+            f"its directory {recorded} does not exist"
+            if recorded
             else f"no such {kind} below {Path.cwd()}, nor in MLflow"
         )
         raise ConfigError(f"{key}={which}: {where}", f"type {key}=DIRECTORY, or {key}=last")
-    return _of_kind(run_record.read(told), kind)
+    return _of_kind(run_record.read(recorded), kind)
 
 
 def here(which: str, kind: str | None = None) -> RunRecord | None:
@@ -101,12 +101,12 @@ def typed_keys(names: Iterable[str]) -> set[str]:
     return typed
 
 
-def settings(directory: Path, asked: Settings, typed: Container[str]) -> Settings:
+def settings(directory: Path, requested: Settings, typed: Container[str]) -> Settings:
     """Returns the settings with which to resume a run: its own, with those that may change as typed.
 
     Args:
         directory: directory of the run.
-        asked: settings from the command line.
+        requested: settings from the command line.
         typed: keys of the settings that the command line sets, as returned by `typed_keys`.
 
     Raises:
@@ -117,12 +117,12 @@ def settings(directory: Path, asked: Settings, typed: Container[str]) -> Setting
     defaults = OmegaConf.create(dataclasses.asdict(Settings()))  # for records of older versions
     defaults.merge_with(run.settings)
     old = validation.parse(defaults)
-    different = differences(old, asked, typed)
+    different = differences(old, requested, typed)
     if different:
         raise ConfigError(
-            "; ".join(different), f"leave it out, or start a new run without resume={asked.resume}"
+            "; ".join(different), f"leave it out, or start a new run without resume={requested.resume}"
         )
-    epochs = asked.epochs if "epochs" in typed else old.epochs
+    epochs = requested.epochs if "epochs" in typed else old.epochs
     if run.status == "FINISHED" and epochs <= old.epochs and (run.sent or not run.store):
         raise ConfigError(
             f"the run in {directory} has finished its {old.epochs} epochs",
@@ -131,24 +131,24 @@ def settings(directory: Path, asked: Settings, typed: Container[str]) -> Setting
     if epochs != old.epochs and old.schedule.name in TO_THE_END:
         raise ConfigError(
             f"epochs={epochs}, but the run's schedule={old.schedule.name} ends with its {old.epochs} epochs",
-            f"leave it out, or start a new run without resume={asked.resume}",
+            f"leave it out, or start a new run without resume={requested.resume}",
         )
-    path = asked.dataset.path if "dataset.path" in typed else old.dataset.path
+    path = requested.dataset.path if "dataset.path" in typed else old.dataset.path
     return dataclasses.replace(
         old,
         epochs=epochs,
         resume=str(directory),
-        tracking=_tracking(old.tracking, run, asked.tracking, typed),
-        checkpoint=asked.checkpoint if "checkpoint.every_steps" in typed else old.checkpoint,
+        tracking=_tracking(old.tracking, run, requested.tracking, typed),
+        checkpoint=requested.checkpoint if "checkpoint.every_steps" in typed else old.checkpoint,
         dataset=dataclasses.replace(old.dataset, path=path),
     )
 
 
 def _tracking(
-    old: TrackingSettings, run: RunRecord, asked: TrackingSettings, typed: Container[str]
+    old: TrackingSettings, run: RunRecord, requested: TrackingSettings, typed: Container[str]
 ) -> TrackingSettings:
     """Returns the tracking settings as typed, else as recorded for the run."""
-    values = {key: getattr(asked if f"tracking.{key}" in typed else old, key) for key, _ in flatten(old)}
+    values = {key: getattr(requested if f"tracking.{key}" in typed else old, key) for key, _ in flatten(old)}
     if values["uri"] is None or "tracking.uri" not in typed:
         values["uri"] = recorded_uri(run.store) or None
     return TrackingSettings(**values)

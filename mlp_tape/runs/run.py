@@ -145,7 +145,7 @@ def _check_augmentation(settings: Settings, dataset: Dataset) -> None:
     if (settings.augment.shift or settings.augment.rotate) and dataset.x_train.ndim != 3:
         shape = dataset.x_train.shape[1:]
         raise ConfigError(
-            f"augment moves images of [height, width], and those of {dataset.name} are {list(shape)}",
+            f"augment requires images of shape [height, width], but {dataset.name} has {list(shape)}",
             "leave augment.shift and augment.rotate at 0",
         )
 
@@ -170,7 +170,7 @@ def _data(settings: Settings, past: RunRecord | None, console: Console) -> Datas
         raise DataError(
             f"the data differ from those of the run: SHA-256 {dataset.sha256[:12]}..., "
             f"the run has {past.data_sha256[:12]}...",
-            "give the dataset.path=... of those, or start a new run without resume",
+            "set dataset.path=... to the original data, or start a new run without resume",
         )
     if dataset.warning:
         console.warn(dataset.warning)
@@ -203,7 +203,9 @@ def _warn_of_changed_environment(past: RunRecord, console: Console) -> None:
         f"{key} {past.made_by.get(key)}, now {now[key]}" for key in now if past.made_by.get(key) != now[key]
     ]
     if other:
-        console.warn(f"The run was begun with {'; '.join(other)}.\nWhat follows may differ in its last bits.")
+        console.warn(
+            f"The run was started with {'; '.join(other)}.\nFurther results may differ in their last bits."
+        )
 
 
 def _start(
@@ -214,12 +216,12 @@ def _start(
     steps_per_epoch = dataset.steps_per_epoch(settings.batch_size)
     for found in checkpoint.usable(past.directory / run_paths.CHECKPOINTS, console.warn):
         if found.about["journal"] > journal.size:
-            console.warn(f"checkpoint step-{found.step:09d} counts on rows that the journal has lost")
+            console.warn(f"checkpoint step-{found.step:09d} refers to rows that are missing from the journal")
             continue
         epoch, step = divmod(found.step, steps_per_epoch)
         if found.step > settings.epochs * steps_per_epoch:
             raise ConfigError(
-                f"epochs={settings.epochs}, but the run has trained {epoch} and {step} steps",
+                f"epochs={settings.epochs}, but the run has already trained {epoch} epochs and {step} steps",
                 f"type epochs={epoch + 1} or more",
             )
         console.line(f"resumed after {found.step:,} steps, at epoch {epoch}  step {step}")
@@ -232,9 +234,9 @@ def _print_summary(console: Console, settings: Settings, dataset: Dataset, layer
     """Prints a description of the data, as the original program does, and of the network."""
     x, y, b = dataset.x_train, dataset.y_train, min(settings.batch_size, len(dataset.x_train))
     low, high = dataset.span
-    kept = f", {len(dataset.y_validation):,} to validate" if len(dataset.y_validation) else ""
+    held_out = f", {len(dataset.y_validation):,} to validate" if len(dataset.y_validation) else ""
     console.line(
-        f"data   {dataset.name}, {len(x):,} images to train on{kept}, {len(dataset.x_test):,} to test"
+        f"data   {dataset.name}, {len(x):,} images to train on{held_out}, {len(dataset.x_test):,} to test"
     )
     console.line(f"x      {x.shape} float32, min {low:.1f}, max {high:.1f}")
     console.line(f"y      {y.shape} {y.dtype}, min {y.min()}, max {y.max()}")

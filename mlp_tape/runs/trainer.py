@@ -166,7 +166,7 @@ class Trainer:
         try:
             self._compile()
         except Exception:  # the compilation cache may be damaged
-            if not compilation_cache.empty():
+            if not compilation_cache.clear():
                 raise
             engine.compiled_loop.cache_clear()
             evaluation.compiled_score.cache_clear()

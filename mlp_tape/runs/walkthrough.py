@@ -24,7 +24,7 @@ def walkthrough(trainer: Trainer) -> Iterator[str]:
     x, y = (tf.constant(array) for array in trainer.batches.at(0))
     lr = tf.constant(trainer.rate.at(0), tf.float32)
     yield _line("", "", "shape", "dtype    min to max")
-    yield "1  Parameters: tf.Variable, for the tape records nothing else"
+    yield "1  Parameters: tf.Variable, as the tape records nothing else"
     headings = {
         "x": "2  Forward, inside `with tf.GradientTape() as tape:`",
         f"gradient of {list(params)[-1]}": "3  Backward: `grads = tape.gradient(loss, params)`",
@@ -45,23 +45,23 @@ def walkthrough(trainer: Trainer) -> Iterator[str]:
 def _pitfalls(trainer: Trainer, params: Params, x: tf.Tensor, y: tf.Tensor, lr: tf.Tensor) -> Iterator[str]:
     yield "5  Pitfall: `w1 = tf.constant(...)` in place of `tf.Variable(...)`"
     constant = params | {"w1": tf.constant(params["w1"].numpy())}
-    yield from _gone_wrong(trainer, constant, x, y, lr)
+    yield from _failure(trainer, constant, x, y, lr)
     yield "6  Pitfall: `w1 = w1 - lr * grad` in place of `w1.assign_sub(lr * grad)`"
     grads = _gradients(trainer, params, x, y)
     replaced = params | {"w1": params["w1"] - lr * grads["w1"]}
     yield f"   the first step works; after it, w1 is no longer a tf.Variable: {_kind(replaced['w1'])}"
-    yield from _gone_wrong(trainer, replaced, x, y, lr)
+    yield from _failure(trainer, replaced, x, y, lr)
 
 
-def _gone_wrong(trainer: Trainer, params: Params, x: tf.Tensor, y: tf.Tensor, lr: tf.Tensor) -> Iterator[str]:
+def _failure(trainer: Trainer, params: Params, x: tf.Tensor, y: tf.Tensor, lr: tf.Tensor) -> Iterator[str]:
     """Yields the gradients that the tape returns for such parameters, and the error of `train_step`."""
     grads = _gradients(trainer, params, x, y)
-    found = ", ".join(f"{name}: {'None' if grad is None else 'there'}" for name, grad in grads.items())
+    found = ", ".join(f"{name}: {'None' if grad is None else 'present'}" for name, grad in grads.items())
     yield f"   w1 is {_kind(params['w1'])}; gradients: {found}"
     try:
         _step(trainer, params, x, y, lr)
     except PitfallError as error:
-        yield f"   train_step refuses it: {error}"
+        yield f"   train_step rejects it: {error}"
 
 
 def _step(trainer: Trainer, params: Params, x: tf.Tensor, y: tf.Tensor, lr: tf.Tensor) -> float:

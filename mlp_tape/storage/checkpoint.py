@@ -74,9 +74,9 @@ def load(path: Path) -> Checkpoint:
         with np.load(io.BytesIO(content), allow_pickle=False) as archive:
             return Checkpoint(int(about["step"]), dict(archive), about)
     except FileNotFoundError as error:
-        raise BrokenFileError(f"{path.stem} has no arrays", "take another") from error
+        raise BrokenFileError(f"{path.stem} has no arrays", "use another checkpoint") from error
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
-        raise BrokenFileError(f"{path.stem} is damaged: {error}", "take another") from error
+        raise BrokenFileError(f"{path.stem} is damaged: {error}", "use another checkpoint") from error
 
 
 def usable(directory: Path, say: Callable[[str], None]) -> Iterator[Checkpoint]:

@@ -57,16 +57,16 @@ class Journal:
     def append(self, rows: Iterable[Row]) -> None:
         """Appends rows, except those that the file already contained when it was recovered."""
         new = [row for row in rows if row.step > self._last.get(row.key, -1)]
-        left = memoryview(b"".join(json.dumps(row, allow_nan=False).encode() + b"\n" for row in new))
+        remaining = memoryview(b"".join(json.dumps(row, allow_nan=False).encode() + b"\n" for row in new))
         with self._writing:
-            while left:  # a write to a nearly full disk may be partial; the next one raises
-                left = left[self._file.write(left) :]
+            while remaining:  # a write to a nearly full disk may be partial; the next one raises
+                remaining = remaining[self._file.write(remaining) :]
 
     def next_step(self, key: str) -> int:
         """Returns the step after the last one of a key when the file was recovered; 0 if there was none."""
         return self._last.get(key, -1) + 1
 
-    def bring_to_disk(self) -> None:
+    def flush(self) -> None:
         """Flushes all written rows to disk, so that they survive a power failure."""
         os.fsync(self._file.fileno())
 
@@ -91,8 +91,8 @@ class Journal:
                 good += len(line)
         if good < delivered:
             raise BrokenFileError(
-                f"{self.path} cannot be read behind its byte {good:,}, where rows were sent already",
-                "start the run anew, without resume",
+                f"{self.path} cannot be read after byte {good:,}, although later rows were already delivered",
+                "start a new run, without resume",
             )
         os.truncate(self.path, good)
 
@@ -198,5 +198,5 @@ def _row(line: bytes) -> Row | None:
         key, step, value, timestamp = json.loads(line)
     except (ValueError, TypeError):
         return None
-    whole = type(step) is type(timestamp) is int and type(value) is float and math.isfinite(value)
-    return Row(key, step, value, timestamp) if whole and type(key) is str else None
+    valid = type(step) is type(timestamp) is int and type(value) is float and math.isfinite(value)
+    return Row(key, step, value, timestamp) if valid and type(key) is str else None

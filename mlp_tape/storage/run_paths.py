@@ -1,6 +1,6 @@
 """The name of every file and folder in the directory of a run or of a sweep."""
 
-# Of both
+# Of runs and sweeps
 RECORD = "run.json"
 LOCK = "run.lock"
 JOURNAL = "journal.jsonl"
@@ -10,20 +10,20 @@ ENVIRONMENT = "environment.txt"  # the machine and the installed packages
 CONSOLE = "console.log"
 PLOTS = "plots"
 
-# Of a run
+# Of runs
 CHECKPOINTS = "checkpoints"
 HISTOGRAMS = "histograms"
-DIVERGENCE = "divergence"  # the step at which it diverged
+DIVERGENCE = "divergence"  # the step at which the run diverged
 WEIGHTS = "weights.npz"
-NETWORK = "network.json"  # what the model needs besides the weights
-PLOT_DATA = "report.npz"  # what the plots need besides the weights and the journal
+NETWORK = "network.json"  # description of the model, apart from its weights
+PLOT_DATA = "report.npz"  # data for the plots, apart from the weights and the journal
 SAVED_MODEL = "saved_model"
 
-# Of a sweep
-JOBS = "jobs.json"  # the folder of each job
-DATA = "data.json"  # the data sets that all jobs use
-SWEEP_LOCK = "ledger.lock"  # of these two files
-STOP = "stop"  # why no further step is to be trained; the jobs end when it appears
+# Of sweeps
+JOBS = "jobs.json"  # directory of each job
+DATA = "data.json"  # data sets that all jobs use
+SWEEP_LOCK = "sweep.lock"  # protects these two files
+STOP = "stop"  # contains the reason to stop; running jobs end once it exists
 SWEEP_TABLE = "sweep.csv"
 SWEEP_PAGE = "sweep.md"
 HYDRA_SWEEP = "multirun.yaml"  # written by Hydra

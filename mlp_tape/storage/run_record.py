@@ -21,7 +21,7 @@ from mlp_tape.storage.metric_keys import TEST_ACCURACY, VALIDATION_ACCURACY
 from mlp_tape.system import atomic_files
 
 _saving = threading.Lock()
-GONE = "its process was gone"
+GONE = "its process no longer exists"
 
 
 @dataclass
@@ -134,7 +134,7 @@ class RunRecord:
         """The command that sends what MLflow is missing."""
         return f"python -m mlp_tape sync {shlex.quote(str(self.directory))}"
 
-    def begins(self) -> None:
+    def mark_started(self) -> None:
         """Records that this process is running the run; does not save the file."""
         self.status, self.reason, self.ended, self.model_ready = "RUNNING", "", 0.0, False
         self.version += 1
@@ -147,7 +147,7 @@ class RunRecord:
         """The MLflow tags from which it can be determined whether the run's process still exists."""
         return {"host": self.host, "pid": str(self.pid), "directory": str(self.directory)}
 
-    def ends(self, status: str, reason: str) -> None:
+    def mark_ended(self, status: str, reason: str) -> None:
         """Records status, reason and the current time as the end of the run, and saves the file."""
         self.status, self.reason, self.ended = status, reason, time.time()
         self.version += 1
@@ -174,12 +174,14 @@ def read(directory: Path) -> RunRecord:
         known = {each.name for each in dataclasses.fields(RunRecord)}
         return RunRecord(directory, **{key: value for key, value in values.items() if key in known})
     except FileNotFoundError as error:
-        raise ConfigError(f"{directory} is not the directory of a run", "give one of outputs/*/*") from error
+        raise ConfigError(
+            f"{directory} is not the directory of a run", "specify a directory such as outputs/*/*"
+        ) from error
     except (ValueError, TypeError, AttributeError, OSError) as error:
-        raise BrokenFileError(f"{path} is damaged", "start the run anew") from error
+        raise BrokenFileError(f"{path} is damaged", "start a new run") from error
 
 
-def left(directory: Path) -> RunRecord:
+def read_abandoned(directory: Path) -> RunRecord:
     """Returns the record of a run whose process no longer exists, with status KILLED if it was RUNNING."""
     try:
         found = read(directory)
@@ -192,9 +194,9 @@ def left(directory: Path) -> RunRecord:
     return found
 
 
-def close_left(directory: Path) -> RunRecord:
-    """Returns what `left` returns, and saves it; the lock of the run must be held."""
-    found = left(directory)
+def close_abandoned(directory: Path) -> RunRecord:
+    """Returns what `read_abandoned` returns, and saves it; the lock of the run must be held."""
+    found = read_abandoned(directory)
     if found.reason == GONE:
         found.save()
     return found

@@ -64,9 +64,9 @@ class SweepDirectory:
         found = _load(dataclasses.replace(settings, name=name), say)
         if found.sha256 != sha256:
             raise DataError(
-                f"the data of {name} are not those that the sweep began with: "
-                f"SHA-256 {found.sha256[:12]}..., those had {sha256[:12]}...",
-                "bring them back, or start a new sweep",
+                f"the data of {name} have changed since the sweep began: "
+                f"SHA-256 {found.sha256[:12]}..., expected {sha256[:12]}...",
+                "restore the original data, or start a new sweep",
             )
         return found
 
@@ -107,15 +107,15 @@ class SweepDirectory:
     def _record(self, directory: Path) -> RunRecord:
         """Returns the record of a job; reads the file only if it has changed, as there may be many jobs."""
         try:
-            is_now = (directory / run_paths.RECORD).stat()
+            stat = (directory / run_paths.RECORD).stat()
         except OSError:
             return run_record.read(directory)  # raises the appropriate error
-        which, seen = (is_now.st_ino, is_now.st_mtime_ns), self._seen.get(directory)
+        which, seen = (stat.st_ino, stat.st_mtime_ns), self._seen.get(directory)
         if seen is None or seen[0] != which:
             seen = self._seen[directory] = which, run_record.read(directory)
         return dataclasses.replace(seen[1])
 
-    def ask_to_stop(self, why: str) -> None:
+    def request_stop(self, why: str) -> None:
         """Stops running jobs, each after its current block of steps, and prevents others from starting.
 
         Has no effect if a stop has already been requested.
@@ -128,7 +128,7 @@ class SweepDirectory:
         try:
             return dict(json.loads(path.read_bytes())) if path.exists() else {}
         except (ValueError, TypeError) as error:
-            raise BrokenFileError(f"{path} is damaged", "start the sweep anew") from error
+            raise BrokenFileError(f"{path} is damaged", "start a new sweep") from error
 
     def _write(self, name: str, content: dict[str, Any]) -> None:
         atomic_files.write(self.directory / name, json.dumps(content, indent=1).encode())

@@ -42,25 +42,25 @@ def run(settings: Settings, sweep: Path, number: int, overrides: list[str], fold
     Raises:
         Stopped: the process of the sweep itself received a signal.
     """
-    parent, ledger = run_record.read(sweep), SweepDirectory(sweep)
+    parent, sweep_directory = run_record.read(sweep), SweepDirectory(sweep)
     overrides = [text for text in overrides if not text.lstrip("+").startswith(OF_THE_SWEEP)]
     typed = {_plain(text) for text in parent.overrides}
     swept = [_plain(without_password(text)) for text in overrides]
     name = " ".join(text.lstrip("+") for text in swept if text not in typed)[:200]
     here = parent.host == platform.node() and parent.pid == os.getpid()
     if not here:
-        exit.leave_at_the_interpreters_end()
+        exit.leave_at_interpreter_exit()
     directory = None
-    with signals.on_file(ledger.stop_file), contextlib.nullcontext() if here else _signals():
+    with signals.on_file(sweep_directory.stop_file), contextlib.nullcontext() if here else _signals():
         try:
             signals.raise_if_stopped()
             dataset = None
             try:
-                dataset = ledger.dataset(settings.dataset)
+                dataset = sweep_directory.dataset(settings.dataset)
             finally:
-                directory = ledger.claim(settings, dataset, number, folder)
-            place = Job(name or f"job {number}", parent.run_id, dataset)
-            return execute_run(settings, directory, overrides, place)
+                directory = sweep_directory.claim(settings, dataset, number, folder)
+            job = Job(name or f"job {number}", parent.run_id, dataset)
+            return execute_run(settings, directory, overrides, job)
         except (Exception, KeyboardInterrupt) as error:
             if here and signals.received():
                 raise
@@ -68,9 +68,9 @@ def run(settings: Settings, sweep: Path, number: int, overrides: list[str], fold
                 raise
             if directory and not signals.stop_reason():
                 reason = without_password(f"{type(error).__name__}: {error}")
-                _note_failure(directory, reason, name, settings, overrides)
+                _record_failure(directory, reason, name, settings, overrides)
                 if settings.sweep.fail_fast:
-                    ledger.ask_to_stop(f"sweep.fail_fast: {name or directory.name} failed")
+                    sweep_directory.request_stop(f"sweep.fail_fast: {name or directory.name} failed")
             return None
 
 
@@ -89,14 +89,16 @@ def _signals() -> Iterator[None]:
         yield
 
 
-def _note_failure(directory: Path, reason: str, name: str, settings: Settings, overrides: list[str]) -> None:
+def _record_failure(
+    directory: Path, reason: str, name: str, settings: Settings, overrides: list[str]
+) -> None:
     """Records why a job failed, even if it failed before it had a record."""
     try:
         record = run_record.read(directory)
     except (ConfigError, BrokenFileError):
         record = RunRecord(directory, name=name, settings=to_dict(settings))
         record.overrides = [without_password(text) for text in overrides]
-    if (record.status, record.reason) == ("FAILED", reason):  # the job has recorded it itself
+    if (record.status, record.reason) == ("FAILED", reason):  # already recorded by the job itself
         return
     record.status, record.reason, record.ended = "FAILED", reason, time.time()
     with contextlib.suppress(OSError):  # the sweep reports a full disk when it writes its table

@@ -61,13 +61,13 @@ class OneProcessEach(ParallelBackendBase):  # type: ignore[misc]
     def _run(self, func: Batch) -> Any:
         process = self._idle.get()
         try:
-            if signals.received():  # a process would be started, and would find that no job is to begin
-                return _nothing(func)
+            if signals.received():  # the jobs would not begin, so no process is started for them
+                return _empty_results(func)
             return cloudpickle.loads(process.submit(_call, cloudpickle.dumps(func)).result())
         except BrokenProcessPool:  # the record of the job shows how far it got
             process.shutdown()
             process = self._process()
-            return _nothing(func)
+            return _empty_results(func)
         finally:
             self._idle.put(process)
 
@@ -82,14 +82,14 @@ class OneProcessEach(ParallelBackendBase):  # type: ignore[misc]
             self._idle.get().shutdown()
 
     def abort_everything(self, ensure_ready: bool = True) -> None:
-        """Ends the processes after their jobs, which have already been asked to stop."""
+        """Ends the processes after their jobs, which have already been requested to stop."""
         self.terminate()
         if ensure_ready:
             self.configure(self.parallel.n_jobs, self.parallel)
 
 
-def _nothing(func: Batch) -> list[JobReturn]:
-    """What Hydra is told of jobs that did not begin, or whose process died."""
+def _empty_results(func: Batch) -> list[JobReturn]:
+    """Returns the results reported to Hydra for jobs that did not begin, or whose process died."""
     return [JobReturn(status=JobStatus.COMPLETED)] * len(func)  # type: ignore[arg-type]
 
 
@@ -97,12 +97,12 @@ def _begin(cores: int) -> None:
     """Initializes a new process."""
     os.environ["OMP_NUM_THREADS"] = str(cores)
     exit.own_temporary_directory()
-    exit.leave_at_the_interpreters_end()
+    exit.leave_at_interpreter_exit()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # between jobs; a terminal sends Ctrl-C to all processes
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
 
 
-_at_work = threading.Lock()
+_job_lock = threading.Lock()
 
 
 def _end_with_the_parent() -> None:
@@ -111,12 +111,12 @@ def _end_with_the_parent() -> None:
     assert parent is not None
     parent.join()
     os.kill(os.getpid(), signal.SIGTERM)
-    with _at_work:
+    with _job_lock:
         exit.leave(1)
 
 
 def _call(pickled: bytes) -> bytes:
     """Runs a batch of jobs, serialized by cloudpickle, which supports lambdas such as Hydra's resolvers."""
-    with _at_work:
+    with _job_lock:
         result: bytes = cloudpickle.dumps(cloudpickle.loads(pickled)())
     return result

@@ -24,7 +24,7 @@ class Monitor(threading.Thread):
     """The monitor thread, which also forwards signals from the process of the sweep to jobs in others.
 
     Args:
-        ledger: directory of the sweep.
+        sweep: directory of the sweep.
         console: receives a line when a job begins and when it ends.
         planned: total number of jobs; None if the sweeper does not know it in advance.
         finished: called with the records of all jobs whenever a job has finished.
@@ -32,19 +32,19 @@ class Monitor(threading.Thread):
 
     def __init__(
         self,
-        ledger: SweepDirectory,
+        sweep: SweepDirectory,
         console: Console,
         planned: int | None,
         finished: Callable[[list[RunRecord]], None],
     ) -> None:
-        super().__init__(name="watch", daemon=True)
-        self._ledger, self._console, self._planned, self._finished = ledger, console, planned, finished
+        super().__init__(name="monitor", daemon=True)
+        self._sweep, self._console, self._planned, self._finished = sweep, console, planned, finished
         self._over = threading.Event()
-        self._told: dict[Path, tuple[str, float]] = {}
+        self._reported: dict[Path, tuple[str, float]] = {}
 
     def __enter__(self) -> Self:
-        for job in map(current, self._ledger.jobs()):  # not to report jobs of earlier processes
-            self._told[job.directory] = job.status, job.ended
+        for job in map(current, self._sweep.jobs()):  # not to report jobs of earlier processes
+            self._reported[job.directory] = job.status, job.ended
         self.start()
         return self
 
@@ -59,25 +59,25 @@ class Monitor(threading.Thread):
         with self._console.jobs_progress() as show:
             while not self._over.is_set():
                 with contextlib.suppress(OSError, MlpTapeError):  # such as a full disk, which the jobs report
-                    self._look(show)
+                    self._poll(show)
                 signal = signals.received()
-                if signal and not self._ledger.stop_file.exists():
-                    self._ledger.ask_to_stop(signal.name)
+                if signal and not self._sweep.stop_file.exists():
+                    self._sweep.request_stop(signal.name)
                 self._over.wait(PAUSE)
-            self._look(show)
+            self._poll(show)
 
-    def _look(self, show: Callable[[int, int | None, dict[str, tuple[int, int]]], None]) -> None:
-        jobs = [current(job) for job in self._ledger.jobs()]
-        news = [job for job in jobs if self._told.get(job.directory) != (job.status, job.ended)]
-        for job in news:
-            self._told[job.directory] = job.status, job.ended
-            self._tell(job)
-        if any(job.status == "FINISHED" for job in news):
+    def _poll(self, show: Callable[[int, int | None, dict[str, tuple[int, int]]], None]) -> None:
+        jobs = [current(job) for job in self._sweep.jobs()]
+        changed = [job for job in jobs if self._reported.get(job.directory) != (job.status, job.ended)]
+        for job in changed:
+            self._reported[job.directory] = job.status, job.ended
+            self._report(job)
+        if any(job.status == "FINISHED" for job in changed):
             self._finished(jobs)
-        at_work = [job for job in jobs if job.status == "RUNNING"]
-        show(len(jobs) - len(at_work), self._planned, {label(job): _progress(job) for job in at_work})
+        running = [job for job in jobs if job.status == "RUNNING"]
+        show(len(jobs) - len(running), self._planned, {label(job): _progress(job) for job in running})
 
-    def _tell(self, job: RunRecord) -> None:
+    def _report(self, job: RunRecord) -> None:
         if job.status == "RUNNING":
             if not self._console.animated:
                 self._console.line(f"{label(job)}  began")
@@ -97,7 +97,7 @@ def current(job: RunRecord) -> RunRecord:
     """Returns the record of a job, with status KILLED if its process on this machine no longer exists."""
     if job.status != "RUNNING" or job.host != platform.node() or lock.is_held(job.directory, job.pid):
         return job
-    return run_record.left(job.directory)  # reads it again: the job may have ended since
+    return run_record.read_abandoned(job.directory)  # reads it again: the job may have ended since
 
 
 def _progress(job: RunRecord) -> tuple[int, int]:

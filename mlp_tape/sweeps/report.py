@@ -20,7 +20,7 @@ from mlp_tape.system.console import Console
 from mlp_tape.system.redaction import without_password
 from mlp_tape.tracking import client
 
-HURRY = 2.0  # seconds for sending what jobs could not send, if the sweep was stopped by a signal
+SEND_LIMIT = 2.0  # seconds to send what jobs could not send, if the sweep was stopped by a signal
 TAG = 7_000  # maximum number of characters; MLflow accepts 8,000
 
 
@@ -33,19 +33,19 @@ def conclude(settings: Settings, record: RunRecord, jobs: SweepDirectory, consol
         jobs: directory of the sweep.
         console: receives the tables.
     """
-    found = _found(jobs)
+    found = _summary(jobs)
     _write(found, record)
     _print(found, console)
-    _keep_no_password(record.directory / run_paths.HYDRA_SWEEP)
+    _remove_passwords(record.directory / run_paths.HYDRA_SWEEP)
     if not signals.received():
         if settings.report is None:
-            _show_best(found, jobs)
+            _report_best(found, jobs)
         _draw(found, record.directory / run_paths.PLOTS)
-    _settle(found, console, HURRY if signals.received() else math.inf)
-    _write(_found(jobs), record)  # some jobs may have received their MLflow run ids only now
+    _send_unsent(found, console, SEND_LIMIT if signals.received() else math.inf)
+    _write(_summary(jobs), record)  # some jobs may have received their MLflow run ids only now
 
 
-def _found(jobs: SweepDirectory) -> Summary:
+def _summary(jobs: SweepDirectory) -> Summary:
     """Summarizes the current state of the jobs."""
     return summary.summarize([monitor.current(job) for job in jobs.jobs()])
 
@@ -76,7 +76,7 @@ def _write(found: Summary, record: RunRecord) -> None:
         page.append(_more(found) + "\n")
     text = "\n".join([*page, f"`{record.command}`\n"])
     record.tags["mlflow.note.content"] = (
-        text if len(text) <= TAG else f"{text[:TAG]}\n\n... and so on in sweep.md"
+        text if len(text) <= TAG else f"{text[:TAG]}\n\n... continued in sweep.md"
     )
     atomic_files.write(record.directory / run_paths.SWEEP_TABLE, found.everything().as_csv().encode())
     atomic_files.write(record.directory / run_paths.SWEEP_PAGE, text.encode())
@@ -90,13 +90,13 @@ def _more(found: Summary) -> str:
     return f"the best {len(found.table(SHOWN).rows)} of {len(found.jobs)} jobs; sweep.csv has all"
 
 
-def _keep_no_password(path: Path) -> None:
+def _remove_passwords(path: Path) -> None:
     """Removes passwords from Hydra's copy of the settings, which contains them as typed."""
     if path.exists():
         atomic_files.write(path, without_password(path.read_text()).encode())
 
 
-def _show_best(found: Summary, jobs: SweepDirectory) -> None:
+def _report_best(found: Summary, jobs: SweepDirectory) -> None:
     """Creates the plots and the model of the best job."""
     best = found.best
     if best is None or best.full:
@@ -136,22 +136,22 @@ def _curves(job: RunRecord) -> tuple[str, list[tuple[int, float]], list[tuple[in
     return job.name, losses, tested, job.steps
 
 
-def _settle(found: Summary, console: Console, at_most: float) -> None:
+def _send_unsent(found: Summary, console: Console, at_most: float) -> None:
     """Sends what the processes of the jobs could not send, for at most `at_most` seconds."""
-    ends, left = time.monotonic() + at_most, 0
+    ends, unsent = time.monotonic() + at_most, 0
     for job in found.jobs:
         if not job.store or job.sent or job.status == "RUNNING":  # RUNNING: still in another process
             continue
         if time.monotonic() > ends:
-            left += 1
+            unsent += 1
             continue
         try:
             client.send(job.directory, max(0.1, ends - time.monotonic()))
         except MlpTapeError as error:
-            cure = error.hint if sqlite_file.is_damage(error.what) else f"To send it: {job.sync}"
-            console.warn(f"{monitor.label(job)}: {error.what}\n{cure}")
-    if left:
+            hint = error.hint if sqlite_file.is_damage(error.what) else f"To send it: {job.sync}"
+            console.warn(f"{monitor.label(job)}: {error.what}\n{hint}")
+    if unsent:
         console.warn(
-            f"MLflow is missing part of {left} more {'job' if left == 1 else 'jobs'}.\n"
+            f"MLflow is missing part of {unsent} more {'job' if unsent == 1 else 'jobs'}.\n"
             f"To send it: python -m mlp_tape sync {shlex.quote(str(found.jobs[0].directory.parent))}"
         )

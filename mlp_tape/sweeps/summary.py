@@ -32,7 +32,7 @@ class Table:
 
     def as_text(self) -> list[str]:
         """Formats the table as lines of monospaced text, with numbers right-aligned and text left-aligned."""
-        lines = [self.headings, *(_shown(self.headings, row) for row in self.rows)]
+        lines = [self.headings, *(_format_row(self.headings, row) for row in self.rows)]
         columns = list(zip(*lines, strict=True))
         widths = [max(map(len, column)) for column in columns]
         cells = list(zip(*self.rows, strict=True)) or [()] * len(columns)
@@ -50,7 +50,7 @@ class Table:
         lines = [
             self.headings,
             ["---"] * len(self.headings),
-            *(_shown(self.headings, row) for row in self.rows),
+            *(_format_row(self.headings, row) for row in self.rows),
         ]
         escaped = [[cell.replace("|", r"\|") for cell in line] for line in lines]
         return "".join(f"| {' | '.join(line)} |\n" for line in escaped)
@@ -195,12 +195,12 @@ def _sortable(value: Any) -> tuple[int, Any]:
     return 3, str(value)
 
 
-def _shown(headings: Sequence[str], row: Sequence[Cell]) -> list[str]:
+def _format_row(headings: Sequence[str], row: Sequence[Cell]) -> list[str]:
     """Formats the cells of a row for display."""
-    return [_shown_cell(cell, DECIMALS.get(heading)) for heading, cell in zip(headings, row, strict=True)]
+    return [_format_cell(cell, DECIMALS.get(heading)) for heading, cell in zip(headings, row, strict=True)]
 
 
-def _shown_cell(cell: Cell, decimals: int | None) -> str:
+def _format_cell(cell: Cell, decimals: int | None) -> str:
     if cell is None:
         return ""
     if isinstance(cell, list):

@@ -65,7 +65,7 @@ def opened(
     directory.mkdir(parents=True, exist_ok=True)
     with lock.hold(directory), Console() as console, Journal(directory) as journal:
         jobs = SweepDirectory(directory)
-        record = _noted(settings, directory, overrides)
+        record = _sweep_record(settings, directory, overrides)
         jobs.stop_file.unlink(missing_ok=True)
         warnings = {jobs.dataset(choice, console.line).warning for choice in choices}
         warnings |= (
@@ -75,7 +75,7 @@ def opened(
             console.warn(warning)
         journal.recover(record.delivery.position)
         write_files = functools.partial(run_report.write_settings, directory, settings)
-        where = tracker(_where(settings, record), record, journal)
+        where = tracker(_tracking_settings(settings, record), record, journal)
         get_ready()
         with run_session(where, settings.tracking.patience, record, write_files, console):
             console.line(f"sweep  {f'{planned} jobs' if planned else 'jobs'} in {directory}")
@@ -92,7 +92,7 @@ def opened(
             _refuse_failures(jobs, record, planned)
 
 
-def _noted(settings: Settings, directory: Path, overrides: list[str]) -> RunRecord:
+def _sweep_record(settings: Settings, directory: Path, overrides: list[str]) -> RunRecord:
     """Returns the record of the sweep: a new one, or that of the sweep to resume."""
     record = RunRecord(directory)
     if (directory / run_paths.RECORD).exists():
@@ -115,7 +115,7 @@ def _noted(settings: Settings, directory: Path, overrides: list[str]) -> RunReco
     return record
 
 
-def _where(settings: Settings, record: RunRecord) -> TrackingSettings:
+def _tracking_settings(settings: Settings, record: RunRecord) -> TrackingSettings:
     """Returns the tracking settings, with the recorded URI for a sweep that is resumed."""
     if not record.run_id or not settings.tracking.enabled:
         return settings.tracking

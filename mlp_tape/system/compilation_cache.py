@@ -10,14 +10,14 @@ from pathlib import Path
 
 from mlp_tape.system.atomic_files import cache_directory
 
-KEPT = 200  # maximum number of files, of 50 to 200 KB each
-ROOM = 64 * 2**20  # bytes of free space required: XLA fails if it cannot write
+MAX_FILES = 200  # maximum number of files, of 50 to 200 KB each
+MIN_FREE = 64 * 2**20  # bytes of free space required: XLA fails if it cannot write
 FLAG = "--tf_xla_persistent_cache_directory"
 
 _directory: Path | None = None
 
 
-def switch_on() -> None:
+def enable() -> None:
     """Enables the cache through TF_XLA_FLAGS; must be called before TensorFlow is imported.
 
     Has no effect if the flag is already set, or if the cache directory is not writable or nearly full.
@@ -29,9 +29,9 @@ def switch_on() -> None:
     with contextlib.suppress(OSError, RuntimeError):
         directory = cache_directory() / f"xla-{_fingerprint()}"
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for old in sorted(directory.iterdir(), key=lambda file: file.stat().st_mtime)[:-KEPT]:
+        for old in sorted(directory.iterdir(), key=lambda file: file.stat().st_mtime)[:-MAX_FILES]:
             old.unlink(missing_ok=True)
-        if os.access(directory, os.W_OK | os.X_OK) and shutil.disk_usage(directory).free > ROOM:
+        if os.access(directory, os.W_OK | os.X_OK) and shutil.disk_usage(directory).free > MIN_FREE:
             _directory = directory
             os.environ["TF_XLA_FLAGS"] = f"{flags} {FLAG}={_quoted(directory)}".strip()
 
@@ -41,7 +41,7 @@ def _quoted(path: Path) -> str:
     return '"' + str(path).replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def empty() -> bool:
+def clear() -> bool:
     """Empties the cache, in which a file may be damaged; returns whether there were any files."""
     files = list(_directory.iterdir()) if _directory else []
     for file in files:

@@ -87,19 +87,19 @@ class Console:
             A function that shows the number of remaining rows; nothing is shown before its first call.
         """
         if not self.animated:
-            told: list[int] = []
+            shown: list[int] = []
 
-            def tell_once(rows: int) -> None:
-                if not told:
-                    told.append(rows)
-                    self.line(f"{why}: {rows:,} rows to go")
+            def show_once(rows: int) -> None:
+                if not shown:
+                    shown.append(rows)
+                    self.line(f"{why}: {rows:,} rows remaining")
 
-            yield tell_once
+            yield show_once
             return
         status = self._out.status(why)
 
         def update(rows: int) -> None:
-            status.update(f"{why}: {rows:,} rows to go")
+            status.update(f"{why}: {rows:,} rows remaining")
             status.start()
 
         try:
@@ -124,12 +124,12 @@ class Console:
         with Progress(*columns, console=self._out, transient=True, disable=not self.animated) as bar:
             all_jobs, tasks = bar.add_task(""), dict[str, TaskID]()
 
-            def show(over: int, planned: int | None, at_work: dict[str, tuple[int, int]]) -> None:
-                of_all = f"{over} of {planned} jobs" if planned else f"{over} jobs"
-                bar.update(all_jobs, completed=over, total=planned, description=of_all)
-                for name in set(tasks) - set(at_work):
+            def show(ended: int, planned: int | None, running: dict[str, tuple[int, int]]) -> None:
+                of_all = f"{ended} of {planned} jobs" if planned else f"{ended} jobs"
+                bar.update(all_jobs, completed=ended, total=planned, description=of_all)
+                for name in set(tasks) - set(running):
                     bar.remove_task(tasks.pop(name))
-                for name, (done, steps) in at_work.items():
+                for name, (done, steps) in running.items():
                     if name not in tasks:
                         tasks[name] = bar.add_task("")
                     bar.update(tasks[name], completed=done, total=steps or None, description=name)
@@ -145,7 +145,7 @@ class Console:
             steps: total number of steps.
 
         Yields:
-            A function of the number of steps completed, and the text to show beside the bar.
+            A function of the number of steps completed, and the text to show next to the bar.
         """
         columns = (
             BarColumn(),

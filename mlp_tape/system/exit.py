@@ -16,8 +16,8 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import NoReturn
 
-_own: Path | None = None
-_failed = _at_the_end = False
+_temporary: Path | None = None
+_failed = _installed = False
 
 
 def on_early_signals() -> None:
@@ -43,19 +43,19 @@ def own_temporary_directory() -> Path | None:
     Returns:
         The directory; None if it cannot be created.
     """
-    global _own
-    if _own is None:
+    global _temporary
+    if _temporary is None:
         with contextlib.suppress(OSError):
-            _own = Path(tempfile.mkdtemp(prefix="mlp_tape-"))
-            tempfile.tempdir = str(_own)
-    return _own
+            _temporary = Path(tempfile.mkdtemp(prefix="mlp_tape-"))
+            tempfile.tempdir = str(_temporary)
+    return _temporary
 
 
 def use_temporary_directory(path: Path) -> None:
     """Shares the temporary directory of another process; each process that leaves tries to remove it."""
-    global _own
+    global _temporary
     if path.is_dir():
-        _own = path
+        _temporary = path
         tempfile.tempdir = str(path)
 
 
@@ -68,10 +68,10 @@ def leave(code: int) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):  # closed, a broken pipe, or interrupted in a write
             stream.flush()
-    if _own is not None:
+    if _temporary is not None:
         for _ in range(3):  # a thread may still be writing there
-            shutil.rmtree(_own, ignore_errors=True)
-            if not _own.exists():
+            shutil.rmtree(_temporary, ignore_errors=True)
+            if not _temporary.exists():
                 break
     os._exit(code)
 
@@ -83,22 +83,22 @@ def leave_after_handlers(code: int) -> NoReturn:
     leave(code)
 
 
-def leave_at_the_interpreters_end() -> None:
+def leave_at_interpreter_exit() -> None:
     """Makes `leave` the exit of a process whose main program is another package's, such as a worker.
 
     The exit code is unchanged: 1 after an uncaught exception, else 0. Exit handlers registered before this
     call do not run. Has no effect under Ray, which needs its own handlers and ends its workers without
     running destructors.
     """
-    global _at_the_end
-    if _at_the_end or "ray" in sys.modules:
+    global _installed
+    if _installed or "ray" in sys.modules:
         return
-    _at_the_end, show = True, sys.excepthook
+    _installed, show = True, sys.excepthook
 
-    def note(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    def record_failure(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         global _failed
         _failed = True
         show(kind, error, trace)
 
-    sys.excepthook = note
+    sys.excepthook = record_failure
     atexit.register(lambda: leave(int(_failed)))

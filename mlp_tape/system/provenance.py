@@ -28,7 +28,7 @@ def tags() -> dict[str, str]:
 
 
 def fingerprint() -> dict[str, str]:
-    """Returns what bit-exact results depend on, besides settings and data: versions, processor, threads."""
+    """Returns what bit-exact results depend on apart from settings and data: versions, processor, threads."""
     return {
         "commit": _git("rev-parse", "HEAD"),
         "tensorflow": importlib.metadata.version("tensorflow"),

@@ -9,7 +9,7 @@ from types import FrameType
 
 
 class Stopped(KeyboardInterrupt):
-    """The run was asked to stop.
+    """A signal or a stop file has requested the run to stop.
 
     Args:
         reason: name of the signal, or content of the stop file.
@@ -29,7 +29,7 @@ _file: Path | None = None
 @contextlib.contextmanager
 def on_signals() -> Iterator[None]:
     """Raises Stopped on the first SIGINT or SIGTERM; a second one ends the process immediately."""
-    _give_handlers_a_stack()
+    _use_alternate_stack()
     before = {number: signal.signal(number, _stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
@@ -38,7 +38,7 @@ def on_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _give_handlers_a_stack() -> None:
+def _use_alternate_stack() -> None:
     """Makes signal handlers run on an alternate stack, which faulthandler installs for the main thread.
 
     Code that XLA compiles for the CPU stores values below the stack pointer, beyond the red zone that signal
@@ -103,7 +103,7 @@ def stop_reason() -> str:
     if _received:
         return _received.name
     if _file and _file.exists():
-        return _file.read_text().strip() or f"{_file.name} was made"
+        return _file.read_text().strip() or f"{_file.name} was created"
     return ""
 
 

@@ -14,13 +14,12 @@ import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
 
-DAMAGED = "its pages contradict each other"
-NO_DATABASE = "it is no SQLite database"
+DAMAGED = "its pages are inconsistent"
+NO_DATABASE = "it is not a SQLite database"
 BUSY = 5.0  # seconds to wait for a lock; a file that stays locked for longer is in use, hence a database
 STEPS = 10_000  # instructions of SQLite's virtual machine between two checks of the time limit
-SPEED = (
-    32 * 2**20
-)  # minimum speed of a page check, bytes per second; SQLite before 3.42 cannot interrupt the check
+# Minimum speed of a page check in bytes per second; SQLite before 3.42 cannot interrupt the check.
+SPEED = 32 * 2**20
 
 # File systems on which locks may not work between machines, or not at all.
 # Source: https://www.sqlite.org/howtocorrupt.html, section 2.1; https://www.sqlite.org/faq.html, question 5.
@@ -56,7 +55,7 @@ def connection(path: Path) -> Iterator[sqlite3.Connection]:
         yield opened
 
 
-def wrong_with(path: Path, seconds: float = 0.0) -> str:
+def find_problem(path: Path, seconds: float = 0.0) -> str:
     """Checks whether a file can be used as a database.
 
     Args:
@@ -98,7 +97,7 @@ def warnings(path: Path) -> list[str]:
     if NETWORK.fullmatch(kind):
         found.append(
             f"{path} is on a network file system ({kind}), where SQLite's locks may not hold: "
-            "two processes that write at once can destroy it.\n"
+            "processes that write at the same time can corrupt it.\n"
             "Use a server (mlflow server, then tracking.uri=http://...), or a database on a local disk: "
             "tracking.uri=sqlite:////local/path/mlflow.db"
         )
@@ -106,7 +105,7 @@ def warnings(path: Path) -> list[str]:
         if path.stat().st_nlink > 1:
             found.append(
                 f"{path} has another name (a hard link). SQLite names its journal after the database, so two "
-                "processes that use two names can destroy it.\n"
+                "processes that use different names can corrupt it.\n"
                 f"Remove the other name, which `find -samefile {path}` shows."
             )
     return found

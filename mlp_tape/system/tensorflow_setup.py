@@ -17,14 +17,14 @@ def native_stderr() -> Iterator[None]:
     TensorFlow's C++ code writes to it before it reads TF_CPP_MIN_LOG_LEVEL.
     """
     sys.stderr.flush()
-    with tempfile.TemporaryFile() as held:
+    with tempfile.TemporaryFile() as captured:
         terminal = os.dup(2)
-        os.dup2(held.fileno(), 2)
+        os.dup2(captured.fileno(), 2)
         try:
             yield
         except Exception:
-            held.seek(0)
-            os.write(terminal, held.read())
+            captured.seek(0)
+            os.write(terminal, captured.read())
             raise
         finally:
             os.dup2(terminal, 2)
@@ -65,6 +65,6 @@ def import_tensorflow() -> None:
     os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")  # imports Keras only on demand
     if "tensorflow" in sys.modules:
         return
-    compilation_cache.switch_on()
+    compilation_cache.enable()
     with native_stderr(), without_garbage_collection():
         import tensorflow  # noqa: F401

@@ -36,7 +36,7 @@ def find(name: str, known: Mapping[str, Function]) -> Function:
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(
             f"{name} cannot be imported: {error}",
-            f"put {function} into {module.replace('.', '/')}.py here"
+            f"define {function} in {module.replace('.', '/')}.py in the current directory"
             + (f", or type one of: {', '.join(known)}" if known else ""),
         ) from error
     return found

@@ -1,4 +1,4 @@
-"""Data augmentation: random shifts and rotations of images, drawn anew at each step."""
+"""Data augmentation: random shifts and rotations of images, drawn again at each step."""
 
 import math
 

@@ -181,7 +181,7 @@ def send(directory: Path, at_most: float) -> None:
         TrackingError: not everything could be delivered.
     """
     with lock.hold(directory):
-        record = run_record.close_left(directory)
+        record = run_record.close_abandoned(directory)
         uri = recorded_uri(record.store)
         run = ClientRun(uri, record)
         why_not = run.close(PATIENCE, at_most, lambda rows: None)

@@ -56,7 +56,7 @@ def run_session(
         DiskError: the directory cannot be written to.
     """
     before, run_id = _contents(record.directory), record.run_id
-    record.begins()
+    record.mark_started()
     status, reason, at_most, begun = "FINISHED", "", math.inf, True
     try:
         with _disk_errors(record):
@@ -142,7 +142,7 @@ def _end(tracker: Tracker, record: RunRecord, status: str, reason: str) -> None:
     if isinstance(tracker, ClientRun) and record.settings["tracking"]["system_metrics"]:
         tracker.stop_measuring()
     with contextlib.suppress(OSError):  # a full disk has been reported
-        record.ends(status, reason)
+        record.mark_ended(status, reason)
 
 
 def _close(tracker: Tracker, patience: float, at_most: float, record: RunRecord, console: Console) -> None:

@@ -100,7 +100,7 @@ def _wrong_with(file: Path, check: float) -> str:
             return f"{file.parent} is not a directory"
         if not os.access(file if file.exists() else file.parent, os.W_OK):
             return "it may not be written to"
-        return sqlite_file.wrong_with(file, check) if file.exists() else ""
+        return sqlite_file.find_problem(file, check) if file.exists() else ""
     except OSError as error:
         return error.strerror or str(error)
 

@@ -211,7 +211,7 @@ def saved(directory: Path, **more: Any) -> RunRecord:
     tracking = TrackingSettings(uri=f"sqlite:///{directory / 'mlflow.db'}")
     settings = to_dict(dataclasses.replace(SMALL, tracking=tracking))
     record = RunRecord(directory, settings=settings, uri=str(tracking.uri), token="a token", **more)
-    record.begins()
+    record.mark_started()
     record.save()
     return record
 
@@ -241,7 +241,7 @@ def test_rows_are_sent_in_batches_while_the_run_is_running(
 def test_delivery_that_is_stopped_after_any_step_is_continued(tmp_path: Path) -> None:
     """As by a kill, each attempt ends after one step; what MLflow holds at the end is everything, once."""
     record = saved(tmp_path)
-    record.ends("FAILED", "no reason")
+    record.mark_ended("FAILED", "no reason")
     (tmp_path / "config.yaml").write_text("lr: 0.1")
     with Journal(tmp_path) as rows:
         rows.append(Row("train/loss", step, 0.5, 1_000 + step) for step in range(1_500))
@@ -292,7 +292,7 @@ def test_error_of_a_store_is_reported_and_delivery_continues_when_it_has_passed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, notified: Notifications
 ) -> None:
     record = saved(tmp_path)
-    record.ends("FAILED", "no reason")
+    record.mark_ended("FAILED", "no reason")
     log_batch = mlflow.MlflowClient.log_batch
 
     def failing(*arguments: Any, **more: Any) -> None:
@@ -313,7 +313,7 @@ def test_delivery_that_is_given_up_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, notified: Notifications
 ) -> None:
     record = saved(tmp_path)
-    record.ends("FAILED", "no reason")
+    record.mark_ended("FAILED", "no reason")
     uri = "http://127.0.0.1:9"
     server._deliver(str(tmp_path), uri, urgent=True)
     wait_until("an error", lambda: notified)

@@ -132,7 +132,7 @@ def test_a_run_that_failed_says_so_on_its_page(run_py: Run, tmp_path: Path) -> N
     assert run_py(tmp_path, "dataset=digits", "lr=1e20").returncode == 1
     (directory,) = tmp_path.glob("outputs/*/*")
     run = client_of(read(directory)).get_run(read(directory).run_id)
-    assert "It is FAILED: DivergenceError" in run.data.tags["mlflow.note.content"]
+    assert "Status FAILED: DivergenceError" in run.data.tags["mlflow.note.content"]
     assert "load_model" not in run.data.tags["mlflow.note.content"]
 
 

@@ -96,7 +96,7 @@ def test_a_server_that_stays_away_is_sent_everything_later(
         program.kill()
     over = time.time()
     assert program.returncode == 0, shown
-    assert re.search(r"sending to MLflow: [\d,]+ rows to go", shown)
+    assert re.search(r"sending to MLflow: [\d,]+ rows remaining", shown)
     assert re.search(r"WARNING  MLflow is missing part of this run, [\d,]+ rows are left", shown)
     assert f"python -m mlp_tape sync {directory}" in shown
     assert "Traceback" not in shown

@@ -102,7 +102,7 @@ def test_a_damaged_database_is_told_of_and_made_anew_with_all_that_it_held(
         assert done.returncode == 2, done.stdout
         first, second = done.stderr.splitlines()
         damaged = f"the database {database} is damaged: "
-        no_database = f"MLflow at sqlite:///{database} cannot be opened: it is no SQLite database"
+        no_database = f"MLflow at sqlite:///{database} cannot be opened: it is not a SQLite database"
         assert first.startswith("error: " + (no_database if damage is overwrite_the_header else damaged))
         assert second.endswith("python -m mlp_tape rebuild")
         assert "Nothing is lost" not in done.stderr

@@ -201,7 +201,7 @@ def ended_run(directory: Path, uri: str) -> RunRecord:
         (directory / name).touch()
     settings = dataclasses.replace(Settings(), tracking=TrackingSettings(uri=uri))
     record = RunRecord(directory, settings=to_dict(settings), uri=uri, token="a token")
-    record.ends("FAILED", "no reason")
+    record.mark_ended("FAILED", "no reason")
     return record
 
 

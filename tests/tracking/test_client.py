@@ -137,7 +137,7 @@ def test_run_that_was_stopped_before_it_wrote_a_file_is_delivered(tmp_path: Path
     record = RunRecord(tmp_path, settings=to_dict(settings), uri=uri, token="its own", began=1.0)
     record.data_sha256 = "0" * 64
     record.params = {"lr": "0.001", "layer_sizes": "[64, 10]", "n_train": "1437"}
-    record.ends("KILLED", "SIGTERM")
+    record.mark_ended("KILLED", "SIGTERM")
     assert sync.sync([tmp_path], None, print)
     (run,) = runs_in(uri)
     assert (run.info.status, run.data.tags["reason"]) == ("KILLED", "SIGTERM")
@@ -212,12 +212,12 @@ def test_many_runs_are_delivered_by_one_process(tmp_path: Path) -> None:
         directory = tmp_path / str(number)
         directory.mkdir()
         record = RunRecord(directory, parent="the sweep", settings=settings, token=f"token {number}")
-        record.begins()
+        record.mark_started()
         with Journal(directory) as rows:
             run = ClientRun(uri, record, rows)
             record.save()
             run.open(print)
-            record.ends("FAILED", "no reason")
+            record.mark_ended("FAILED", "no reason")
             assert run.close(LIMIT, LIMIT, lambda left: None) == ""
         assert record.run_id
         assert run.link
