@@ -1,4 +1,4 @@
-"""The trained network as an MLflow model, made of the files in the run's directory."""
+"""The trained network as an MLflow model, created from the files in the directory of the run."""
 
 import json
 import tempfile
@@ -44,7 +44,7 @@ def log(
     step = results[-1].step if results else 0
     mine = f"source_run_id = '{run_id}' AND name = '{NAME}'"
     for earlier in client.search_logged_models([experiment_id], filter_string=mine):
-        if earlier.status != LoggedModelStatus.READY:  # of a process that was killed here
+        if earlier.status != LoggedModelStatus.READY:  # its process was killed before it was complete
             client.delete_logged_model(earlier.model_id)
         elif earlier.tags.get("step") == str(step):
             return _registered(client, earlier, run_id, register_as)
@@ -74,27 +74,34 @@ def log(
 def restore(
     client: mlflow.MlflowClient,
     run: Run,
-    noted: dict[str, Any],
+    entry: dict[str, Any],
     results: list[Row],
     exchange: Callable[[str], None],
 ) -> None:
-    """Logs a model again whose files are where they were; it keeps its id.
+    """Logs a model whose files still exist again, under its old id.
 
     Args:
-        client: of the store, which has no model of that id.
-        run: whose model it is.
-        noted: its entry of `DeliveryRecord.models`.
-        results: the metrics that are the model's.
-        exchange: gives a model of the store, by its id, the id and the location that were noted.
+        client: client of a store that does not have the model.
+        run: run of the model.
+        entry: entry of the model in `DeliveryRecord.models`.
+        results: metrics of the model.
+        exchange: called with the id that MLflow generated, to replace it by the old id.
     """
-    tags = {"step": str(noted["step"])}
-    drawn = client.create_logged_model(run.info.experiment_id, NAME, source_run_id=run.info.run_id, tags=tags)
-    exchange(drawn.model_id)
-    _finish(client, run.info.run_id, noted["model_id"], results, noted["step"])
+    experiment_id, run_id, tags = run.info.experiment_id, run.info.run_id, {"step": str(entry["step"])}
+    created = client.create_logged_model(experiment_id, NAME, source_run_id=run_id, tags=tags)
+    exchange(created.model_id)
+    _finish(client, run_id, entry["model_id"], results, entry["step"])
 
 
 def register(client: mlflow.MlflowClient, name: str, location: str, run_id: str, model_id: str) -> int:
-    """Makes a model the next version of a registered one, if a name is given, and if it is none yet.
+    """Registers a model as the next version of a registered model, unless it is one already.
+
+    Args:
+        client: client of the store.
+        name: name of the registered model; empty for none.
+        location: artifact location of the model.
+        run_id: MLflow run id.
+        model_id: MLflow id of the logged model.
 
     Returns:
         The version; 0 without a name.
@@ -103,23 +110,23 @@ def register(client: mlflow.MlflowClient, name: str, location: str, run_id: str,
         return 0
     try:
         client.create_registered_model(name)
-    except MlflowException:  # it is there, perhaps because of an attempt that was reported as failed
+    except MlflowException:  # it exists, perhaps because of a request that was reported as failed
         client.get_registered_model(name)
     for version in client.search_model_versions(f"name = '{name}' AND run_id = '{run_id}'"):
         if version.source in (location, f"models:/{model_id}"):
             return int(version.version)
-    # By its location: MLflow looks `models:/ID` up in the store of the environment, not of the client.
+    # By location, since MLflow looks up `models:/ID` in the store of the environment, not of the client.
     return int(client.create_model_version(name, location, run_id, model_id=model_id).version)
 
 
 def _finish(client: mlflow.MlflowClient, run_id: str, model_id: str, results: list[Row], step: int) -> None:
-    """Makes a model whose files are in place the output of its run, with its metrics."""
+    """Makes a model whose files are complete the output of its run, with its metrics."""
     client.log_outputs(run_id, [LoggedModelOutput(model_id, step)])
     metrics = [
         Metric(row.key, row.value, row.timestamp, row.step, model_id, run_id=run_id) for row in results
     ]
     client.log_batch(run_id, metrics=metrics)
-    client.finalize_logged_model(model_id, "READY")  # what is not READY is made anew
+    client.finalize_logged_model(model_id, "READY")  # a model that is not READY is logged again
 
 
 def _registered(client: mlflow.MlflowClient, model: LoggedModel, run_id: str, name: str) -> dict[str, Any]:

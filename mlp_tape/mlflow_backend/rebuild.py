@@ -1,4 +1,4 @@
-"""Makes a damaged SQLite database anew from the directories of the runs and sweeps that it held."""
+"""Creation of a new SQLite database from the directories of runs and sweeps, to replace a damaged one."""
 
 import contextlib
 import functools
@@ -24,26 +24,26 @@ from mlp_tape.system.redaction import without_password
 from mlflow import MlflowClient
 
 Say = Callable[[str], None]
-BESIDE = ("", "-journal", "-wal", "-shm")  # the files of one database, by what follows its name
+SUFFIXES = ("", "-journal", "-wal", "-shm")  # of the files of a database
 
 
 def rebuild(parents: list[Path], uri: str, say: Say) -> bool:
-    """Delivers every run and sweep below some directories to a new database, and keeps the old one beside it.
+    """Delivers every run and sweep below some directories to a new database, and keeps the old file.
 
-    Runs keep their ids. What people changed in MLflow's UI alone, such as tags and deletions, is in no run's
-    directory and does not come back.
+    Runs keep their ids. Changes that were made in the MLflow UI, such as tags and deletions, are lost, as
+    they are in no directory.
 
     Args:
-        parents: directories above those of runs.
-        uri: of the SQLite database; runs that another store holds are left alone.
-        say: is told what became of each run.
+        parents: directories that contain directories of runs.
+        uri: URI of the SQLite database; runs of other stores are not changed.
+        say: called with a line about each run.
 
     Returns:
-        Whether all were delivered.
+        Whether everything was delivered.
 
     Raises:
-        ConfigError: the database is whole, one of its runs is still running, or there is no run.
-        TrackingError: a new database cannot be made there.
+        ConfigError: the database is not damaged, one of its runs is still running, or there is no run.
+        TrackingError: a new database cannot be created there.
     """
     file = sqlite_file.path_of(uri)
     if file is None:
@@ -75,7 +75,7 @@ def rebuild(parents: list[Path], uri: str, say: Say) -> bool:
 
 
 def _runs_of(file: Path, parents: list[Path], say: Say) -> list[RunRecord]:
-    """The runs and sweeps that a database held, those that were created first coming first."""
+    """Returns the runs and sweeps of a database, in order of creation."""
     found, elsewhere = list[RunRecord](), 0
     for directory in dict.fromkeys(each for parent in parents for each in run_record.directories(parent)):
         try:
@@ -84,7 +84,7 @@ def _runs_of(file: Path, parents: list[Path], say: Say) -> list[RunRecord]:
             say(error.what)
             continue
         database = sqlite_file.path_of(run.store)
-        if database == file or (database is not None and not database.exists()):  # the project was moved
+        if database == file or (database is not None and not database.exists()):  # the directory was moved
             found.append(run)
         elif run.store:
             elsewhere += 1
@@ -99,22 +99,22 @@ def _runs_of(file: Path, parents: list[Path], say: Say) -> list[RunRecord]:
 
 
 def _create_experiments(client: MlflowClient, damaged: Path) -> None:
-    """Creates the experiments that can still be read, with the numbers and artifact locations they had."""
+    """Creates the experiments that can still be read, with their ids and artifact locations."""
     try:
         with sqlite_file.connection(damaged) as database:
             query = "SELECT name, artifact_location, lifecycle_stage FROM experiments WHERE experiment_id > 0"
             rows = database.execute(f"{query} ORDER BY experiment_id").fetchall()
-    except sqlite3.Error:  # then each is created with its first run
+    except sqlite3.Error:  # each is then created with its first run
         return
     for name, location, stage in rows:
-        with contextlib.suppress(Exception):  # what is read of a damaged database may be nonsense
+        with contextlib.suppress(Exception):  # values from a damaged database may be invalid
             experiment_id = client.create_experiment(name, location)
             if stage == "deleted":
                 client.delete_experiment(experiment_id)
 
 
 def _attempt(run: RunRecord, say: Say, what: Callable[[RunRecord], None]) -> bool:
-    """Does something with a run; returns whether it could be done, and says why not."""
+    """Calls a function with a run; returns whether it succeeded, and reports why not."""
     try:
         what(run)
     except (MlpTapeError, OSError) as error:
@@ -124,47 +124,51 @@ def _attempt(run: RunRecord, say: Say, what: Callable[[RunRecord], None]) -> boo
 
 
 def _create(run: RunRecord, new: Path) -> None:
-    """Creates a run with the models that were logged of it, under the ids that they had.
+    """Creates a run and its logged models under their old ids.
 
-    Those stand in commands, links and the names of directories. MLflow draws ids of its own, so each is
-    exchanged before anything but tags refers to it.
+    The ids occur in commands, links and the names of directories. MLflow generates new ones; each is replaced
+    before anything but tags refers to it.
     """
 
     def create(client: MlflowClient) -> None:
         experiment_id = store.experiment_id(client, run.settings["tracking"]["experiment"])
-        drawn = store.create_run(client, experiment_id, run).info.run_id
+        generated = store.create_run(client, experiment_id, run).info.run_id
         with sqlite_file.connection(new) as database, database:
             for table in ("runs", "tags"):
-                database.execute(f"UPDATE {table} SET run_uuid = ? WHERE run_uuid = ?", (run.run_id, drawn))
-            database.execute("UPDATE runs SET artifact_uri = replace(artifact_uri, ?, run_uuid)", (drawn,))
+                database.execute(
+                    f"UPDATE {table} SET run_uuid = ? WHERE run_uuid = ?", (run.run_id, generated)
+                )
+            database.execute(
+                "UPDATE runs SET artifact_uri = replace(artifact_uri, ?, run_uuid)", (generated,)
+            )
         created = client.get_run(run.run_id)
-        for noted in _models(run):
+        for model in _models(run):
             rows = (row for key in RESULTS for row in journal.rows(run.directory, key))
-            last = {row.key: row for row in rows if row.step == noted["step"]}
-            exchange = functools.partial(_exchange, new, noted)
-            logged_model.restore(client, created, noted, list(last.values()), exchange)
+            last = {row.key: row for row in rows if row.step == model["step"]}
+            exchange = functools.partial(_exchange, new, model)
+            logged_model.restore(client, created, model, list(last.values()), exchange)
 
     if run.run_id:
         store.ask(f"sqlite:///{new}", create)
 
 
-def _exchange(new: Path, noted: dict[str, Any], drawn: str) -> None:
-    """Gives a logged model, in place of the id that MLflow drew, the one and the location that it had."""
+def _exchange(new: Path, model: dict[str, Any], generated: str) -> None:
+    """Replaces the id and the location that MLflow generated for a logged model by the old ones."""
     with sqlite_file.connection(new) as database, database:
         for table in ("logged_models", "logged_model_tags"):
             query = f"UPDATE {table} SET model_id = ? WHERE model_id = ?"
-            database.execute(query, (noted["model_id"], drawn))
+            database.execute(query, (model["model_id"], generated))
         query = "UPDATE logged_models SET artifact_location = ? WHERE model_id = ?"
-        database.execute(query, (noted["location"], noted["model_id"]))
+        database.execute(query, (model["location"], model["model_id"]))
 
 
 def _models(run: RunRecord) -> list[dict[str, Any]]:
-    """What was logged as models of a run, if the files are still where they were."""
+    """Returns the logged models of a run whose files still exist."""
     return [model for model in run.delivery.models if _is_there(model["location"])]
 
 
 def _is_there(location: str) -> bool:
-    """Whether an artifact location on this machine exists; any other one is taken to exist."""
+    """Returns whether an artifact location exists; one on another machine is assumed to."""
     parts = urllib.parse.urlsplit(location)
     if parts.scheme == "file":
         return Path(urllib.request.url2pathname(parts.path)).is_dir()
@@ -172,23 +176,23 @@ def _is_there(location: str) -> bool:
 
 
 def _register_models(runs: list[RunRecord], new: Path) -> None:
-    """Registers the models that were registered, each as the version that it was."""
+    """Registers the models that were registered, under their old versions."""
     uri = f"sqlite:///{new}"
-    registered = [(noted, run.run_id) for run in runs for noted in _models(run) if noted["name"]]
-    for noted, run_id in sorted(registered, key=lambda each: each[0]["version"]):
-        model = (noted["name"], noted["location"], run_id, noted["model_id"])
-        drawn = store.ask(uri, functools.partial(_register, model))
+    registered = [(model, run.run_id) for run in runs for model in _models(run) if model["name"]]
+    for model, run_id in sorted(registered, key=lambda each: each[0]["version"]):
+        arguments = (model["name"], model["location"], run_id, model["model_id"])
+        generated = store.ask(uri, functools.partial(_register, arguments))
         with sqlite_file.connection(new) as database, database:
             query = "UPDATE model_versions SET version = ? WHERE name = ? AND version = ?"
-            database.execute(query, (noted["version"], noted["name"], drawn))
+            database.execute(query, (model["version"], model["name"], generated))
 
 
-def _register(model: tuple[str, str, str, str], client: MlflowClient) -> int:
-    return logged_model.register(client, *model)
+def _register(arguments: tuple[str, str, str, str], client: MlflowClient) -> int:
+    return logged_model.register(client, *arguments)
 
 
 def _send(run: RunRecord, new: Path, file: Path, say: Say) -> None:
-    """Sends all that a run's directory holds to the new database."""
+    """Delivers the directory of a run to the new database."""
     directory = run.directory
     with lock.hold(directory):
         run = run_record.close_abandoned(directory)
@@ -207,12 +211,12 @@ def _send(run: RunRecord, new: Path, file: Path, say: Say) -> None:
 
 
 def _put_in_place(new: Path, file: Path) -> Path | None:
-    """Renames the old database and gives its name to the new one; returns what the old one is called now."""
+    """Renames the old database and puts the new one in its place; returns the new path of the old one."""
     kept = file.with_name(f"{file.name}.damaged-{time.strftime('%Y%m%d-%H%M%S')}")
     if file.exists():
-        for end in BESIDE:
-            part = file.with_name(f"{file.name}{end}")
+        for suffix in SUFFIXES:
+            part = file.with_name(f"{file.name}{suffix}")
             if part.exists():
-                part.rename(f"{kept}{end}")
+                part.rename(f"{kept}{suffix}")
     store.give_name(new, file)
     return kept if kept.exists() else None

@@ -1,4 +1,4 @@
-"""The MLflow store: made by one process, asked by many; its experiments, and the runs left in it."""
+"""Access to an MLflow store that several processes use: its database, its experiments and its runs."""
 
 import contextlib
 import logging
@@ -20,11 +20,11 @@ from mlp_tape.system import sqlite_file
 from mlp_tape.system.redaction import without_password
 from mlp_tape.tracking.uri import check_reachable, unavailable_error
 
-# Read by MLflow when it is imported, or at each request.
+# MLflow reads these when it is imported, or at each request.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-# A request whose answer was lost may have been carried out: MLflow would send it again, we look first.
+# If a response is lost, the request may have succeeded: MLflow would send it again, we check first.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")  # seconds
 
@@ -35,19 +35,19 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 T = TypeVar("T")
-BUSY = 120.0  # seconds that a store may be locked by other processes before it counts as unavailable
-PAUSE = 0.1  # seconds between two tries while it is
-FRESH = 10.0  # seconds since the last write within which its tables may still be in the making
-MAKING = 600.0  # seconds to wait for another process that makes the tables, which takes it two
-TOKEN = "token"  # the tag by which a run is found again
-TWIN = "created twice; the run of this directory is "  # the reason of a run that should not be there
+BUSY = 120.0  # seconds for which other processes may lock a store before it counts as unavailable
+PAUSE = 0.1  # seconds between two attempts while it is locked
+FRESH = 10.0  # seconds after the last write during which its tables may still be incomplete
+MAKING = 600.0  # seconds to wait for another process to create the tables, which takes about two
+TOKEN = "token"  # tag that identifies a run
+TWIN = "created twice; the run of this directory is "  # reason of a duplicate run
 
 for name in ("mlflow", "alembic"):
-    logging.getLogger(name).setLevel(logging.CRITICAL)  # what is wrong, they raise too
+    logging.getLogger(name).setLevel(logging.CRITICAL)  # errors are raised as well
 
 
 def end(client: mlflow.MlflowClient, run_id: str, record: RunRecord) -> None:
-    """Sets the status of a run, why it did not finish, and what else is to be said of it."""
+    """Sets the status and the tags of a run that has ended."""
     tags = (
         description.tags(record)
         | record.tags
@@ -58,16 +58,16 @@ def end(client: mlflow.MlflowClient, run_id: str, record: RunRecord) -> None:
 
 
 def directory_of(uri: str, run_id: str) -> Path | None:
-    """The directory that a run has on the machine where it was started, if it exists at all."""
+    """Returns the directory of a run on the machine where it was started; None if there is no such run."""
     run = ask(uri, lambda client: run_of(client, run_id))
     return Path(run.data.tags["directory"]) if run and "directory" in run.data.tags else None
 
 
 def close_dead(uri: str, experiment: str) -> Iterator[str]:
-    """Closes what processes of this machine left RUNNING; yields a line for each.
+    """Closes runs that processes of this machine left RUNNING; yields a line for each.
 
-    That is as KILLED, unless the run's directory says how it ended; and so is a second run of one directory,
-    which earlier versions could create where the store was busy.
+    The status is the one in the directory of the run, or KILLED. Duplicates of runs, which earlier versions
+    could create while the store was busy, are closed too.
     """
 
     def running(client: mlflow.MlflowClient) -> list[Run]:
@@ -102,15 +102,15 @@ def _close_dead(uri: str, run: Run, directory: Path) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Past:
-    """What MLflow holds of a run.
+    """A run as recorded in MLflow.
 
     Attributes:
-        name: in the UI.
-        run_id: MLflow's.
-        status: as MLflow has it.
-        seconds: from its beginning to its end; 0 while it lasts.
-        params: what MLflow calls so.
-        curves: step and value by the key of a metric.
+        name: name in the UI.
+        run_id: MLflow run id.
+        status: MLflow status.
+        seconds: duration; 0 while it is running.
+        params: MLflow params.
+        curves: pairs of step and value, by metric key.
     """
 
     name: str
@@ -122,12 +122,12 @@ class Past:
 
 
 def pasts(uri: str, run_id: str, keys: Iterable[str]) -> list[Past]:
-    """What MLflow holds of a run, or of each run that stands below it; nothing if it has no such run.
+    """Returns a run, or the child runs of a sweep; an empty list if there is no such run.
 
     Args:
-        uri: of the store.
-        run_id: MLflow's, of the run or of what it stands below.
-        keys: of the metrics that are wanted.
+        uri: URI of the store.
+        run_id: MLflow run id of the run or the sweep.
+        keys: metric keys of the curves.
     """
 
     def found(client: mlflow.MlflowClient) -> list[Past]:
@@ -155,15 +155,18 @@ def _past(client: mlflow.MlflowClient, run: Run, keys: Iterable[str]) -> Past:
 
 
 def ask(uri: str, question: Callable[[mlflow.MlflowClient], T]) -> T:
-    """Asks a store something, again and again while other processes keep it locked.
+    """Calls a function with a client of a store, again while other processes keep the store locked.
 
     Args:
-        uri: of the store.
-        question: gets a client. It may be called several times, and the store may have carried out what it
-            reported as failed, so what creates something has to look first.
+        uri: URI of the store.
+        question: function to call. It may be called several times, and a request that failed may have been
+            executed nevertheless; a function that creates something must check first.
+
+    Returns:
+        The result of the function.
 
     Raises:
-        TrackingError: the store does not answer, or MLflow cannot work with it.
+        TrackingError: the store does not respond, or MLflow cannot work with it.
     """
     check_reachable(uri)
     ends = time.monotonic() + BUSY
@@ -187,26 +190,26 @@ def why(error: Exception) -> str:
 
 
 def is_busy(error: Exception) -> bool:
-    """Whether an error says that other processes kept a SQLite database locked."""
+    """Returns whether an error means that another process has locked a SQLite database."""
     return "is locked" in str(error)
 
 
 def experiment_id(client: mlflow.MlflowClient, name: str) -> str:
-    """The id of an experiment, which is made if it is not there, also by several processes at once."""
+    """Returns the id of an experiment; creates it if it does not exist, which several processes may do."""
     found = client.get_experiment_by_name(name)
     if found:
         return str(found.experiment_id)
     try:
         return str(client.create_experiment(name))
-    except Exception:  # another process was faster, or it was made although an error is reported
-        made_meanwhile = client.get_experiment_by_name(name)
-        if made_meanwhile is None:
+    except Exception:  # another process was faster, or it was created although an error was reported
+        created = client.get_experiment_by_name(name)
+        if created is None:
             raise
-        return str(made_meanwhile.experiment_id)
+        return str(created.experiment_id)
 
 
 def create_run(client: mlflow.MlflowClient, experiment_id: str, record: RunRecord) -> Run:
-    """Creates the run of a record, with the tags by which it is found again."""
+    """Creates the run of a record, with the tags that identify it."""
     tags = record.source | record.process | ({TOKEN: record.token} if record.token else {})
     if record.parent:
         tags[MLFLOW_PARENT_RUN_ID] = record.parent
@@ -227,8 +230,8 @@ def runs_of(client: mlflow.MlflowClient, experiment_id: str, record: RunRecord) 
 
 
 def runs_with(client: mlflow.MlflowClient, experiment_id: str, tag: str, value: str) -> list[Run]:
-    """The runs of an experiment that have a tag of some value, those that were created first coming first."""
-    quote = '"' if "'" in value else "'"  # MLflow has no way to escape one
+    """Returns the runs of an experiment with a given tag, in order of creation."""
+    quote = '"' if "'" in value else "'"  # MLflow cannot escape quotes
     if quote in value:
         return []
     found = client.search_runs(
@@ -240,12 +243,12 @@ def runs_with(client: mlflow.MlflowClient, experiment_id: str, tag: str, value: 
 
 
 def milliseconds(seconds: float) -> int | None:
-    """A time since 1970 as MLflow takes it; None for 0, which stands for a time that is not known."""
+    """Converts a time in seconds since the Unix epoch to milliseconds; None for 0, an unknown time."""
     return int(1000 * seconds) or None
 
 
 def run_of(client: mlflow.MlflowClient, run_id: str) -> Run | None:
-    """The run of an id, if the store has it."""
+    """Returns a run; None if the store does not have it."""
     try:
         return client.get_run(run_id)
     except MlflowException as error:
@@ -255,40 +258,42 @@ def run_of(client: mlflow.MlflowClient, run_id: str) -> Run | None:
 
 
 def _make_if_missing(uri: str) -> None:
-    """Makes a SQLite store that is not there; one process at a time, for several at once fail."""
+    """Creates a SQLite store if it does not exist; one process at a time, as several at once fail."""
     file = sqlite_file.path_of(uri)
     if file is None or not file.parent.is_dir() or _has_content(file):
         return
     with making(file):
         if _has_content(file):
             return
-        if file.exists():  # empty; another program may have it open, so that it has to stay the file it is
+        if file.exists():  # empty; it must not be replaced, as another program may have it open
             mlflow.MlflowClient(uri).search_experiments(max_results=1)
             return
         new = make_beside(file)
-        with contextlib.suppress(FileExistsError):  # another program, such as mlflow ui, made one meanwhile
+        with contextlib.suppress(FileExistsError):  # another program, such as mlflow ui, has created it
             give_name(new, file)
 
 
 def making(file: Path) -> filelock.BaseFileLock:
-    """The lock of the process that makes a SQLite store; `file` is its path, symbolic links resolved."""
+    """Returns the lock for creating a SQLite store at a path, in which symbolic links are resolved."""
     return filelock.FileLock(f"{file}.lock", timeout=MAKING)
 
 
 def make_beside(file: Path) -> Path:
-    """Makes a SQLite store under another name, for one that is killed in its migrations never opens again.
+    """Creates a SQLite store under another name, as one that is killed in its migrations can never be opened.
 
     Args:
-        file: the path that it is to be renamed to; its lock is held.
+        file: path to which the store will be renamed; its lock must be held.
 
     Returns:
-        The path of the store, to which no connection is open: one would know the journal by the old name.
+        The path of the store. No connection to it is open: it would use the old name for its journal.
     """
-    for left in file.parent.glob(f"{file.name}.making-*"):  # by processes that are gone: they held the lock
+    for left in file.parent.glob(
+        f"{file.name}.making-*"
+    ):  # of processes that no longer exist, as they held the lock
         left.unlink()
     new = file.with_name(f"{file.name}.making-{secrets.token_hex(4)}")
-    # With the mode that the umask leaves; SQLite itself would let nobody else write. The file is new, so that
-    # nobody can have a connection to it whose locks this would drop.
+    # With the mode given by the umask; SQLite would not let other users write. The file is new, so there is
+    # no connection to it whose locks would be lost when it is closed.
     os.close(os.open(new, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     with without_pool():
         mlflow.MlflowClient(f"sqlite:///{new}").search_experiments(max_results=1)
@@ -296,16 +301,16 @@ def make_beside(file: Path) -> Path:
 
 
 def give_name(new: Path, file: Path) -> None:
-    """Renames a store that no process has open, and never over another one.
+    """Renames a store that no process has open; never replaces another one.
 
     Raises:
-        FileExistsError: there is one; the new one is removed.
+        FileExistsError: there is another one; the new one is removed.
     """
     try:
         os.link(new, file)
     except FileExistsError:
         raise
-    except OSError:  # a file system without hard links
+    except OSError:  # the file system has no hard links
         if file.exists():
             raise FileExistsError(file) from None
         new.rename(file)
@@ -315,7 +320,7 @@ def give_name(new: Path, file: Path) -> None:
 
 @contextlib.contextmanager
 def without_pool() -> Iterator[None]:
-    """Lets the engines that MLflow makes in the block close each connection once it was used."""
+    """Makes the database engines that MLflow creates in the block close each connection after its use."""
     key = "MLFLOW_SQLALCHEMYSTORE_POOLCLASS"
     before = os.environ.get(key)
     os.environ[key] = "NullPool"
@@ -329,7 +334,7 @@ def without_pool() -> Iterator[None]:
 
 
 def _has_content(file: Path) -> bool:
-    """Whether a store is there; an empty file is none."""
+    """Returns whether a store exists; an empty file is none."""
     try:
         return file.stat().st_size > 0
     except OSError:
@@ -337,7 +342,7 @@ def _has_content(file: Path) -> bool:
 
 
 def _is_being_made(uri: str) -> bool:
-    """Whether another program, such as `mlflow ui`, may be making the tables: they were changed just now."""
+    """Returns whether another program, such as `mlflow ui`, may be creating the tables at this moment."""
     file = sqlite_file.path_of(uri)
     try:
         if file is None or time.time() - file.stat().st_mtime > FRESH:
@@ -345,7 +350,7 @@ def _is_being_made(uri: str) -> bool:
         with sqlite_file.connection(file) as database:
             found = database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
             return bool(found) and not database.execute("SELECT count(*) FROM experiments").fetchone()[0]
-    except sqlite3.OperationalError:  # a table is not there yet
+    except sqlite3.OperationalError:  # a table does not exist yet
         return True
     except (OSError, sqlite3.Error):
         return False

@@ -1,20 +1,20 @@
-"""What the machine does while a run lasts, as MLflow's own monitor measures it."""
+"""System metrics of the machine during a run, measured by MLflow's own monitor."""
 
 from collections.abc import Callable
 
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
-SECONDS = 1.0  # between two samples, if MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL does not say otherwise
+SECONDS = 1.0  # between two samples, unless MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL is set
 
 Values = dict[str, float]
 
 
 class SystemMetrics(SystemMetricsMonitor):  # type: ignore[misc]
-    """MLflow's monitor, which hands over what it measures; its own sends it, and ends at the first failure.
+    """MLflow's monitor, which passes the values on; MLflow's own sends them, and ends on the first failure.
 
     Args:
-        uri: of the store, which is not asked.
-        take: is given values by their keys, such as `system/cpu_utilization_percentage`.
+        uri: URI of the store, to which no request is sent.
+        take: called with values by metric key, such as `system/cpu_utilization_percentage`.
     """
 
     def __init__(self, uri: str, take: Callable[[Values], None]) -> None:
@@ -22,8 +22,8 @@ class SystemMetrics(SystemMetricsMonitor):  # type: ignore[misc]
         self._take = take
 
     def monitor(self) -> None:
-        """Measures until `finish` is called, and then once more, so that a short run has something, too."""
-        self.collect_metrics()  # rates are measured from here on
+        """Measures until `finish` is called, and once more then, so that a short run has a sample as well."""
+        self.collect_metrics()  # the reference for rates
         self._clear()
         samples, ended = 0, False
         while not ended:
@@ -34,7 +34,7 @@ class SystemMetrics(SystemMetricsMonitor):  # type: ignore[misc]
                 self.publish_metrics(self.aggregate_metrics())
 
     def publish_metrics(self, metrics: Values) -> None:
-        """Hands values over."""
+        """Passes values on."""
         prefix = self._metrics_prefix + (f"{self.node_id}/" if self.node_id else "")
         self._take({prefix + key: float(value) for key, value in metrics.items()})
         self._clear()

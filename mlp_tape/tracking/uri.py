@@ -1,4 +1,4 @@
-"""Where the MLflow store is, whether it answers, and what to type to look at it."""
+"""The URI of the MLflow store: where it is, whether it responds, and how to open its UI."""
 
 import os
 import re
@@ -13,13 +13,13 @@ from mlp_tape.errors import TrackingError
 from mlp_tape.system import sqlite_file
 from mlp_tape.system.redaction import without_password
 
-ANSWER_SECONDS = 5.0  # seconds
-CHECK_SECONDS = 2.0  # seconds that the pages of a SQLite database may be checked before a run begins
+ANSWER_SECONDS = 5.0  # seconds in which a server must respond
+CHECK_SECONDS = 2.0  # maximum number of seconds to check the pages of a SQLite database before a run
 PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 
 def resolve_uri(settings: TrackingSettings) -> str:
-    """The store's URI: as set, else MLFLOW_TRACKING_URI, else sqlite in `mlflow.db` here."""
+    """Returns the URI as set, else MLFLOW_TRACKING_URI, else that of `mlflow.db` in the current directory."""
     return settings.uri or os.environ.get("MLFLOW_TRACKING_URI") or _here()
 
 
@@ -28,34 +28,35 @@ def _here() -> str:
 
 
 def recorded_uri(uri: str) -> str:
-    """The URI that a record keeps without its password; the environment has to have that.
+    """Returns a recorded URI with its password, which is not recorded and must be in the environment.
 
     Raises:
-        TrackingError: it has not.
+        TrackingError: the environment does not contain it.
     """
     if "***@" not in uri:
         return uri
     whole = os.environ.get("MLFLOW_TRACKING_URI", "")
     if without_password(whole) != uri:
-        raise TrackingError(f"the password of {uri} is not kept", "give it in MLFLOW_TRACKING_URI")
+        raise TrackingError(f"the password of {uri} is not recorded", "set MLFLOW_TRACKING_URI with it")
     return whole
 
 
 def may_exist(uri: str) -> bool:
-    """Whether there can be a store: a file of sqlite that is not there would be made by MLflow."""
+    """Returns whether a store may exist; MLflow would create a SQLite file that does not."""
     database = sqlite_file.path_of(uri)
     return database is None or database.exists()
 
 
 def check_reachable(uri: str, check: float = 0.0) -> None:
-    """Looks whether a server answers, for MLflow itself would try for minutes.
+    """Checks that a store responds, since MLflow itself would try for minutes.
 
     Args:
-        uri: of the store.
-        check: seconds that the pages of a SQLite database may be checked at most.
+        uri: URI of the store.
+        check: maximum number of seconds to check the pages of a SQLite database.
 
     Raises:
-        TrackingError: nothing answers within five seconds, or the file is no SQLite database or damaged.
+        TrackingError: there is no response within five seconds, or the file is not a SQLite database or is
+            damaged.
     """
     database = sqlite_file.path_of(uri)
     if database is not None:
@@ -64,13 +65,13 @@ def check_reachable(uri: str, check: float = 0.0) -> None:
             raise unavailable_error(uri, why_not)
     try:
         parts = urlsplit(uri)
-        _ = parts.port  # raises where it is no number
+        _ = parts.port  # raises if it is not a number
     except ValueError as error:
-        raise unavailable_error(uri, f"it is no address ({error})") from error
+        raise unavailable_error(uri, f"it is not a valid URI ({error})") from error
     if parts.scheme.partition("+")[0] not in _schemes():
-        raise unavailable_error(uri, f"{parts.scheme} is none of {', '.join(sorted(_schemes()))}")
+        raise unavailable_error(uri, f"{parts.scheme} is not one of {', '.join(sorted(_schemes()))}")
     if parts.scheme in ("http", "https") and not parts.hostname:
-        raise unavailable_error(uri, "it names no host")
+        raise unavailable_error(uri, "it contains no host name")
     try:
         if parts.scheme in ("http", "https"):
             _ask(uri)
@@ -78,20 +79,20 @@ def check_reachable(uri: str, check: float = 0.0) -> None:
             port = parts.port or PORTS.get(parts.scheme.partition("+")[0])
             if port:
                 socket.create_connection((parts.hostname, port), timeout=ANSWER_SECONDS).close()
-    except OSError as error:  # requests' errors are such
+    except OSError as error:  # includes the errors of requests
         raise unavailable_error(uri, f"no answer ({type(error).__name__})") from error
 
 
 def _schemes() -> set[str]:
-    """What MLflow, or a plugin of its, can open."""
+    """Returns the URI schemes that MLflow and its plugins can open."""
     plugins = {point.name for point in metadata.entry_points(group="mlflow.tracking_store")}
     return {"", "http", "https", "file", "sqlite", "databricks", "databricks-uc", *PORTS, *plugins}
 
 
 def _wrong_with(file: Path, check: float) -> str:
-    """Why a file cannot be a SQLite store, which MLflow would try for two minutes to open; or nothing.
+    """Returns why a file cannot be a SQLite store, which MLflow would try to open for two minutes; or "".
 
-    It is opened through SQLite alone: this process may have connections to it (see `sqlite_file`).
+    The file is only opened by SQLite, as this process may have connections to it (see `sqlite_file`).
     """
     try:
         if file.is_dir():
@@ -99,14 +100,14 @@ def _wrong_with(file: Path, check: float) -> str:
         if not file.parent.is_dir():
             return f"{file.parent} is not a directory"
         if not os.access(file if file.exists() else file.parent, os.W_OK):
-            return "it may not be written to"
+            return "it is not writable"
         return sqlite_file.find_problem(file, check) if file.exists() else ""
     except OSError as error:
         return error.strerror or str(error)
 
 
 def _ask(uri: str) -> None:
-    """Any answer will do, also a refusal: what it means is for MLflow to say."""
+    """Sends a request; any response will do, even an error, which MLflow reports."""
     import requests
 
     try:
@@ -116,13 +117,13 @@ def _ask(uri: str) -> None:
 
 
 def unavailable_error(uri: str, why: str) -> TrackingError:
-    """The error for a store that cannot be opened, or not any more."""
+    """Returns the error for a store that cannot be opened."""
     if sqlite_file.is_damage(why):
         return damaged_error(uri, why)
     local = re.fullmatch(r"http://(?:localhost|127\.0\.0\.1):(\d+)/?", uri)
     start = f"start it with: mlflow server --port {local[1]}, or type" if local else "type"
     if "locate revision" in why:
-        start = "another version of MLflow has made it: install that, or type"
+        start = "it was created by another version of MLflow: install that, or type"
     if "error code 401" in why or "error code 403" in why:
         start = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or type"
     cure = f"{start} another tracking.uri=..., or tracking.enabled=false"
@@ -132,7 +133,7 @@ def unavailable_error(uri: str, why: str) -> TrackingError:
 
 
 def damaged_error(uri: str, why: str) -> TrackingError:
-    """The error for a SQLite database that is damaged, with the command that makes a new one."""
+    """Returns the error for a damaged SQLite database, with the command that creates a new one."""
     return TrackingError(
         f"the database {sqlite_file.path_of(uri) or without_password(uri)} is damaged: {why}",
         f"the runs' directories hold all that it held; to make a new one from them: {rebuild_command(uri)}",
@@ -153,20 +154,20 @@ def incomplete_error(uri: str, rows: int, why: str, hint: str = "") -> TrackingE
 
 
 def rebuild_command(uri: str) -> str:
-    """What to type to make a damaged database anew."""
+    """Returns the command that creates a new database in place of a damaged one."""
     return "python -m mlp_tape rebuild" + (
         f" --uri {shlex.quote(uri)}" if uri != resolve_uri(TrackingSettings()) else ""
     )
 
 
 def missing_rows_message(uri: str, rows: int, why: str, sync: str) -> str:
-    """Says that MLflow could not be given all of a run, and which command gives it the rest.
+    """Returns the message that MLflow is missing part of a run.
 
     Args:
-        uri: of the store.
-        rows: how many metric rows are unsent.
-        why: what stood in the way.
-        sync: the command that sends the rest once the store answers again.
+        uri: URI of the store.
+        rows: number of metric rows that were not delivered.
+        why: reason.
+        sync: command that delivers the rest once the store responds again.
     """
     first = f"MLflow is missing part of this run, {rows:,} rows are left: {why}"
     if sqlite_file.is_damage(why):
@@ -176,24 +177,24 @@ def missing_rows_message(uri: str, rows: int, why: str, sync: str) -> str:
 
 
 def store_warnings(uri: str) -> list[str]:
-    """What endangers the store where it lies."""
+    """Returns warnings about the location of a store."""
     database = sqlite_file.path_of(uri)
     return sqlite_file.warnings(database) if database else []
 
 
 def run_link(uri: str, experiment_id: str, run_id: str, tab: str = "/model-metrics") -> str:
-    """Opens a run in the browser, at its charts if nothing else is said."""
+    """Returns the URL of a run, by default of its charts."""
     server = uri.rstrip("/") if uri.startswith("http") else "http://127.0.0.1:5000"
     return (
         f"{without_password(server, instead='')}/#/experiments/{experiment_id}/runs/{run_id}{tab}"
-        "?workflowType=machine_learning"  # without it, the page stands in the UI's GenAI half
+        "?workflowType=machine_learning"  # otherwise the UI opens its GenAI section
     )
 
 
 def how_to_open(uri: str) -> str:
-    """What to type so that a run's link answers."""
+    """Returns what to do so that the link to a run can be opened."""
     if uri.startswith("http"):
-        return "open the link; the server is there already"
+        return "open the link; the server is already running"
     if uri == _here():
         return "mlflow ui, then open the link"
     return f"mlflow ui --backend-store-uri {shlex.quote(without_password(uri))}, then open the link"
