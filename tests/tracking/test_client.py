@@ -10,7 +10,17 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from conftest import LIMIT, SMALL_PIPE, Run, ended, mlp_tape, runs_in, send_the_rest, started, wait_until
+from conftest import (
+    LIMIT,
+    SMALL_PIPE,
+    Run,
+    mlp_tape,
+    runs_in,
+    start_program,
+    sync_unsent,
+    wait_for_exit,
+    wait_until,
+)
 from mlp_tape.config.settings import Settings, TrackingSettings, to_dict
 from mlp_tape.mlflow_backend import sync
 from mlp_tape.storage import run_record
@@ -45,9 +55,9 @@ def is_there(pid: int) -> bool:
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="Linux alone tells who is whose child")
 def test_a_run_whose_mlflow_process_is_killed_loses_nothing(offline: dict[str, str], tmp_path: Path) -> None:
     arguments = ["epochs=30", "log_every=2", "report=full"]
-    program = started(tmp_path, offline, "epoch 2 ", *ARGUMENTS, *arguments, pipe=SMALL_PIPE)
+    program = start_program(tmp_path, offline, "epoch 2 ", *ARGUMENTS, *arguments, pipe=SMALL_PIPE)
     os.kill(keeper_of(program.pid), signal.SIGKILL)
-    shown = ended(program)
+    shown = wait_for_exit(program)
     assert program.returncode == 0, shown
     assert "Traceback" not in shown
     assert re.search(r"rows are left: the process that talks to MLflow is gone\n", shown)
@@ -105,7 +115,7 @@ def test_a_job_is_found_again_whose_process_was_killed_before_it_heard_its_id(
 def test_the_mlflow_process_ends_with_a_program_that_is_killed(
     offline: dict[str, str], tmp_path: Path
 ) -> None:
-    program = started(tmp_path, offline, "epoch 2 ", *ARGUMENTS, "epochs=100000")
+    program = start_program(tmp_path, offline, "epoch 2 ", *ARGUMENTS, "epochs=100000")
     keeper = keeper_of(program.pid)
     assert is_there(keeper)
     program.kill()
@@ -120,12 +130,12 @@ def test_a_signal_to_all_processes_of_a_job_closes_its_run(
     offline: dict[str, str], tmp_path: Path, number: signal.Signals
 ) -> None:
     """A terminal's Ctrl-C and a cluster's SIGTERM go to the MLflow process, too."""
-    program = started(tmp_path, offline, "epoch 2 ", *ARGUMENTS, "epochs=100000")
+    program = start_program(tmp_path, offline, "epoch 2 ", *ARGUMENTS, "epochs=100000")
     for pid in (*children(program.pid), program.pid):
         os.kill(pid, number)
-    shown = ended(program)
+    shown = wait_for_exit(program)
     assert program.returncode == 128 + number, shown
-    send_the_rest(tmp_path, offline)
+    sync_unsent(tmp_path, offline)
     (directory,) = tmp_path.glob("outputs/*/*")
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
     run = client.get_run(json.loads((directory / "run.json").read_text())["run_id"])
