@@ -21,4 +21,4 @@ def test_store_is_complete_after_parallel_commands_were_killed(tmp_path: Path) -
     report = torture.torture(tmp_path, SECONDS, SEED)
     print(report)
     assert report.commands
-    assert report.wrong == [], f"seed {SEED}, in {tmp_path}"
+    assert report.problems == [], f"seed {SEED}, in {tmp_path}"
