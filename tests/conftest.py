@@ -78,6 +78,7 @@ def mnist_npz() -> str:
 
 @pytest.fixture(scope="session")
 def mnist_5k() -> Dataset:
+    """The data set `mnist_5k`."""
     return datasets.load("mnist_5k")
 
 
@@ -305,7 +306,8 @@ class Server:
 
 @pytest.fixture
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    made = Server(tmp_path_factory.mktemp("server"))
-    made.start()
-    yield made
-    made.stop()
+    """A running MLflow server."""
+    instance = Server(tmp_path_factory.mktemp("server"))
+    instance.start()
+    yield instance
+    instance.stop()

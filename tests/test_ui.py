@@ -122,7 +122,7 @@ def test_run_page_shows_the_description_and_loads_the_plots(ui: Callable[..., li
     for name in ("worst_mistakes", "first_layer", "histograms", "layers", "learning_curve"):
         page.goto(link.replace("/model-metrics", f"/artifacts/plots/{name}.png"))
         page.wait_for_function(IMAGE_LOADED)
-    save_screenshot(page, "mlflow-picture.png")
+    save_screenshot(page, "mlflow-plot.png")
 
 
 def test_jobs_are_nested_below_their_sweep_and_can_be_compared(

@@ -61,6 +61,7 @@ SMALL = ["dataset=digits", "model.hidden_sizes=[24,16]", "lr=0.1", "batch_size=9
 
 @pytest.fixture(scope="module")
 def digits() -> Dataset:
+    """The data set `digits`."""
     return datasets.load("digits")
 
 

@@ -102,20 +102,20 @@ def damaged(content: bytes) -> st.SearchStrategy[bytes]:
     """Generates contents in which bytes are changed, removed or inserted, or the end is missing."""
 
     def apply(edits: list[tuple[str, int, bytes]]) -> bytes:
-        made = bytearray(content)
+        result = bytearray(content)
         for kind, at, piece in edits:
-            at %= len(made) + 1
+            at %= len(result) + 1
             if kind == "change":
-                made[at : at + len(piece)] = piece
+                result[at : at + len(piece)] = piece
             elif kind == "insert":
-                made[at:at] = piece
+                result[at:at] = piece
             elif kind == "cut":
-                del made[at : at + 1 + len(piece)]
+                del result[at : at + 1 + len(piece)]
             elif kind == "zeros":
-                made[at : at + 64] = bytes(64)
+                result[at : at + 64] = bytes(64)
             else:
-                del made[at:]
-        return bytes(made)
+                del result[at:]
+        return bytes(result)
 
     kinds = st.sampled_from(["change", "insert", "cut", "zeros", "end"])
     edit = st.tuples(kinds, st.integers(0, len(content)), st.binary(min_size=1, max_size=8))
@@ -243,9 +243,9 @@ def test_decompression_bomb_is_rejected_before_it_is_unpacked(directory: Path) -
     path = directory / "bomb.npz"
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": (2**40,)})
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as made:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for key in datasets.KEYS:
-            made.writestr(f"{key}.npy", header.getvalue() + bytes(1_000_000))
+            archive.writestr(f"{key}.npy", header.getvalue() + bytes(1_000_000))
     with pytest.raises(DataError) as caught:
         datasets.load("arrays", str(path))
     assert "bomb.npz" in caught.value.what

@@ -292,12 +292,12 @@ def test_run_cannot_be_shortened(half: Path) -> None:
 def test_directory_belongs_to_one_run_and_one_process(half: Path) -> None:
     with pytest.raises(ConfigError, match="is the directory of another run"):
         train_in(half, SMALL)
-    holds = (
+    program = (
         "import sys; from pathlib import Path; from mlp_tape.storage import lock\n"
         f"with lock.hold(Path({str(half)!r})): print('held', flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(
-        [sys.executable, "-c", holds], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-c", program], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as other:
         assert other.stdout is not None
         other.stdout.readline()

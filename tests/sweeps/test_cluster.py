@@ -118,6 +118,7 @@ class Postgres:
 
 @pytest.fixture
 def postgres() -> Iterator[Postgres]:
+    """A running PostgreSQL server."""
     server = Postgres()
     server.start()
     yield server

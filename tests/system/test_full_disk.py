@@ -52,9 +52,9 @@ def test_run_on_a_full_disk_reports_it_and_can_be_resumed(run_py: Run, disk: Pat
         assert [row.step for row in history] == list(range(60 * 12))
 
     subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
-    refused = run_py(disk, "resume=last", "epochs=61", MLFLOW_TRACKING_URI=uri)
-    assert refused.returncode == 2
-    assert refused.stderr.startswith(f"error: {directory} cannot be written to: Read-only file system")
-    refused = run_py(disk, "dataset=digits", MLFLOW_TRACKING_URI=uri)
-    assert (refused.returncode, len(refused.stderr.splitlines())) == (2, 2)
+    rejected = run_py(disk, "resume=last", "epochs=61", MLFLOW_TRACKING_URI=uri)
+    assert rejected.returncode == 2
+    assert rejected.stderr.startswith(f"error: {directory} cannot be written to: Read-only file system")
+    rejected = run_py(disk, "dataset=digits", MLFLOW_TRACKING_URI=uri)
+    assert (rejected.returncode, len(rejected.stderr.splitlines())) == (2, 2)
     assert run_record.read(directory).sent
