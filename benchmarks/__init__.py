@@ -1,1 +1,1 @@
-"""What mlp_tape costs beside its peers: `python -m benchmarks MNIST.npz`."""
+"""Benchmarks of mlp_tape against other frameworks: `python -m benchmarks MNIST.npz`."""

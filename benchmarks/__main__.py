@@ -1,7 +1,7 @@
-"""Measures mlp_tape beside its peers: `python -m benchmarks MNIST.npz [--only epoch] [--rounds 5]`.
+"""Compares mlp_tape with other frameworks: `python -m benchmarks MNIST.npz [--only epoch] [--rounds 5]`.
 
-Everything is measured in turns in one call, on a machine that does nothing else. Results go to
-`results.json`, `RESULTS.md` and two pictures in `docs/`; a section that is not measured keeps its figures.
+All variants are measured alternately in one call, on an otherwise idle machine. Results are written to
+`results.json`, `RESULTS.md` and two plots in `docs/`; sections that are not measured keep their figures.
 """
 
 import argparse
@@ -17,7 +17,7 @@ DOCS = HERE.parent / "docs"
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("data", type=Path, help="all of MNIST as an .npz")
+    parser.add_argument("data", type=Path, help="path of the full MNIST data set as an .npz file")
     parser.add_argument("--only", nargs="+", choices=report.TITLES, default=list(report.TITLES))
     parser.add_argument("--rounds", type=int, default=5)
     given = parser.parse_args()
@@ -27,13 +27,17 @@ def main() -> None:
     for name in given.only:
         section: dict[str, Any] = {"machine": measure.machine()}
         if name == "growth":
-            grown = growth.measured(given.rounds)
-            section["found"] = {what: measure.as_json(points) for what, points in grown.items()}
+            scaling = growth.measured(given.rounds)
+            section["found"] = {what: measure.as_json(points) for what, points in scaling.items()}
         else:
-            how = {"epoch": epoch.measured, "whole": commands.whole, "without": commands.without_training}
-            section["found"] = measure.as_json(how[name](data, given.rounds))
+            measures = {
+                "epoch": epoch.measured,
+                "whole": commands.whole,
+                "without": commands.without_training,
+            }
+            section["found"] = measure.as_json(measures[name](data, given.rounds))
         if name == "whole":
-            section["first"] = commands.first_of_all(data)
+            section["first"] = commands.first_run(data)
         results[name] = section
         file.write_text(json.dumps(results, indent=1) + "\n")
         (HERE / "RESULTS.md").write_text(report.markdown(results))

@@ -1,4 +1,4 @@
-"""Whole commands, process start to exit, and what can be had without training."""
+"""Measurements of whole commands, from the start of the process to its exit, with and without training."""
 
 import functools
 import shutil
@@ -20,7 +20,7 @@ IMPORT = "python -c 'import tensorflow'"
 
 @contextmanager
 def _directory(data: Path) -> Iterator[Path]:
-    """A directory in which MLflow's database is there already, as it is for every run but the first."""
+    """Yields a directory with an MLflow database, as for every run but the first."""
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         command([RUN, f"dataset.path={data}", "epochs=1"], directory)
@@ -28,43 +28,44 @@ def _directory(data: Path) -> Iterator[Path]:
         yield directory
 
 
-def _again(directory: Path, *arguments: str, expected: int = 0) -> Callable[[], tuple[float, float]]:
+def _measurement(directory: Path, *arguments: str, expected: int = 0) -> Callable[[], tuple[float, float]]:
+    """Returns a function that runs a command in a directory and measures it."""
     return functools.partial(command, arguments, directory, expected)
 
 
 def whole(data: Path, rounds: int) -> dict[str, Series]:
-    """Ten epochs on full MNIST."""
+    """Measures ten epochs on full MNIST."""
     file = str(data)
     with _directory(data) as directory:
         tutorial, keras = str(PROGRAMS / "tutorial.py"), str(PROGRAMS / "keras_callback.py")
-        competitors = {
-            OURS: _again(directory, RUN, f"dataset.path={file}"),
-            "mlp_tape, tracking.enabled=false": _again(
+        variants = {
+            OURS: _measurement(directory, RUN, f"dataset.path={file}"),
+            "mlp_tape, tracking.enabled=false": _measurement(
                 directory, RUN, f"dataset.path={file}", "tracking.enabled=false"
             ),
-            TUTORIAL: _again(directory, tutorial, file),
-            "tutorial loop, eager, mlflow.log_metric each step": _again(
+            TUTORIAL: _measurement(directory, tutorial, file),
+            "tutorial loop, eager, mlflow.log_metric each step": _measurement(
                 directory, tutorial, file, "--mlflow"
             ),
-            KERAS: _again(directory, keras, file),
+            KERAS: _measurement(directory, keras, file),
         }
-        return in_turns(rounds, competitors)
+        return in_turns(rounds, variants)
 
 
-def first_of_all(data: Path) -> tuple[float, float]:
-    """The same where nothing is cached and no database is there: the first run in a fresh clone."""
+def first_run(data: Path) -> tuple[float, float]:
+    """Measures the first run in a fresh clone, without caches and without a database."""
     with tempfile.TemporaryDirectory() as name:
         return command([RUN, f"dataset.path={data}"], Path(name), XDG_CACHE_HOME=name)
 
 
 def without_training(data: Path, rounds: int) -> dict[str, Series]:
-    """What answers before anything is trained, beside TensorFlow's import; and the quick experiment."""
+    """Measures commands that do not train, TensorFlow's import for comparison, and the smoke experiment."""
     with _directory(data) as directory:
-        competitors = {
-            IMPORT: _again(directory, "-c", "import tensorflow"),
-            "--help": _again(directory, RUN, "--help"),
-            "lrr=0.01 (a typo)": _again(directory, RUN, "lrr=0.01", expected=2),
-            "--cfg job": _again(directory, RUN, "--cfg", "job"),
-            "+experiment=smoke": _again(directory, RUN, "+experiment=smoke"),
+        variants = {
+            IMPORT: _measurement(directory, "-c", "import tensorflow"),
+            "--help": _measurement(directory, RUN, "--help"),
+            "lrr=0.01 (a typo)": _measurement(directory, RUN, "lrr=0.01", expected=2),
+            "--cfg job": _measurement(directory, RUN, "--cfg", "job"),
+            "+experiment=smoke": _measurement(directory, RUN, "+experiment=smoke"),
         }
-        return in_turns(rounds, competitors)
+        return in_turns(rounds, variants)

@@ -1,13 +1,15 @@
-"""What tracking, outages and length cost: `python benchmarks/durability.py cost|outage|memory FILE.npz`.
+"""The cost of tracking, of outages and of long runs, and a stress test of the embedded store.
 
-And what the embedded store stands: `python benchmarks/durability.py store [SECONDS [SEED]]`.
+`python benchmarks/durability.py cost|outage|memory FILE.npz`, or `... store [SECONDS [SEED]]`.
 
-cost: training time, first block to last, tracked and untracked, in turns.
-outage: the same with a real `mlflow server` that is killed and started again three times, and with one that
-    stays while another, which nobody uses, is: a server's start alone takes both cores for ten seconds.
-memory: peak memory after 10,000 rows and at the end of a run of 1,000,000 (takes no file).
-store: random commands beside each other for 120 seconds on one fresh store, a third of them killed; exit
-    code 1, and what was wrong, where anything was lost, doubled or left behind. A seed repeats all choices.
+cost: training time from the first to the last step, tracked and untracked, alternately.
+outage: training time with an `mlflow server` that is killed and restarted three times, compared with one
+    that keeps running while an unused server is killed and restarted, since starting a server alone occupies
+    two cores for ten seconds.
+memory: peak memory after 10,000 rows, and at the end of a run of 1,000,000 rows (takes no file).
+store: random commands in parallel for 120 seconds on a new store, a third of which are killed. The exit code
+    is 1, with a list of the problems, if anything is lost, duplicated or left behind. The same seed makes the
+    same random choices.
 """
 
 import json
@@ -30,30 +32,33 @@ from conftest import Server  # noqa: E402
 
 
 def start(directory: Path, *arguments: str) -> "subprocess.Popen[bytes]":
+    """Starts the program in a directory."""
     command = [sys.executable, str(ROOT / "run.py"), *arguments]
     return subprocess.Popen(command, cwd=directory, stdout=subprocess.DEVNULL)
 
 
 def journal_of(directory: Path) -> Path | None:
+    """Returns the journal of the run in a directory; None if there is none yet."""
     return next(iter(directory.glob("outputs/*/*/journal.jsonl")), None)
 
 
 def training_seconds(directory: Path) -> float:
-    """From the first step's end to the last one's, as the journal has it."""
+    """Returns the time from the end of the first step to the end of the last, according to the journal."""
     journal = journal_of(directory)
     assert journal is not None
-    stamps = [json.loads(line)[3] for line in journal.open() if line.startswith('["train/loss"')]
-    return (stamps[-1] - stamps[0]) / 1000
+    timestamps = [json.loads(line)[3] for line in journal.open() if line.startswith('["train/loss"')]
+    return (timestamps[-1] - timestamps[0]) / 1000
 
 
 def run(*arguments: str) -> float:
-    """Runs to the end in a fresh directory; returns the seconds of training."""
+    """Executes a run in a new directory, and returns its training time in seconds."""
     with tempfile.TemporaryDirectory() as name:
         assert start(Path(name), *arguments).wait() == 0
         return training_seconds(Path(name))
 
 
 def compare(name: str, pairs: list[tuple[float, float]]) -> None:
+    """Prints the medians of pairs of measurements, and their ratio."""
     first, second = (statistics.median(column) for column in zip(*pairs, strict=True))
     single = ", ".join(f"{b / a:.3f}" for a, b in pairs)
     print(
@@ -62,6 +67,7 @@ def compare(name: str, pairs: list[tuple[float, float]]) -> None:
 
 
 def cost(path: str) -> None:
+    """Measures the cost of tracking."""
     data = f"dataset.path={Path(path).resolve()}"
     pairs = []
     for turn in range(5):
@@ -71,29 +77,38 @@ def cost(path: str) -> None:
     compare("tracked against untracked, 10 epochs", pairs)
 
 
-def with_server(path: str, it_is_the_one: bool, epochs: int) -> tuple[float, int]:
-    """Seconds of training while a server is killed and started three times; the rows that its own holds."""
+def with_server(path: str, interrupted: bool, epochs: int) -> tuple[float, int]:
+    """Trains while a server is killed and restarted three times.
+
+    Args:
+        path: path of the data.
+        interrupted: whether that is the server of the run; otherwise, it is an unused one.
+        epochs: number of epochs.
+
+    Returns:
+        The training time in seconds, and the number of losses that the server of the run has received.
+    """
     with tempfile.TemporaryDirectory() as name, tempfile.TemporaryDirectory() as elsewhere:
         directory = Path(name)
         server, other = Server(directory), Server(Path(elsewhere))
         server.start()
         other.start()
-        stormy = server if it_is_the_one else other
+        restarted = server if interrupted else other
         program = start(directory, f"dataset.path={path}", f"epochs={epochs}", f"tracking.uri={server.url}")
         while not any(path.stat().st_size for path in directory.glob("outputs/*/*/journal.jsonl")):
             time.sleep(0.1)
         for _ in range(3):
             time.sleep(4)
-            stormy.stop()
+            restarted.stop()
             time.sleep(4)
-            stormy.start()  # returns when it answers
-        assert program.poll() is None, "the run was over before the third outage was"
+            restarted.start()  # returns when the server responds
+        assert program.poll() is None, "the run ended before the third outage"
         assert program.wait() == 0
         import mlflow
 
-        (run_json,) = directory.glob("outputs/*/*/run.json")
+        (delivery,) = directory.glob("outputs/*/*/delivery.json")
         client = mlflow.MlflowClient(server.url)
-        run_id = json.loads(run_json.read_text())["run_id"]
+        run_id = json.loads(delivery.read_text())["run_id"]
         history = client.get_metric_history(run_id, "train/loss")
         assert [row.step for row in history] == list(range(469 * epochs))
         assert client.get_run(run_id).info.status == "FINISHED"
@@ -103,19 +118,21 @@ def with_server(path: str, it_is_the_one: bool, epochs: int) -> tuple[float, int
 
 
 def outage(path: str, epochs: int = 100) -> None:
+    """Measures the cost of outages of the tracking server."""
     path, pairs = str(Path(path).resolve()), []
     for _ in range(3):
-        calm, _rows = with_server(path, False, epochs)
-        stormy, rows = with_server(path, True, epochs)
+        without, _rows = with_server(path, False, epochs)
+        with_outages, rows = with_server(path, True, epochs)
         print(
-            f"{calm:.2f} s without, {stormy:.2f} s with three outages; all {rows:,} losses arrived",
+            f"{without:.2f} s without outages, {with_outages:.2f} s with three; all {rows:,} losses received",
             flush=True,
         )
-        pairs.append((calm, stormy))
+        pairs.append((without, with_outages))
     compare(f"three outages against none, {epochs} epochs", pairs)
 
 
 def memory(steps_per_epoch: int = 10_000, epochs: int = 100) -> None:
+    """Measures the peak memory of a long run."""
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
@@ -145,12 +162,13 @@ def memory(steps_per_epoch: int = 10_000, epochs: int = 100) -> None:
 
 
 def store(seconds: str = "120", seed: str = "") -> None:
+    """Runs the stress test of the embedded store."""
     directory, number = Path(tempfile.mkdtemp(prefix="torture-")), int(seed or random.randrange(1_000_000))
     print(f"seed {number}, in {directory}", flush=True)
     report = torture.torture(directory, float(seconds), number)
     print(report)
-    if report.wrong:
-        sys.exit(f"{directory} is kept: logs/ has what each command printed, place/ the store and the runs")
+    if report.problems:
+        sys.exit(f"see {directory}: logs/ has the output of each command, work/ has the store and the runs")
     shutil.rmtree(directory)
 
 

@@ -1,4 +1,4 @@
-"""One epoch on full MNIST, ours beside the peers and the floor."""
+"""Measurement of one epoch on full MNIST: mlp_tape, other frameworks, and a lower bound."""
 
 import tempfile
 from pathlib import Path
@@ -10,14 +10,14 @@ from benchmarks.measure import Series, Worker, in_turns
 
 FLOOR = "floor: the matrix products at this machine's best rate"
 PRODUCTS = "the step's eight matrix products alone, in XLA"
-CLOSE = 1e-3  # the largest difference of a weight that the order of additions explains
+TOLERANCE = 1e-3  # maximum difference of weights due to the order of additions
 
 
 def measured(data: Path, rounds: int) -> dict[str, Series]:
-    """Seconds of an epoch after the first, by loop; all start from the same weights.
+    """Measures an epoch after the first one for each variant; all start from the same weights.
 
     Raises:
-        AssertionError: a loop ended its first epoch with other weights, so it does not do the same.
+        AssertionError: the variants differ in their weights after the first epoch.
     """
     with tempfile.TemporaryDirectory() as name:
         files = {variant: Path(name, f"{i}.npz") for i, variant in enumerate(worker.variants())}
@@ -25,23 +25,23 @@ def measured(data: Path, rounds: int) -> dict[str, Series]:
             variant: Worker(["-m", "benchmarks.worker", variant, str(data), str(file)])
             for variant, file in files.items()
         }
-        alone = {
+        bounds = {
             name: Worker(["-m", "benchmarks.floor", which])
             for name, which in ((FLOOR, "rate"), (PRODUCTS, "products"))
         }
         try:
-            _compare({name: file for name, file in files.items() if workers[name].said == "ready"})
-            return in_turns(rounds, alone | workers)
+            _compare({name: file for name, file in files.items() if workers[name].status == "ready"})
+            return in_turns(rounds, bounds | workers)
         finally:
-            for each in (*workers.values(), *alone.values()):
+            for each in (*workers.values(), *bounds.values()):
                 each.end()
 
 
 def _compare(files: dict[str, Path]) -> None:
-    """That all have trained the same epoch."""
+    """Checks that all variants have the same weights after an epoch."""
     weights = {name: list(np.load(file).values()) for name, file in files.items()}
     first = next(iter(weights.values()))
     for name, arrays in weights.items():
-        far = max(float(np.abs(a - b).max()) for a, b in zip(first, arrays, strict=True))
-        assert far < CLOSE, f"{name} ends an epoch with other weights, by up to {far}"
-        print(f"{name:50} the same weights after an epoch, to {far:.1e}", flush=True)
+        difference = max(float(np.abs(a - b).max()) for a, b in zip(first, arrays, strict=True))
+        assert difference < TOLERANCE, f"the weights of {name} after an epoch differ by up to {difference}"
+        print(f"{name:50} same weights after an epoch, within {difference:.1e}", flush=True)

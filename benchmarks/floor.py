@@ -1,7 +1,7 @@
-"""What an epoch's matrix products alone take, whenever a line comes in.
+"""Worker process that measures the time of an epoch's matrix products alone, once per line of input.
 
-`-m benchmarks.floor rate` says how long they would take at the best rate that large square products reach on
-this machine; `-m benchmarks.floor products` runs them, in their own shapes and in XLA, with nothing between.
+`-m benchmarks.floor rate` computes the time at the highest rate that large square products reach on this
+machine; `-m benchmarks.floor products` runs the products in their actual shapes, in XLA.
 """
 
 import os
@@ -17,25 +17,25 @@ import numpy as np
 from benchmarks import loops, measure
 
 SIZES = (512, 1024, 2048)
-SECONDS = 0.3  # for each library and size
+SECONDS = 0.3  # per library and size
 IMAGES = 60_000
 
 
 def at_the_best_rate() -> Callable[[], float]:
-    """Seconds of an epoch's floating-point operations, by the best of NumPy's and TensorFlow's products."""
+    """Returns a function that computes the time of an epoch at the highest rate of NumPy or TensorFlow."""
     import tensorflow as tf
 
-    tries: list[tuple[int, Callable[[], Any]]] = []
+    products: list[tuple[int, Callable[[], Any]]] = []
     for n in SIZES:
         a = np.random.default_rng(0).standard_normal((n, n), np.float32)
         b = tf.constant(a)
-        tries += [(n, lambda a=a: a @ a), (n, lambda b=b: (b @ b).numpy())]
-    for _n, product in tries:
+        products += [(n, lambda a=a: a @ a), (n, lambda b=b: (b @ b).numpy())]
+    for _n, product in products:
         product()
 
     def seconds() -> float:
         best = 0.0
-        for n, product in tries:
+        for n, product in products:
             began, done = time.perf_counter(), 0
             while time.perf_counter() - began < SECONDS:
                 product()
@@ -47,7 +47,10 @@ def at_the_best_rate() -> Callable[[], float]:
 
 
 def products_alone() -> Callable[[], float]:
-    """Seconds of the eight products of each step; each loop's gradients are the next one's weights."""
+    """Returns a function that measures the eight products of each step of an epoch.
+
+    The gradients of each step are used as the weights of the next one.
+    """
     import tensorflow as tf
 
     steps = -(-IMAGES // loops.BATCH)

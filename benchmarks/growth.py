@@ -1,6 +1,6 @@
-"""How cost grows: batch size, width, depth, jobs of a sweep, metric rows.
+"""Measurement of cost against batch size, width, depth, jobs of a sweep, and metric rows.
 
-As a program, trains an epoch whenever a line comes in: `-m benchmarks.growth IMAGES BATCH HIDDEN ...`.
+As a program, a worker that trains an epoch per line of input: `-m benchmarks.growth IMAGES BATCH HIDDEN ...`.
 """
 
 import functools
@@ -20,11 +20,11 @@ WIDTHS = (64, 256, 1024, 4096)
 DEPTHS = (1, 2, 4, 8, 16)
 JOBS = (1, 2, 4, 8, 16, 32)
 ROWS = (1_000, 10_000, 100_000, 1_000_000)
-IMAGES = 12_800  # an epoch's, where width and depth grow: a hundred steps
+IMAGES = 12_800  # per epoch for width and depth: a hundred steps
 
 
 def measured(rounds: int) -> dict[str, dict[str, Series]]:
-    """Seconds and peak memory, by what grows and how far it has grown."""
+    """Measures time and peak memory, keyed by the varied quantity and its value."""
     shapes = {
         "batch size": {str(b): (60_000, b, (256, 128)) for b in BATCHES},
         "width": {str(width): (IMAGES, 128, (width, width)) for width in WIDTHS},
@@ -59,7 +59,7 @@ def _sweep(directory: Path, jobs: int) -> Callable[[], tuple[float, float]]:
 
 
 def _rows(directory: Path, rows: int) -> Callable[[], tuple[float, float]]:
-    """A whole run of so many steps, each of which is a row: single small images, a small network."""
+    """Returns a measurement of a run with a number of steps: batches of one small image, a small network."""
     epochs = max(1, rows // 10_000)
     steps = rows // epochs
     rng = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""How things are measured: whole processes, workers that take turns, medians, and the machine."""
+"""Tools for measurements: whole processes, workers that run alternately, medians, machine information."""
 
 import contextlib
 import importlib.metadata
@@ -21,12 +21,12 @@ PACKAGES = ("tensorflow", "keras", "jax", "torch", "numpy", "mlflow", "hydra-cor
 
 @dataclass
 class Series:
-    """What was measured of one competitor, a value a round.
+    """Measurements of one variant, one value per round.
 
     Attributes:
         seconds: wall time.
-        peak_mib: the most memory that its process had, and those that it had started, added up.
-        why_not: the reason where it could not be measured.
+        peak_mib: sum of the peak memory of the process and its child processes, in MiB.
+        why_not: why it could not be measured; empty if it was.
     """
 
     seconds: list[float] = field(default_factory=list)
@@ -35,23 +35,26 @@ class Series:
 
     @property
     def median(self) -> float:
-        """Of the seconds."""
+        """The median time in seconds."""
         return statistics.median(self.seconds)
 
     @property
     def memory(self) -> float:
-        """The median of the peaks, MiB."""
+        """The median peak memory in MiB."""
         return statistics.median(self.peak_mib)
 
 
 def command(arguments: Sequence[str], directory: Path, expected: int = 0, **more: str) -> tuple[float, float]:
-    """Runs a program; returns seconds from start to exit, and the peak memory of all its processes in MiB.
+    """Runs a program, and returns the time from start to exit and the peak memory of all its processes.
 
     Args:
-        arguments: after `python`.
-        directory: where it is started.
-        expected: its exit code.
-        more: environment variables.
+        arguments: arguments of `python`.
+        directory: working directory.
+        expected: expected exit code.
+        more: additional environment variables.
+
+    Returns:
+        Seconds, and MiB.
     """
     environment = os.environ | {"PYTHONPATH": str(ROOT)} | more
     environment.pop("MLFLOW_TRACKING_URI", None)
@@ -61,11 +64,11 @@ def command(arguments: Sequence[str], directory: Path, expected: int = 0, **more
             [sys.executable, *arguments], cwd=directory, env=environment, stdout=log, stderr=log
         )
         peaks: dict[int, float] = {}
-        watch = threading.Thread(target=_watch, args=[program.pid, peaks], daemon=True)
-        watch.start()
+        monitor = threading.Thread(target=_record_peaks, args=[program.pid, peaks], daemon=True)
+        monitor.start()
         _pid, status, usage = os.wait4(program.pid, 0)
         seconds = time.perf_counter() - began
-        watch.join()
+        monitor.join()
         peaks[program.pid] = usage.ru_maxrss / (1024 if sys.platform == "linux" else 2**20)
         program.returncode = os.waitstatus_to_exitcode(status)
         if program.returncode != expected:
@@ -74,16 +77,16 @@ def command(arguments: Sequence[str], directory: Path, expected: int = 0, **more
     return seconds, sum(peaks.values())
 
 
-def _watch(root: int, peaks: dict[int, float]) -> None:
-    """Notes the peaks of a process and those below it while it lives; Linux alone tells whose child is whose.
+def _record_peaks(root: int, peaks: dict[int, float]) -> None:
+    """Records the peak memory of a process and its descendants until it exits; only on Linux.
 
-    Memory that two of them share counts twice.
+    Memory that processes share is counted for each of them.
     """
     while Path(f"/proc/{root}/task").exists():
         found = [root]
         for pid in found:
             for path in (*Path(f"/proc/{pid}/task").glob("*/children"), Path(f"/proc/{pid}/status")):
-                with contextlib.suppress(OSError):  # of a thread, or a process, that has ended meanwhile
+                with contextlib.suppress(OSError):  # the thread or process has ended
                     text = path.read_text()
                     if path.name == "children":
                         found += map(int, text.split())
@@ -92,22 +95,22 @@ def _watch(root: int, peaks: dict[int, float]) -> None:
         time.sleep(0.2)
 
 
-def in_turns(rounds: int, competitors: Mapping[str, Callable[[], tuple[float, float]]]) -> dict[str, Series]:
-    """Lets each competitor run once a round, in an order that turns round with every round.
+def in_turns(rounds: int, variants: Mapping[str, Callable[[], tuple[float, float]]]) -> dict[str, Series]:
+    """Measures each variant once per round; the order is reversed in every second round.
 
     Args:
-        rounds: how many.
-        competitors: by name, what runs them and returns seconds and MiB.
+        rounds: number of rounds.
+        variants: by name, functions that run a variant and return seconds and MiB.
     """
-    found = {name: Series() for name in competitors}
+    found = {name: Series() for name in variants}
     for turn in range(rounds):
-        names = list(competitors) if turn % 2 == 0 else list(competitors)[::-1]
+        names = list(variants) if turn % 2 == 0 else list(variants)[::-1]
         for name in names:
             if found[name].why_not:
                 continue
             try:
-                seconds, mib = competitors[name]()
-            except NotHere as error:
+                seconds, mib = variants[name]()
+            except NotInstalledError as error:
                 found[name].why_not = str(error)
                 continue
             found[name].seconds.append(seconds)
@@ -116,15 +119,19 @@ def in_turns(rounds: int, competitors: Mapping[str, Callable[[], tuple[float, fl
     return found
 
 
-class NotHere(Exception):
-    """What is needed for a competitor is not installed."""
+class NotInstalledError(Exception):
+    """A package that a variant needs is not installed."""
 
 
 class Worker:
-    """A process that has all in memory and does its work whenever it is told to, so that turns are short.
+    """A process that keeps its data in memory and repeats its work on request, so that rounds are short.
 
     Args:
-        arguments: after `python`; it prints `ready`, or `not here: ...`, then seconds and MiB for each line.
+        arguments: arguments of `python`. The program prints `ready`, or `not installed: ...`, and then
+            seconds and MiB for each line of input.
+
+    Attributes:
+        status: the first line that the program printed.
     """
 
     def __init__(self, arguments: Sequence[str]) -> None:
@@ -136,12 +143,12 @@ class Worker:
             stderr=subprocess.DEVNULL,
             text=True,
         )
-        self.said = self._read()
+        self.status = self._read()
 
     def __call__(self) -> tuple[float, float]:
-        """Seconds and MiB of one time."""
-        if self.said.startswith("not here"):
-            raise NotHere(self.said.partition(": ")[2])
+        """Runs the work once, and returns seconds and MiB."""
+        if self.status.startswith("not installed"):
+            raise NotInstalledError(self.status.partition(": ")[2])
         assert self._program.stdin
         print(file=self._program.stdin, flush=True)
         seconds, mib = self._read().split()
@@ -155,13 +162,13 @@ class Worker:
         return line
 
     def end(self) -> None:
-        """Lets the process go."""
+        """Ends the process."""
         self._program.kill()
         self._program.wait()
 
 
 def machine() -> dict[str, str]:
-    """What the figures depend on."""
+    """Returns the processor, the system, the versions of packages, and the date."""
     cpuinfo = Path("/proc/cpuinfo")
     model = re.search(r"model name\s*: (.*)", cpuinfo.read_text()) if cpuinfo.exists() else None
     versions = []
@@ -180,7 +187,7 @@ def machine() -> dict[str, str]:
 
 
 def on_each_line(work: Callable[[], object]) -> None:
-    """What a worker does: says that it is ready, then works once for each line, and says how long."""
+    """Runs the loop of a worker: prints `ready`, then for each line of input works and prints the cost."""
     print("ready", flush=True)
     for _line in sys.stdin:
         began = time.perf_counter()
@@ -189,12 +196,12 @@ def on_each_line(work: Callable[[], object]) -> None:
 
 
 def peak_mib() -> float:
-    """The most memory that this process has had."""
+    """Returns the peak memory of this process in MiB."""
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "linux" else 2**20)
 
 
 def as_json(found: Mapping[str, Series]) -> dict[str, Any]:
-    """All values, as they were measured."""
+    """Returns all measured values, JSON-serializable."""
     return {name: vars(series) for name, series in found.items()}

@@ -1,4 +1,4 @@
-"""What was measured, as tables in Markdown and as pictures."""
+"""Report of the measurements, as tables in Markdown and as plots."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -10,32 +10,32 @@ from benchmarks import commands, epoch
 from benchmarks.loops import ours
 from benchmarks.measure import Series
 
-BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#999999"  # Okabe and Ito's colours, safe for the colour-blind
+BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#999999"  # colour-blind-safe palette of Okabe and Ito
 TITLES = {
-    "epoch": "One epoch on full MNIST, 784-256-128-10, batches of 128, the last of 96",
-    "whole": "Ten epochs on full MNIST, process start to exit",
-    "without": "What answers before anything is trained",
-    "growth": "How cost grows",
+    "epoch": "One epoch on full MNIST, 784-256-128-10, batches of 128, the last one of 96",
+    "whole": "Ten epochs on full MNIST, from process start to exit",
+    "without": "Commands without training, and the smoke experiment",
+    "growth": "Scaling",
 }
 X_LABELS = {
-    "batch size": "images a step",
+    "batch size": "images per step",
     "width": "width of both hidden layers",
     "depth": "hidden layers of 256",
     "jobs": "jobs of a sweep",
     "rows": "metric rows of a run",
 }
 Y_LABELS = {
-    "batch size": "s an epoch of 60,000 images",
-    "width": "s an epoch of 12,800 images",
-    "depth": "s an epoch of 12,800 images",
+    "batch size": "s per epoch of 60,000 images",
+    "width": "s per epoch of 12,800 images",
+    "depth": "s per epoch of 12,800 images",
     "jobs": "s, whole command",
     "rows": "s, whole command",
 }
 
 
 def markdown(results: Mapping[str, Any]) -> str:
-    """All sections that were measured, each with the machine and the day."""
-    lines = ["# What `python -m benchmarks` measured", ""]
+    """Returns all measured sections, each with the machine and the date."""
+    lines = ["# Results of `python -m benchmarks`", ""]
     for name, title in TITLES.items():
         if name not in results:
             continue
@@ -49,7 +49,7 @@ def markdown(results: Mapping[str, Any]) -> str:
         lines += [*_table(series), "", *_ratios(name, series), ""]
         if name == "whole":
             seconds, mib = results[name]["first"]
-            lines += [f"The first run of all, with nothing cached: {seconds:.2f} s, {mib:,.0f} MiB.", ""]
+            lines += [f"The first run, with nothing cached: {seconds:.2f} s, {mib:,.0f} MiB.", ""]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -65,19 +65,19 @@ def _table(series: Mapping[str, Series]) -> Iterator[str]:
 
 
 def _ratios(section: str, series: Mapping[str, Series]) -> Iterator[str]:
-    """Medians of ours over those of the others."""
+    """Yields ratios of the medians of mlp_tape and other variants."""
 
     def over(ours: str, other: str, memory: bool = False) -> str:
         a, b = series[ours], series[other]
         ratio = a.memory / b.memory if memory else a.median / b.median
         return f"- {ours} over {other}{', peak memory' if memory else ''}: **{ratio:.2f}**"
 
-    there = {name: each for name, each in series.items() if not each.why_not}
+    measured = {name: each for name, each in series.items() if not each.why_not}
     if section == "epoch":
-        peers = [name for name in there if name not in (epoch.FLOOR, epoch.PRODUCTS, *ours.VARIANTS)]
+        peers = [name for name in measured if name not in (epoch.FLOOR, epoch.PRODUCTS, *ours.VARIANTS)]
         keras = [name for name in peers if name.startswith("Keras")]
         for group in (peers, keras):
-            yield over("mlp_tape, compiled", min(group, key=lambda name: there[name].median))
+            yield over("mlp_tape, compiled", min(group, key=lambda name: measured[name].median))
         yield over("mlp_tape, compiled", "TensorFlow, eager tutorial loop")
         yield over("mlp_tape, compiled", epoch.FLOOR)
         yield over("mlp_tape, compiled", epoch.PRODUCTS)
@@ -87,13 +87,13 @@ def _ratios(section: str, series: Mapping[str, Series]) -> Iterator[str]:
         yield over(commands.OURS, commands.KERAS)
         yield over(commands.OURS, commands.TUTORIAL, memory=True)
     if section == "without":
-        for name in there:
+        for name in measured:
             if name != commands.IMPORT:
                 yield over(name, commands.IMPORT)
 
 
 def bars(path: Path, found: Mapping[str, Any]) -> None:
-    """Draws the epoch's medians with the range of their rounds."""
+    """Plots the median time of an epoch for each variant, with the range over all rounds."""
     series = {name: Series(**value) for name, value in found.items() if not value["why_not"]}
     names = sorted(series, key=lambda name: series[name].median, reverse=True)
     figure = Figure(figsize=(9, 5), layout="constrained")
@@ -113,7 +113,7 @@ def bars(path: Path, found: Mapping[str, Any]) -> None:
 
 
 def curves(path: Path, found: Mapping[str, Any]) -> None:
-    """Draws time and memory against what grows, both axes logarithmic."""
+    """Plots time and memory against each varied quantity, with logarithmic axes."""
     figure = Figure(figsize=(16, 6), layout="constrained")
     panels = figure.subplots(2, len(found))
     for column, (what, points) in enumerate(found.items()):

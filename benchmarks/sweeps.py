@@ -1,9 +1,9 @@
-"""What a sweep's jobs cost beside their training: `python benchmarks/sweeps.py FILE.npz [ROUNDS]`.
+"""The overhead of the jobs of a sweep over bare training: `python benchmarks/sweeps.py FILE.npz [ROUNDS]`.
 
-In turns: a sweep of one job, of 32 jobs of one epoch each (the learning rate is swept), the same with two
-workers, and 32 epochs of bare training: `train` and nothing else, in a process that has compiled before, half
-of them before the sweep and half after it, for the machine is not equally fast at all times.
-What a job costs is the time that 31 more jobs take, so that the start-up counts for nothing.
+Measured alternately: a sweep of one job; a sweep over 32 learning rates with one epoch each; the same with
+two workers; and 32 epochs of bare training, `train` and nothing else in a process that has already compiled.
+Half of these epochs are trained before the sweep and half after it, as the speed of the machine varies. The
+cost of a job is a 31st of the additional time of 31 more jobs, which excludes the start-up.
 """
 
 import statistics
@@ -41,7 +41,7 @@ print(time.perf_counter() - began)
 
 
 def sweep(path: str, rates: str, *more: str) -> float:
-    """Seconds of the whole command, in a directory of its own whose database is there."""
+    """Returns the seconds of a whole sweep, in a new directory that already has a database."""
     with tempfile.TemporaryDirectory() as name:
         program = [sys.executable, str(ROOT / "run.py")]
         subprocess.run([*program, "dataset=digits", "epochs=1"], cwd=name, check=True, capture_output=True)
@@ -54,32 +54,32 @@ def sweep(path: str, rates: str, *more: str) -> float:
 
 
 def bare(path: str) -> float:
-    """Seconds of half as many epochs of bare training as there are jobs."""
+    """Returns the seconds of bare training, of half as many epochs as there are jobs."""
     program = [sys.executable, "-c", BARE, path, str(JOBS // 2)]
     done = subprocess.run(program, cwd=ROOT, capture_output=True, text=True, check=True)
     return float(done.stdout)
 
 
 def main(path: str, rounds: int) -> None:
-    one, all_, parallel, training = [], [], [], []
+    single, serial, parallel, training = [], [], [], []
     for _ in range(rounds):
-        one.append(sweep(path, "0.001"))
+        single.append(sweep(path, "0.001"))
         before = bare(path)
-        all_.append(sweep(path, RATES))
+        serial.append(sweep(path, RATES))
         training.append(before + bare(path))
         parallel.append(sweep(path, RATES, "hydra/launcher=joblib"))
         print(
-            f"1 job {one[-1]:.1f} s, {JOBS} jobs {all_[-1]:.1f} s, with joblib {parallel[-1]:.1f} s, "
+            f"1 job {single[-1]:.1f} s, {JOBS} jobs {serial[-1]:.1f} s, with joblib {parallel[-1]:.1f} s, "
             f"{JOBS} epochs of bare training {training[-1]:.1f} s",
             flush=True,
         )
-    job = [(b - a) / (JOBS - 1) for a, b in zip(one, all_, strict=True)]
+    job = [(b - a) / (JOBS - 1) for a, b in zip(single, serial, strict=True)]
     epoch = [seconds / JOBS for seconds in training]
     print(
         f"a job {statistics.median(job):.3f} s, an epoch of bare training {statistics.median(epoch):.3f} s, "
         f"ratio {statistics.median(job) / statistics.median(epoch):.3f} "
         f"({', '.join(f'{a / b:.3f}' for a, b in zip(job, epoch, strict=True))}); joblib against without "
-        f"{statistics.median(parallel) / statistics.median(all_):.3f}"
+        f"{statistics.median(parallel) / statistics.median(serial):.3f}"
     )
 
 

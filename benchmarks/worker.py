@@ -1,4 +1,4 @@
-"""Trains an epoch whenever a line comes in: `python -m benchmarks.worker VARIANT MNIST.npz WEIGHTS.npz`."""
+"""Worker that trains an epoch per line of input: `-m benchmarks.worker VARIANT MNIST.npz WEIGHTS.npz`."""
 
 import importlib
 import os
@@ -14,7 +14,7 @@ LOOPS = ("ours", "tutorial", "keras_fit", "jax_scan", "pytorch", "numpy_loop")
 
 
 def variants() -> dict[str, str]:
-    """The module of each way of writing the loop, by its name."""
+    """Returns the module of each variant of the loop, by the name of the variant."""
     return {
         name: module
         for module in LOOPS
@@ -29,7 +29,7 @@ def main(variant: str, data: str, weights: str) -> None:
     try:
         epoch, current = module.prepare(variant, x, y, loops.first_weights())
     except ImportError as error:
-        print(f"not here: {error}", flush=True)
+        print(f"not installed: {error}", flush=True)
         return
     epoch()  # compiles
     np.savez(weights, *current())

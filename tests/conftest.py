@@ -1,4 +1,4 @@
-"""What several tests need: the data, the program as a subprocess, and MLflow's answers."""
+"""Shared fixtures and helpers: data, the program as a subprocess, and access to MLflow."""
 
 import contextlib
 import os
@@ -17,8 +17,8 @@ import pytest
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 os.environ["TF_USE_LEGACY_KERAS"] = "1"
-os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # of the tests' own calls
-os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = "900"  # seconds, of the same: a busy server answers late
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # for calls made by the tests themselves
+os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = "900"  # seconds; a busy server responds slowly
 
 import mlflow
 from mlflow.entities import ViewType
@@ -35,38 +35,41 @@ from mlp_tape.training.state import initial
 from mlp_tape.training.train_step import StepConfig
 
 ROOT = Path(__file__).resolve().parent.parent
-LIMIT = 900.0  # seconds: only so that a test that hangs ends, far beyond need on however busy a machine
-# A server would start nine processes more, for jobs of its own that nothing here has to do with.
+LIMIT = 900.0  # seconds after which a test that hangs is ended; far more than a busy machine needs
+# By default, an MLflow server starts nine more processes for jobs that these tests do not use.
 WITHOUT_JOBS = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-SMALL_PIPE = 4096  # bytes: the smallest that Linux has
+SMALL_PIPE = 4096  # bytes, the minimum on Linux
 SMALL = ["dataset=digits", "epochs=1", "model.hidden_sizes=[8]", "report=none"]
 Run = Callable[..., subprocess.CompletedProcess[str]]
 Program = subprocess.Popen[str]
 Found = TypeVar("Found")
 
 
-def sample(cases: Iterable[Any], *kept: Any) -> list[Any]:
-    """All cases, of which those that are not among the kept ones are long: what is one of many."""
+def sample(cases: Iterable[Any], *default: Any) -> list[Any]:
+    """Returns all cases, and marks those that are not in `default` as long.
+
+    Of many similar cases, the default tests then run only a few.
+    """
     return [
         case
-        if case in kept
+        if case in default
         else pytest.param(*(case if isinstance(case, tuple) else [case]), marks=pytest.mark.long)
         for case in cases
     ]
 
 
-def wait_until(what: str, look: Callable[[], Found]) -> Found:
-    """Looks again and again, until something is found that is true, and returns it."""
-    ends = time.monotonic() + LIMIT
-    while not (found := look()):
-        assert time.monotonic() < ends, f"waited in vain for {what}"
+def wait_until(what: str, find: Callable[[], Found]) -> Found:
+    """Calls `find` repeatedly until it returns a true value, and returns that value."""
+    deadline = time.monotonic() + LIMIT
+    while not (found := find()):
+        assert time.monotonic() < deadline, f"timed out waiting for {what}"
         time.sleep(0.05)
     return found
 
 
 @pytest.fixture(scope="session")
 def mnist_npz() -> str:
-    """The path of full MNIST, or a skip."""
+    """The path of the full MNIST file; skips the test if it is not available."""
     path = os.environ.get("MLP_TAPE_MNIST", "")
     if not Path(path).is_file():
         pytest.skip("set MLP_TAPE_MNIST to the path of mnist.npz to run the tests on all 70,000 images")
@@ -75,21 +78,27 @@ def mnist_npz() -> str:
 
 @pytest.fixture(scope="session")
 def mnist_5k() -> Dataset:
+    """The data set `mnist_5k`."""
     return datasets.load("mnist_5k")
 
 
 @pytest.fixture(scope="session")
 def offline(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """An environment without network, cache or tracking server."""
+    """Environment variables without network access, cache or tracking server."""
     home = str(tmp_path_factory.mktemp("home"))
-    nowhere = "http://127.0.0.1:9"
-    keep = {key: os.environ[key] for key in ("PATH", "LANG") if key in os.environ}
-    return keep | {"HOME": home, "HTTPS_PROXY": nowhere, "HTTP_PROXY": nowhere, "NO_PROXY": "127.0.0.1"}
+    unreachable = "http://127.0.0.1:9"
+    inherited = {key: os.environ[key] for key in ("PATH", "LANG") if key in os.environ}
+    return inherited | {
+        "HOME": home,
+        "HTTPS_PROXY": unreachable,
+        "HTTP_PROXY": unreachable,
+        "NO_PROXY": "127.0.0.1",
+    }
 
 
 @pytest.fixture(scope="session")
 def run_py(offline: dict[str, str]) -> Run:
-    """A function that calls the program as a person would: directory, arguments, environment."""
+    """A function that runs the program in a directory, with arguments and environment variables."""
 
     def run(directory: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -107,7 +116,17 @@ def run_py(offline: dict[str, str]) -> Run:
 def train(
     params: Params, x: Any, y: Any, config: StepConfig, *, lr: float, batch_size: int, **more: Any
 ) -> Iterator[Block]:
-    """Trains parameters by `loop.train`; more: `shuffle_seed`, `first`, and what `LoopConfig` takes."""
+    """Trains parameters with `loop.train`.
+
+    Args:
+        params: parameters, updated in place.
+        x: images.
+        y: labels.
+        config: config of the step.
+        lr: learning rate.
+        batch_size: number of images in a batch.
+        more: `shuffle_seed`, `first` (the global step to start from), and arguments of `LoopConfig`.
+    """
     batches = Batches(x, y, batch_size, more.pop("shuffle_seed", None))
     state = initial(params, config.optimizer)
     state.global_step = more.pop("first", 0)
@@ -117,7 +136,7 @@ def train(
 def mlp_tape(
     directory: Path, environment: dict[str, str], *arguments: str
 ) -> "subprocess.CompletedProcess[str]":
-    """`python -m mlp_tape` as a person would type it."""
+    """Runs `python -m mlp_tape` in a directory."""
     return subprocess.run(
         [sys.executable, "-m", "mlp_tape", *arguments],
         cwd=directory,
@@ -129,17 +148,17 @@ def mlp_tape(
 
 
 def runs_in(uri: str, experiment: str = "mlp_tape") -> list[mlflow.entities.Run]:
-    """All runs of an experiment, as MLflow has them, the deleted ones, too."""
+    """Returns all MLflow runs of an experiment, including deleted ones."""
     client = mlflow.MlflowClient(uri)
     found = client.get_experiment_by_name(experiment)
     assert found is not None
     return list(client.search_runs([found.experiment_id], run_view_type=ViewType.ALL))
 
 
-def send_the_rest(directory: Path, environment: dict[str, str]) -> None:
-    """Sends what MLflow has not got of the runs below a directory.
+def sync_unsent(directory: Path, environment: dict[str, str]) -> None:
+    """Sends what MLflow is missing of the runs below a directory.
 
-    A run that was stopped waits for MLflow no longer than a moment, which on a busy machine may be too short.
+    A stopped run waits only briefly for MLflow, which may be too short on a busy machine.
     """
     if all(run_record.read(path.parent).sent for path in directory.rglob("run.json")):
         return
@@ -147,18 +166,18 @@ def send_the_rest(directory: Path, environment: dict[str, str]) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def started(
+def start_program(
     directory: Path, environment: dict[str, str], until: str, *arguments: str, pipe: int = -1
 ) -> Program:
-    """The program as a process, once it has printed a line that begins so.
+    """Starts the program, and returns it once it has printed a line with a given prefix.
 
     Args:
-        directory: in which it runs.
-        environment: of it.
-        until: how that line begins.
-        arguments: of it.
-        pipe: how many bytes it may print that nobody reads: then it waits. With SMALL_PIPE it is never more
-            than 12,500 bytes ahead of what was read, however long the test does something else.
+        directory: working directory.
+        environment: environment variables.
+        until: prefix of the line.
+        arguments: command-line arguments.
+        pipe: capacity of the pipe for its output in bytes; when it is full, the program blocks. With
+            SMALL_PIPE, it is never more than 12,500 bytes ahead of what the test has read.
     """
     program = subprocess.Popen(
         [sys.executable, str(ROOT / "run.py"), *arguments],
@@ -174,29 +193,29 @@ def started(
 
 
 def read_until(program: Program, until: str) -> None:
-    """Reads what a program prints as far as a line that begins so."""
+    """Reads the output of a program up to and including a line with the prefix `until`."""
     assert program.stdout is not None
-    shown = ""
-    with killed_if_it_hangs(program):
+    output = ""
+    with kill_after_limit(program):
         for line in program.stdout:
-            shown += line
+            output += line
             if line.startswith(until):
                 return
-    raise AssertionError(shown)
+    raise AssertionError(output)
 
 
-def ended(program: Program) -> str:
-    """What a program prints until its end, which is waited for."""
+def wait_for_exit(program: Program) -> str:
+    """Waits until a program exits, and returns its remaining output."""
     assert program.stdout is not None
-    with killed_if_it_hangs(program):
-        shown = program.stdout.read()
+    with kill_after_limit(program):
+        output = program.stdout.read()
         program.wait()
-    return shown
+    return output
 
 
 @contextlib.contextmanager
-def killed_if_it_hangs(program: "subprocess.Popen[Any]") -> Iterator[None]:
-    """Kills a program that is waited for in the block beyond LIMIT."""
+def kill_after_limit(program: "subprocess.Popen[Any]") -> Iterator[None]:
+    """Kills a program if the block takes longer than LIMIT."""
     timer = threading.Timer(LIMIT, program.kill)
     timer.daemon = True
     timer.start()
@@ -206,26 +225,29 @@ def killed_if_it_hangs(program: "subprocess.Popen[Any]") -> Iterator[None]:
         timer.cancel()
 
 
-def stop_when(program: Program, what: str, look: Callable[[], Found]) -> Found:
-    """Lets a program go on in short turns until something is found that is true, and leaves it stopped.
+def pause_when(program: Program, what: str, find: Callable[[], Found]) -> Found:
+    """Runs a program in short intervals until `find` returns a true value, and returns that value.
 
-    However busy the machine is, it then is where it was seen to be: SIGCONT lets it go on.
+    The program is paused then, in the state in which it was observed, however busy the machine is; SIGCONT
+    continues it.
     """
 
-    def look_at_it_stopped() -> Found:
+    def find_while_paused() -> Found:
         program.send_signal(signal.SIGSTOP)
-        os.waitid(os.P_PID, program.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)  # for it takes a moment
-        found = look()
+        os.waitid(
+            os.P_PID, program.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT
+        )  # SIGSTOP takes effect with a delay
+        found = find()
         if not found:
-            assert program.poll() is None, ended(program)
+            assert program.poll() is None, wait_for_exit(program)
             program.send_signal(signal.SIGCONT)
         return found
 
-    return wait_until(what, look_at_it_stopped)
+    return wait_until(what, find_while_paused)
 
 
-def answers(url: str, server: "subprocess.Popen[bytes] | None", log: Path) -> bool:
-    """Whether a server that was just started answers by now."""
+def responds(url: str, server: "subprocess.Popen[bytes] | None", log: Path) -> bool:
+    """Returns whether a server that was just started responds."""
     assert server is not None and server.poll() is None, log.read_text()
     with contextlib.suppress(OSError):
         urllib.request.urlopen(url, timeout=LIMIT).close()
@@ -234,11 +256,11 @@ def answers(url: str, server: "subprocess.Popen[bytes] | None", log: Path) -> bo
 
 
 class Server:
-    """A real `mlflow server` on the loopback that can be stopped and started again.
+    """A real `mlflow server` on the loopback interface that can be stopped and restarted.
 
     Args:
-        directory: of its database and its artifacts.
-        store: the URI of another database.
+        directory: directory of its database and artifacts.
+        store: URI of another database to use; empty for the one in `directory`.
     """
 
     def __init__(self, directory: Path, store: str = "") -> None:
@@ -251,7 +273,7 @@ class Server:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Starts it and waits until it answers."""
+        """Starts the server and waits until it responds."""
         artifacts = str(self._directory / "artifacts")
         command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
         command += [
@@ -272,10 +294,10 @@ class Server:
                 start_new_session=True,
             )
         log_file = self._directory / "server.log"
-        wait_until("the server", lambda: answers(f"{self.url}/health", self._process, log_file))
+        wait_until("the server", lambda: responds(f"{self.url}/health", self._process, log_file))
 
     def stop(self) -> None:
-        """Ends it as a reboot would: at once, with all its workers."""
+        """Kills the server with all its workers, as a reboot would."""
         if self._process is not None:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
@@ -284,7 +306,8 @@ class Server:
 
 @pytest.fixture
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    made = Server(tmp_path_factory.mktemp("server"))
-    made.start()
-    yield made
-    made.stop()
+    """A running MLflow server."""
+    instance = Server(tmp_path_factory.mktemp("server"))
+    instance.start()
+    yield instance
+    instance.stop()

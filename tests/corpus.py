@@ -1,4 +1,4 @@
-"""Wrong inputs, and what has to come back: each is refused at once, in two lines, with exit code 2."""
+"""Invalid inputs and the expected messages: each is rejected at once, in two lines, with exit code 2."""
 
 import io
 import struct
@@ -12,62 +12,65 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Case:
-    """One wrong input.
+    """An invalid input.
 
     Attributes:
-        arguments: of run.py.
-        told: what the first line holds.
-        file: makes `data.npz` there, or something else.
-        environment: in addition.
-        is_quick: whether it is enough to look at the settings, for another of its kind is typed in earnest.
+        arguments: arguments of run.py.
+        message: text that the first line of the error contains.
+        file: creates a file or directory at the given path, `data.npz`; None for no file.
+        environment: additional environment variables.
+        is_quick: whether to check only the settings, because a similar case runs the program.
     """
 
     arguments: list[str]
-    told: str
+    message: str
     file: Callable[[Path], object] | None = None
     environment: dict[str, str] = field(default_factory=dict)
     is_quick: bool = False
 
 
 def _settings() -> list[Case]:
-    """Every key with what it cannot be: type, range, not finite, huge, empty, words."""
-    positive, share = "expected a finite number above 0", "expected a number from 0 to below 1"
-    whole, words = "expected an integer from", "expected one of: "
-    wrong: dict[str, tuple[str, list[str]]] = {
+    """Returns invalid values of each setting: wrong types, out of range, not finite, huge, empty."""
+    positive, fraction = "expected a finite number above 0", "expected a number from 0 to below 1"
+    integer, choice = "expected an integer from", "expected one of: "
+    invalid: dict[str, tuple[str, list[str]]] = {
         "lr": (
             positive,
             ["-1", "0", "nan", "inf", "-inf", "abc", "true", "null", "[1]", "{a:1}", "1e400", "''"],
         ),
-        "batch_size": (whole, ["0", "-5", "1.5", "abc", "1e3", "null", "true", "99999999999999999999", "''"]),
-        "epochs": (whole, ["0", "-3", "2.5", "nan", "many", "[1]", "1000001"]),
-        "seed": (whole, ["-1", "4294967296", "0.5", "null", "many"]),
-        "log_every": (whole, ["0", "-1", "0.1", "never"]),
+        "batch_size": (
+            integer,
+            ["0", "-5", "1.5", "abc", "1e3", "null", "true", "99999999999999999999", "''"],
+        ),
+        "epochs": (integer, ["0", "-3", "2.5", "nan", "many", "[1]", "1000001"]),
+        "seed": (integer, ["-1", "4294967296", "0.5", "null", "many"]),
+        "log_every": (integer, ["0", "-1", "0.1", "never"]),
         "shuffle": ("expected true or false", ["1", "maybe", "null", "[]"]),
-        "loss": (words, ["mes", "null", "3", "''", "mse.", "a..b"]),
-        "label_smoothing": (share, ["1", "-0.1", "nan", "much"]),
+        "loss": (choice, ["mes", "null", "3", "''", "mse.", "a..b"]),
+        "label_smoothing": (fraction, ["1", "-0.1", "nan", "much"]),
         "l2": ("not below 0", ["-1", "inf", "nan"]),
         "clip_norm": (positive, ["0", "-1", "nan", "yes"]),
-        "precision": (words, ["float16", "32", "null"]),
-        "validation_fraction": (share, ["1", "-0.1", "1.5", "half"]),
-        "engine": (words, ["compile", "null", "1"]),
-        "report": (words, ["all", "1", "[]"]),
+        "precision": (choice, ["float16", "32", "null"]),
+        "validation_fraction": (fraction, ["1", "-0.1", "1.5", "half"]),
+        "engine": (choice, ["compile", "null", "1"]),
+        "report": (choice, ["all", "1", "[]"]),
         "model.hidden_sizes": (
             "layer sizes from 1",
             ["[0]", "[-1]", "[9,x]", "256", "[1.5]", "[[1]]", "[65537]", "null"],
         ),
         "model.init_stddev": (positive, ["0", "-1", "nan", "''"]),
-        "model.init": (words, ["zeros", "null"]),
-        "model.activation": (words, ["mish", "RELU", "1"]),
-        "model.dropout": (share, ["1", "-1", "inf"]),
+        "model.init": (choice, ["zeros", "null"]),
+        "model.activation": (choice, ["mish", "RELU", "1"]),
+        "model.dropout": (fraction, ["1", "-1", "inf"]),
         "augment.shift": ("not below 0", ["-1", "nan", "left"]),
         "augment.rotate": ("up to 180", ["181", "-1"]),
-        "stopping.patience": (whole, ["0", "1.5", "soon"]),
-        "stopping.monitor": (words, ["acc", "null"]),
+        "stopping.patience": (integer, ["0", "1.5", "soon"]),
+        "stopping.monitor": (choice, ["acc", "null"]),
         "checkpoint.every_steps": ("an integer from 1", ["0", "-1", "often"]),
-        "dataset.name": (words, ["mnits", "MNIST", "null", "../mnist"]),
-        "dataset.offline": (words, ["maybe", "1"]),
-        "optimizer.name": (words, ["sdg", "null", "[]"]),
-        "schedule.name": (words, ["linear", "null"]),
+        "dataset.name": (choice, ["mnits", "MNIST", "null", "../mnist"]),
+        "dataset.offline": (choice, ["maybe", "1"]),
+        "optimizer.name": (choice, ["sdg", "null", "[]"]),
+        "schedule.name": (choice, ["linear", "null"]),
         "schedule.warmup_epochs": ("not below 0", ["-1", "nan"]),
         "tracking.enabled": ("expected true or false", ["perhaps", "0", "null"]),
         "tracking.experiment": ("a name that is not empty", ["''", "' '", "null"]),
@@ -77,14 +80,14 @@ def _settings() -> list[Case]:
         "sweep.fail_fast": ("expected true or false", ["1", "no way"]),
     }
     return [
-        Case([f"{key}={value}"], told, is_quick=i > 0)
-        for key, (told, values) in wrong.items()
+        Case([f"{key}={value}"], message, is_quick=i > 0)
+        for key, (message, values) in invalid.items()
         for i, value in enumerate(values)
     ]
 
 
 def _commands() -> list[Case]:
-    """What cannot be composed: unknown, nested, missing, conflicting, malformed."""
+    """Returns cases that cannot be composed: unknown, nested, missing, conflicting, malformed."""
     unknown = "error: unknown setting: "
     return [
         Case(["lrr=0.1"], unknown + "lrr"),
@@ -144,9 +147,9 @@ def _commands() -> list[Case]:
 
 
 def save(**changes: object) -> Callable[[Path], object]:
-    """Makes a file of arrays that are right but for the changes; None leaves one out."""
+    """Returns a function that writes valid arrays with some of them replaced; None omits an array."""
 
-    def make(path: Path) -> None:
+    def write(path: Path) -> None:
         arrays: dict[str, object] = {
             "x_train": np.zeros((20, 4, 4), np.uint8),
             "y_train": np.arange(20) % 3,
@@ -155,11 +158,11 @@ def save(**changes: object) -> Callable[[Path], object]:
         }
         np.savez(path, **{key: value for key, value in (arrays | changes).items() if value is not None})
 
-    return make
+    return write
 
 
 def bomb(path: Path) -> None:
-    """An archive that says of its first member that it is 8 TiB."""
+    """Writes an archive whose first member declares a size of 8 TiB."""
     header = io.BytesIO()
     shape = {"descr": "|u1", "fortran_order": False, "shape": (2**23, 1024, 1024)}
     np.lib.format.write_array_header_1_0(header, shape)
@@ -169,8 +172,8 @@ def bomb(path: Path) -> None:
             archive.writestr(f"{name}.npy", header.getvalue())
 
 
-def lying(path: Path) -> None:
-    """An archive whose directory says that a member is 4 GiB long."""
+def false_size(path: Path) -> None:
+    """Writes an archive whose directory declares a size of 4 GiB for a member."""
     save()(path)
     content = bytearray(path.read_bytes())
     entry = content.find(b"PK\x01\x02")
@@ -179,24 +182,27 @@ def lying(path: Path) -> None:
 
 
 def truncated(path: Path) -> None:
+    """Writes an archive without its last 200 bytes."""
     save()(path)
     path.write_bytes(path.read_bytes()[:-200])
 
 
 def escaping(path: Path) -> None:
-    """An archive with a member outside of any directory."""
+    """Writes an archive with a member whose path leaves the directory."""
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("../../outside.npy", b"x")
 
 
 def _files() -> list[Case]:
+    """Returns cases of invalid data files."""
+
     def rows(*shape: int, dtype: type = np.uint8) -> np.ndarray:
         return np.zeros(shape, dtype)
 
     file = ["dataset=arrays", "dataset.path=data.npz"]
     cannot = "cannot be read as an .npz of plain arrays"
     nan = np.full((20, 4, 4), np.nan, np.float32)
-    made: list[tuple[Callable[[Path], object], str]] = [
+    files: list[tuple[Callable[[Path], object], str]] = [
         (lambda path: path.write_bytes(b""), cannot),
         (lambda path: path.mkdir(), cannot),
         (lambda path: path.write_text("x,y\n1,2\n"), cannot),
@@ -206,7 +212,7 @@ def _files() -> list[Case]:
         (lambda path: path.symlink_to(path), "data.npz"),
         (truncated, cannot),
         (bomb, "data.npz"),
-        (lying, "data.npz"),
+        (false_size, "data.npz"),
         (escaping, "has no x_train"),
         (save(x_train=None), "has no x_train"),
         (save(x_train=None, y_test=None, images=rows(3)), "has no x_train, y_test; it has"),
@@ -215,11 +221,11 @@ def _files() -> list[Case]:
         (save(x_train=np.array([["a"] * 4] * 20)), "x_train is of dtype <U1"),
         (save(x_train=rows(20, 4, 4, dtype=np.complex64)), "x_train is of dtype complex64"),
         (save(x_train=rows(20, 4, 4, dtype=bool)), "x_train is of dtype bool"),
-        (save(x_train=rows(20, 4, 4, dtype=np.int64) - 1), "x_train holds integers from -1"),
-        (save(x_train=rows(20, 4, 4, dtype=np.int64) + 256), "x_train holds integers from 256 to 256"),
-        (save(x_train=nan, x_test=nan[:10]), "x_train holds NaN"),
-        (save(x_train=np.full((20, 4), np.inf), x_test=rows(10, 4, dtype=float)), "x_train holds NaN"),
-        (save(x_train=np.full((20, 4), 1e300), x_test=rows(10, 4, dtype=float)), "more than float32 can"),
+        (save(x_train=rows(20, 4, 4, dtype=np.int64) - 1), "x_train contains integers from -1"),
+        (save(x_train=rows(20, 4, 4, dtype=np.int64) + 256), "x_train contains integers from 256 to 256"),
+        (save(x_train=nan, x_test=nan[:10]), "x_train contains NaN"),
+        (save(x_train=np.full((20, 4), np.inf), x_test=rows(10, 4, dtype=float)), "x_train contains NaN"),
+        (save(x_train=np.full((20, 4), 1e300), x_test=rows(10, 4, dtype=float)), "beyond float32"),
         (save(x_train=rows(20)), "x_train has the shape (20,)"),
         (save(x_train=np.uint8(3)), "x_train has the shape ()"),
         (save(x_train=rows(20, 0)), "x_train has the shape (20, 0)"),
@@ -237,7 +243,7 @@ def _files() -> list[Case]:
         (save(y_train=np.zeros(20, int), y_test=np.zeros(10, int)), "the labels go up to 0"),
         (save(y_test=None), "has no y_test"),
     ]
-    cases = [Case(file, told, maker) for maker, told in made]
+    cases = [Case(file, message, maker) for maker, message in files]
     for path in ("nothing.npz", "", "no/such/directory/x.npz", "x" * 300 + ".npz", "~/nothing.npz"):
         cases.append(Case(["dataset=arrays", f"dataset.path='{path}'"], "error: "))
     cases.append(Case(["dataset=arrays"], "dataset=arrays needs a file"))
@@ -246,14 +252,14 @@ def _files() -> list[Case]:
     cases.append(
         Case(
             [*file, "augment.shift=1"],
-            "augment moves images",
+            "augment requires images",
             save(x_train=rows(20, 16), x_test=rows(10, 16)),
         )
     )
     cases.append(
         Case(
             [*file, "augment.shift=1"],
-            "augment moves images",
+            "augment requires images",
             save(x_train=rows(20, 4, 4, 3), x_test=rows(10, 4, 4, 3)),
         )
     )
@@ -263,8 +269,10 @@ def _files() -> list[Case]:
 
 
 def _stores() -> list[Case]:
-    def at(uri: str, told: str, file: Callable[[Path], object] | None = None, **environment: str) -> Case:
-        return Case(["dataset=digits", "epochs=1", f"tracking.uri='{uri}'"], told, file, environment)
+    """Returns cases of unusable MLflow stores."""
+
+    def at(uri: str, message: str, file: Callable[[Path], object] | None = None, **environment: str) -> Case:
+        return Case(["dataset=digits", "epochs=1", f"tracking.uri='{uri}'"], message, file, environment)
 
     def newer(path: Path) -> None:
         import sqlite3
@@ -280,18 +288,18 @@ def _stores() -> list[Case]:
         at("https://127.0.0.1:9", "cannot be opened: no answer"),
         at("http://me:secret@127.0.0.1:9", "http://***@127.0.0.1:9"),
         at("postgresql://me:secret@127.0.0.1:9/mlflow", "cannot be opened: no answer"),
-        at("gopher://x", "gopher is none of"),
-        at("http://", "it names no host"),
-        at("http://[::1", "it is no address"),
+        at("gopher://x", "gopher is not one of"),
+        at("http://", "it contains no host name"),
+        at("http://[::1", "it is not a valid URI"),
         at("sqlite:///no/such/directory/x.db", "no/such/directory"),
         at("sqlite:///data.npz", "data.npz", lambda path: path.mkdir()),
         at(
             "sqlite:///data.npz",
             "data.npz",
-            lambda path: path.write_text("this is no database, and long enough"),
+            lambda path: path.write_text("this is not a database, and long enough"),
         ),
         at("sqlite:///data.npz", "Can't locate revision", newer),
-        at("http://127.0.0.1:99999", "it is no address"),
+        at("http://127.0.0.1:99999", "it is not a valid URI"),
         at("mysql://127.0.0.1:9/mlflow", "cannot be opened: no answer"),
         Case(["dataset=digits"], "no answer", environment={"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}),
     ]

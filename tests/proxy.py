@@ -1,4 +1,4 @@
-"""A proxy in front of a real MLflow server: it is slow, or loses answers to requests carried out."""
+"""A proxy for a real MLflow server that delays responses, or drops the responses of executed requests."""
 
 import http.client
 import http.server
@@ -13,41 +13,47 @@ HOP_BY_HOP = ("connection", "keep-alive", "transfer-encoding", "content-length",
 
 
 class Proxy:
-    """Forwards every request.
+    """Forwards every request to a server.
 
     Args:
-        url: of the server.
-        seconds: that each answer is held back.
-        lose: ends of paths; the first answer to each of them is lost after the server has given it.
+        url: URL of the server.
+        seconds: delay of each response.
+        lose: suffixes of paths; for each, the first response is dropped after the server has sent it.
+
+    Attributes:
+        url: URL of the proxy.
+        seconds: delay of each response; may be changed.
+        lost: suffixes for which a response was dropped.
+        requests: number of requests by path.
     """
 
     def __init__(self, url: str, seconds: float = 0.0, lose: tuple[str, ...] = ()) -> None:
-        self.seconds, self._left = seconds, list(lose)
+        self.seconds, self._lose = seconds, list(lose)
         self.lost: list[str] = []
-        self.asked: Counter[str] = Counter()
-        there, proxy = urlsplit(url), self
+        self.requests: Counter[str] = Counter()
+        target, proxy = urlsplit(url), self
 
         class Handler(http.server.BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
-            def answer(self) -> None:
+            def forward(self) -> None:
                 content = self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 path = urlsplit(self.path).path
-                proxy.asked[path] += 1
-                server = http.client.HTTPConnection(there.hostname or "", there.port, timeout=600)
+                proxy.requests[path] += 1
+                server = http.client.HTTPConnection(target.hostname or "", target.port, timeout=600)
                 headers = {key: value for key, value in self.headers.items() if key.lower() not in HOP_BY_HOP}
                 server.request(self.command, self.path, content, headers)
-                answer = server.getresponse()
-                body = answer.read()
+                response = server.getresponse()
+                body = response.read()
                 time.sleep(proxy.seconds)
-                for end in proxy._left:
+                for end in proxy._lose:
                     if path.endswith(end):
-                        proxy._left.remove(end)
+                        proxy._lose.remove(end)
                         proxy.lost.append(end)
-                        self.close_connection = True  # nothing is answered
+                        self.close_connection = True  # drops the response
                         return
-                self.send_response(answer.status)
-                for key, value in answer.getheaders():
+                self.send_response(response.status)
+                for key, value in response.getheaders():
                     if key.lower() not in HOP_BY_HOP:
                         self.send_header(key, value)
                 self.send_header("Content-Length", str(len(body)))
@@ -55,7 +61,7 @@ class Proxy:
                 if self.command != "HEAD":
                     self.wfile.write(body)
 
-            do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = answer
+            do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = forward
 
             def log_message(self, *_: object) -> None:
                 pass

@@ -1,7 +1,6 @@
-"""What the tests of sweeps need: a sweep's runs and table, and its jobs at work."""
+"""Helpers for the tests of sweeps: MLflow runs, the table of the jobs, and running jobs."""
 
 import csv
-import json
 from pathlib import Path
 
 import mlflow
@@ -10,12 +9,12 @@ from mlflow.entities import Run
 from mlp_tape.storage import run_record
 from mlp_tape.storage.run_record import RunRecord
 
-STEPS = 12  # of an epoch of digits: 1,437 = 11 * 128 + 29
+STEPS = 12  # per epoch of digits: 1,437 = 11 * 128 + 29
 PARENT = "mlflow.parentRunId"
 
 
 def runs_in(directory: Path) -> tuple[list[Run], list[Run]]:
-    """The sweeps' own runs and their jobs', as MLflow has them."""
+    """Returns the MLflow runs of the sweeps, and those of their jobs sorted by name."""
     client = mlflow.MlflowClient(f"sqlite:///{directory / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("mlp_tape")
     assert experiment is not None
@@ -26,35 +25,37 @@ def runs_in(directory: Path) -> tuple[list[Run], list[Run]]:
     return parents, sorted(children, key=lambda run: str(run.info.run_name))
 
 
-def the_sweep(directory: Path) -> Path:
+def sweep_directory(directory: Path) -> Path:
+    """Returns the directory of the only sweep that was started in `directory`."""
     (found,) = directory.glob("multirun/*/*")
     return found
 
 
-def table_of(sweep: Path) -> list[dict[str, str]]:
+def read_table(sweep: Path) -> list[dict[str, str]]:
+    """Returns the rows of `sweep.csv`."""
     with (sweep / "sweep.csv").open() as file:
         return list(csv.DictReader(file))
 
 
-def losses(directory: Path, run: Run) -> list[int]:
-    """The steps whose losses MLflow has of a run."""
+def loss_steps(directory: Path, run: Run) -> list[int]:
+    """Returns the steps for which MLflow has a loss of a run."""
     client = mlflow.MlflowClient(f"sqlite:///{directory / 'mlflow.db'}")
     return [row.step for row in client.get_metric_history(run.info.run_id, "train/loss")]
 
 
-def at_work(directory: Path, name: str, beyond: int, known: bool = True) -> RunRecord | None:
-    """The record of a job that is at work and has written more than so many rows, if there is one.
+def running_job(directory: Path, name: str, beyond: int, known: bool = True) -> RunRecord | None:
+    """Returns the record of a running job with a minimum of progress; None if there is none.
 
     Args:
-        directory: in which the sweep was started.
-        name: the job's.
-        beyond: how many rows.
-        known: whether it has to be one that MLflow knows by now.
+        directory: directory in which the sweep was started.
+        name: name of the job.
+        beyond: number of metric rows that the job must have exceeded.
+        known: whether the job must have an MLflow run id.
     """
     for path in directory.glob("multirun/*/*/*/run.json"):
-        job = json.loads(path.read_text())
-        if (job["name"], job["status"]) == (name, "RUNNING") and (job["run_id"] or not known):
+        job = run_record.read(path.parent)
+        if (job.name, job.status) == (name, "RUNNING") and (job.run_id or not known):
             rows = (path.parent / "journal.jsonl").read_bytes().count(b"\n")
             if rows > beyond:
-                return run_record.read(path.parent)
+                return job
     return None

@@ -1,4 +1,4 @@
-"""Imports go downwards, and the documentation is true of the tree."""
+"""The import contracts hold, and the documentation matches the code."""
 
 import ast
 import re
@@ -12,31 +12,31 @@ PACKAGE = ROOT / "mlp_tape"
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")
 
 
-def test_the_import_contracts_hold() -> None:
-    """Those of `[tool.importlinter]` in pyproject.toml: the order of the packages, and who imports what."""
+def test_import_contracts_hold() -> None:
+    """The contracts are defined in `[tool.importlinter]` in pyproject.toml."""
     program = Path(sys.executable).with_name("lint-imports")
     done = subprocess.run([program, "--no-cache"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
 
 
-def test_the_training_needs_neither_mlflow_nor_hydra() -> None:
+def test_training_imports_neither_mlflow_nor_hydra() -> None:
     probe = "import mlp_tape.training.loop, sys; print({'mlflow', 'hydra', 'omegaconf'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", probe], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
 
 
-def test_packages_import_nothing_by_themselves() -> None:
+def test_package_init_files_import_nothing() -> None:
     for path in PACKAGE.rglob("__init__.py"):
         tree = ast.parse(path.read_text())
         assert not [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)], path
 
 
-def test_no_keras_in_the_program() -> None:
+def test_program_does_not_use_keras() -> None:
     for path in MODULES:
         assert not re.search(r"tf\.keras|import keras|keras\.", path.read_text().replace('.keras"', ""))
 
 
-def test_ci_runs_both_commands_that_the_readme_prints() -> None:
+def test_ci_runs_both_installation_commands_of_the_readme() -> None:
     readme, ci = (ROOT / "README.md").read_text(), (ROOT / ".ci" / "run").read_text()
     patterns = re.findall(r"grep -E '([^']+)' README\.md", ci)
     (main,), (tests,) = (re.findall(pattern, readme, re.M) for pattern in patterns)
@@ -45,7 +45,7 @@ def test_ci_runs_both_commands_that_the_readme_prints() -> None:
     assert ci.count('eval "$command"') == 2
 
 
-def test_the_documentation_names_every_package_and_setting() -> None:
+def test_documentation_lists_every_package_module_and_setting() -> None:
     from mlp_tape.config.settings import Settings, flatten
 
     architecture, settings = (
@@ -61,7 +61,7 @@ def test_the_documentation_names_every_package_and_setting() -> None:
     assert [key for key, _ in flatten(Settings()) if f"`{key}`" not in settings] == []
 
 
-def test_the_tutorial_shows_the_code_of_the_program() -> None:
+def test_code_blocks_of_the_tutorial_are_excerpts_of_the_program() -> None:
     def lines(text: str) -> list[str]:
         return [line.strip() for line in text.splitlines() if line.strip()]
 
@@ -72,7 +72,7 @@ def test_the_tutorial_shows_the_code_of_the_program() -> None:
         assert any("\n".join(lines(block)) in source for source in sources), block
 
 
-def test_every_relative_link_in_the_documentation_resolves() -> None:
+def test_relative_links_in_the_documentation_resolve() -> None:
     pages = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
     for page in pages:
         for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):

@@ -1,4 +1,4 @@
-"""What docs/benchmarks.md says of speed was measured, on peers that do the same work."""
+"""The figures in docs/benchmarks.md are the measured ones, of programs that do the same work."""
 
 import importlib
 import json
@@ -15,9 +15,9 @@ RESULTS = ROOT / "benchmarks" / "results.json"
 
 
 @pytest.mark.parametrize("variant", sample(worker.variants(), "mlp_tape, compiled", "NumPy"))
-def test_every_way_of_writing_the_loop_trains_the_same_epoch(variant: str, mnist_5k: Dataset) -> None:
+def test_all_benchmarked_loops_train_the_same_epoch(variant: str, mnist_5k: Dataset) -> None:
     module = importlib.import_module(f"benchmarks.loops.{worker.variants()[variant]}")
-    x, y = mnist_5k.x_train[:1000], mnist_5k.y_train[:1000]  # seven batches, and one of 104
+    x, y = mnist_5k.x_train[:1000], mnist_5k.y_train[:1000]  # seven full batches, and one of 104 images
     try:
         epoch, weights = module.prepare(variant, x, y, loops.first_weights())
     except ImportError as error:
@@ -30,10 +30,10 @@ def test_every_way_of_writing_the_loop_trains_the_same_epoch(variant: str, mnist
     reference()
     for array, other, first in zip(weights(), expected(), start, strict=True):
         np.testing.assert_allclose(array, other, atol=1e-5)
-        assert np.abs(other - first).max() > 1e-4, "it has learnt"
+        assert np.abs(other - first).max() > 1e-4, "the weights have not changed"
 
 
-def test_the_readme_has_the_figures_that_were_measured() -> None:
+def test_documentation_shows_the_measured_figures() -> None:
     results = json.loads(RESULTS.read_text())
     assert {"epoch", "whole", "without"} <= set(results) <= set(report.TITLES)
     written = report.markdown(results)

@@ -1,7 +1,7 @@
-"""Random commands on one fresh store, a third of them killed: nothing is lost, and nothing is doubled.
+"""Stress test of the embedded store: random commands in parallel, a third of which are killed.
 
 MLP_TAPE_TORTURE_SECONDS=600 MLP_TAPE_TORTURE_SEED=7 python -m pytest -n0 -s -m "" tests/test_torture.py
-takes longer, and makes the choices of that seed.
+runs for 600 seconds with the random choices of seed 7.
 """
 
 import os
@@ -17,8 +17,8 @@ SEED = int(os.environ.get("MLP_TAPE_TORTURE_SEED") or random.randrange(1_000_000
 
 
 @pytest.mark.long
-def test_the_store_is_whole_after_commands_that_were_killed_beside_each_other(tmp_path: Path) -> None:
+def test_store_is_complete_after_parallel_commands_were_killed(tmp_path: Path) -> None:
     report = torture.torture(tmp_path, SECONDS, SEED)
     print(report)
     assert report.commands
-    assert report.wrong == [], f"seed {SEED}, in {tmp_path}"
+    assert report.problems == [], f"seed {SEED}, in {tmp_path}"

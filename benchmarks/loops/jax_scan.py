@@ -1,4 +1,4 @@
-"""JAX: the whole epoch in one jitted call, a `lax.scan` over the batches, or a jitted step.
+"""JAX: the whole epoch in one jitted call with `lax.scan` over the batches, or a jitted step.
 
 Source: JAX's documentation of `jax.lax.scan` and `jax.jit` (`donate_argnums`), and its example
 `mnist_classifier_fromscratch.py`.

@@ -1,4 +1,4 @@
-"""NumPy, with the gradients written out by hand."""
+"""NumPy, with gradients derived by hand."""
 
 from typing import Any
 

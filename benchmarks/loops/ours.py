@@ -1,4 +1,4 @@
-"""mlp_tape's own loop: `loop.train`, eager or compiled."""
+"""The loop of mlp_tape, `loop.train`: compiled or eager."""
 
 from typing import Any
 

@@ -1,7 +1,7 @@
-"""PyTorch: eager, and with the training step compiled.
+"""PyTorch: eager, or with a compiled training step.
 
 Source: PyTorch's tutorials "Optimizing Model Parameters" and "Introduction to torch.compile". Batches are
-slices of one tensor: a DataLoader, as the first of them has it, takes several times as long.
+slices of one tensor; the DataLoader of the first tutorial takes several times as long.
 """
 
 from typing import Any

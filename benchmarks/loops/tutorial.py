@@ -1,4 +1,4 @@
-"""The seed's loop, as tutorials write it: eager TensorFlow, or the step in a `tf.function`.
+"""The loop of the original program, as in tutorials: eager TensorFlow, or with the step in a `tf.function`.
 
 Source: the guides "Basic training loops" and "Writing a training loop from scratch" of TensorFlow.
 """

@@ -1,1 +1,1 @@
-"""Whole programs that the command is measured against."""
+"""Programs with which the whole command is compared."""

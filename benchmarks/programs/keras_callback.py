@@ -20,14 +20,14 @@ y, y_test = keras.utils.to_categorical(y, 10), keras.utils.to_categorical(y_test
 
 
 class LogEachBatch(keras.callbacks.Callback):
-    """Sends the loss after every batch."""
+    """Logs the loss of every batch."""
 
     def on_train_begin(self, logs=None):
-        """Counts steps over all epochs."""
+        """Initializes the step number, which counts over all epochs."""
         self.step = 0
 
     def on_train_batch_end(self, batch, logs=None):
-        """Sends one row."""
+        """Logs one value."""
         mlflow.log_metric("train/loss", float(logs["loss"]), step=self.step)
         self.step += 1
 

@@ -1,6 +1,6 @@
-"""The loop as a tutorial writes it, eager: `python benchmarks/programs/tutorial.py MNIST.npz [--mlflow]`.
+"""The eager loop of a tutorial: `python benchmarks/programs/tutorial.py MNIST.npz [--mlflow]`.
 
-With `--mlflow`, each step's loss goes to MLflow as its documentation shows it: `mlflow.log_metric`.
+With `--mlflow`, the loss of each step is logged as in MLflow's documentation, with `mlflow.log_metric`.
 """
 
 import contextlib

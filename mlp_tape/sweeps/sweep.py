@@ -131,12 +131,12 @@ def _report_progress(journal: Journal, jobs: list[RunRecord]) -> None:
 
 def _refuse_failures(jobs: SweepDirectory, record: RunRecord, planned: int | None) -> None:
     """Raises SweepError, with a line for each failed job, if not all jobs finished."""
-    begun = [monitor.current(job) for job in jobs.jobs()]
-    failed = [job for job in begun if job.status != "FINISHED"]
-    missing = max(0, (planned or 0) - len(begun))
+    records = [monitor.current(job) for job in jobs.jobs()]
+    failed = [job for job in records if job.status != "FINISHED"]
+    missing = max(0, (planned or 0) - len(records))
     if not failed and not missing:
         return
-    what = f"{len(failed)} of {max(planned or 0, len(begun))} jobs did not finish"
+    what = f"{len(failed)} of {max(planned or 0, len(records))} jobs did not finish"
     lines = [f"{monitor.label(job)}  {job.status}: {summary.first_line(job.reason)}" for job in failed]
     if missing:
         lines.append(f"{missing} more did not begin")

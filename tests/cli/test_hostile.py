@@ -25,7 +25,7 @@ def test_a_wrong_input_is_refused_and_harms_nothing(run_py: Run, tmp_path: Path,
     if case.is_quick and not TABLE:
         with pytest.raises(ConfigError) as refused:
             main.settings_of(ROOT / "conf", case.arguments)
-        assert case.told in f"error: {refused.value.what}"
+        assert case.message in f"error: {refused.value.what}"
         assert refused.value.hint.strip()
         assert refused.value.exit_code == 2
         return
@@ -43,7 +43,7 @@ def test_a_wrong_input_is_refused_and_harms_nothing(run_py: Run, tmp_path: Path,
     assert done.returncode == 2, done.stdout + done.stderr
     first, second = done.stderr.splitlines()
     assert first.startswith("error: ")
-    assert case.told in first
+    assert case.message in first
     assert second.strip()
     assert "secret" not in done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
@@ -64,4 +64,4 @@ def test_a_refused_run_takes_nothing_that_is_not_its_own(run_py: Run, tmp_path: 
 
 
 def test_the_corpus_is_large() -> None:
-    assert len({(tuple(case.arguments), case.told) for case in CASES}) >= 150
+    assert len({(tuple(case.arguments), case.message) for case in CASES}) >= 150

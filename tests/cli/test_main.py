@@ -12,7 +12,7 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from conftest import LIMIT, ROOT, Run, killed_if_it_hangs, sample, send_the_rest
+from conftest import LIMIT, ROOT, Run, kill_after_limit, sample, sync_unsent
 from mlp_tape.system import signals
 
 NOISE = re.compile(r"oneDNN|cuda|absl|INFO|alembic|Traceback|UserWarning", re.IGNORECASE)
@@ -210,7 +210,7 @@ def test_a_signal_closes_the_run_as_killed(
     )
     os.close(terminal)
     shown, sent = b"", False
-    with killed_if_it_hangs(program):
+    with kill_after_limit(program):
         while True:
             try:
                 shown += os.read(screen, 65536)
@@ -220,7 +220,7 @@ def test_a_signal_closes_the_run_as_killed(
                 program.send_signal(number)
                 sent = True
     assert program.wait(LIMIT) == code
-    send_the_rest(tmp_path, offline)
+    sync_unsent(tmp_path, offline)
     (run,) = runs_in(tmp_path)
     assert (run.info.status, run.data.tags["reason"]) == ("KILLED", number.name)
     text = shown.decode()

@@ -1,4 +1,4 @@
-"""Every data set is what it says, wrong files are refused, and MNIST is found on any machine."""
+"""Contents of the data sets, rejection of invalid files, and fallbacks if MNIST is not available."""
 
 import functools
 import hashlib
@@ -18,6 +18,7 @@ from mlp_tape.system.atomic_files import cache_directory
 
 
 def arrays(**changes: np.ndarray) -> dict[str, np.ndarray]:
+    """Returns valid arrays, some of them replaced."""
     rng = np.random.default_rng(0)
     return {
         "x_train": rng.integers(0, 256, (20, 28, 28)).astype(np.uint8),
@@ -28,11 +29,12 @@ def arrays(**changes: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def saved(path: Path, **changes: np.ndarray) -> str:
+    """Saves `arrays` and returns the path."""
     np.savez(path, **arrays(**changes))
     return str(path)
 
 
-def test_mnist_5k_holds_500_images_of_each_digit_the_same_share_in_both_splits(mnist_5k: Dataset) -> None:
+def test_mnist_5k_has_400_training_and_100_test_images_of_each_digit(mnist_5k: Dataset) -> None:
     assert mnist_5k.x_train.shape == (4000, 28, 28)
     assert mnist_5k.x_test.shape == (1000, 28, 28)
     assert mnist_5k.x_train.dtype == np.uint8
@@ -42,13 +44,13 @@ def test_mnist_5k_holds_500_images_of_each_digit_the_same_share_in_both_splits(m
     assert mnist_5k.scale == 255
 
 
-def test_mnist_5k_is_real_mnist(mnist_5k: Dataset, mnist_npz: str) -> None:
+def test_mnist_5k_is_a_subset_of_mnist(mnist_5k: Dataset, mnist_npz: str) -> None:
     mnist = datasets.load("mnist", mnist_npz)
     known = {image.tobytes(): label for image, label in zip(mnist.x_train, mnist.y_train, strict=True)}
     assert all(known[x.tobytes()] == y for x, y in zip(mnist_5k.x_train, mnist_5k.y_train, strict=True))
 
 
-def test_digits_are_8_by_8_from_0_to_16() -> None:
+def test_digits_are_8_by_8_with_values_from_0_to_16() -> None:
     digits = datasets.load("digits")
     assert digits.x_train.shape == (1437, 8, 8)
     assert digits.x_test.shape == (360, 8, 8)
@@ -56,7 +58,7 @@ def test_digits_are_8_by_8_from_0_to_16() -> None:
     assert digits.n_classes == 10
 
 
-def test_full_mnist_is_what_the_seed_prints(mnist_npz: str) -> None:
+def test_full_mnist_has_the_shape_and_range_of_the_original_program(mnist_npz: str) -> None:
     mnist = datasets.load("mnist", mnist_npz)
     assert mnist.x_train.shape == (60_000, 28, 28)
     assert mnist.y_train.shape == (60_000,)
@@ -64,7 +66,7 @@ def test_full_mnist_is_what_the_seed_prints(mnist_npz: str) -> None:
     assert (mnist.y_train.min(), mnist.y_train.max()) == (0, 9)
 
 
-def test_ones_own_arrays_decide_the_networks_ends(tmp_path: Path) -> None:
+def test_own_arrays_determine_the_number_of_features_and_classes(tmp_path: Path) -> None:
     path = saved(
         tmp_path / "own.npz",
         x_train=np.ones((6, 5), np.float64),
@@ -89,12 +91,12 @@ BAD_ARRAYS = {
     "labels below 0": {"y_train": np.arange(20) - 1},
     "labels as floats": {"y_train": np.zeros(20)},
     "labels of rank 2": {"y_train": np.zeros((20, 1), int)},
-    "a label too few": {"y_train": np.arange(19) % 10},
+    "one label missing": {"y_train": np.arange(19) % 10},
     "one class": {"y_train": np.zeros(20, int), "y_test": np.zeros(10, int)},
     "NaN": {"x_train": np.full((20, 28, 28), np.nan), "x_test": np.zeros((10, 28, 28))},
     "integers above 255": {"x_train": np.full((20, 28, 28), 256), "x_test": np.zeros((10, 28, 28), int)},
-    "other sizes": {"x_test": np.zeros((10, 28, 27), np.uint8)},
-    "other dtypes": {"x_test": np.zeros((10, 28, 28), np.float32)},
+    "different image sizes": {"x_test": np.zeros((10, 28, 27), np.uint8)},
+    "different dtypes": {"x_test": np.zeros((10, 28, 28), np.float32)},
     "text": {"x_train": np.full((20, 2), "a"), "x_test": np.full((10, 2), "a")},
     "no images": {"x_test": np.zeros((0, 28, 28), np.uint8), "y_test": np.zeros(0, int)},
     "rank 1": {"x_train": np.zeros(20, np.uint8), "x_test": np.zeros(10, np.uint8)},
@@ -103,13 +105,13 @@ BAD_ARRAYS = {
 
 
 @pytest.mark.parametrize("changes", BAD_ARRAYS.values(), ids=BAD_ARRAYS.keys())
-def test_arrays_that_no_network_can_learn_are_refused(tmp_path: Path, changes: dict) -> None:
+def test_invalid_arrays_are_rejected(tmp_path: Path, changes: dict) -> None:
     with pytest.raises(DataError) as caught:
         datasets.load("arrays", saved(tmp_path / "bad.npz", **changes))
     assert caught.value.hint
 
 
-def test_files_that_are_no_npz_are_refused(tmp_path: Path) -> None:
+def test_files_other_than_npz_are_rejected(tmp_path: Path) -> None:
     whole = Path(saved(tmp_path / "whole.npz")).read_bytes()
     files = {"empty": b"", "text": b"hello", "truncated": whole[:5000], "pickle": b"\x80\x04]\x94."}
     for name, content in files.items():
@@ -121,14 +123,14 @@ def test_files_that_are_no_npz_are_refused(tmp_path: Path) -> None:
             datasets.load("mnist", str(tmp_path / name))
 
 
-def test_arrays_without_a_path_are_refused() -> None:
+def test_arrays_without_a_path_are_rejected() -> None:
     with pytest.raises(DataError, match="needs a file"):
         datasets.load("arrays")
 
 
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A real web server on the loopback in place of the downloads' host, and an empty cache."""
+    """A directory served by a web server in place of the download host, with an empty cache."""
     served = tmp_path / "site"
     served.mkdir()
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(served))
@@ -144,38 +146,38 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     server.server_close()
 
 
-def test_mnist_is_downloaded_once_and_then_taken_from_the_cache(
+def test_mnist_is_downloaded_once_and_then_read_from_the_cache(
     site: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = Path(saved(site / "mnist.npz"))
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     monkeypatch.setattr(sources, "MNIST", ("mnist.npz", f"sha256:{digest}"))
-    said: list[str] = []
-    first = datasets.load("mnist", offline="error", say=said.append)
+    messages: list[str] = []
+    first = datasets.load("mnist", offline="error", say=messages.append)
     path.unlink()
-    again = datasets.load("mnist", offline="error", say=said.append)
+    again = datasets.load("mnist", offline="error", say=messages.append)
     assert first.name == again.name == "mnist"
     assert first.sha256 == again.sha256
-    assert said == [f"downloading {sources.HOST}mnist.npz"]
+    assert messages == [f"downloading {sources.HOST}mnist.npz"]
 
 
-def test_kerass_own_cache_is_used(site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    of_keras = tmp_path / ".keras" / "datasets"
-    of_keras.mkdir(parents=True)
-    digest = hashlib.sha256(Path(saved(of_keras / "mnist.npz")).read_bytes()).hexdigest()
+def test_cache_of_keras_is_used(site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keras_cache = tmp_path / ".keras" / "datasets"
+    keras_cache.mkdir(parents=True)
+    digest = hashlib.sha256(Path(saved(keras_cache / "mnist.npz")).read_bytes()).hexdigest()
     monkeypatch.setattr(sources, "MNIST", ("mnist.npz", f"sha256:{digest}"))
     assert datasets.load("mnist", offline="error").name == "mnist"
 
 
-def test_a_download_of_other_content_is_not_used(site: Path) -> None:
-    saved(site / "mnist.npz")  # the published checksum is another one
+def test_download_with_wrong_checksum_is_not_used(site: Path) -> None:
+    saved(site / "mnist.npz")  # differs from the published checksum
     found = datasets.load("mnist")
     assert found.name == "mnist_5k"
     assert "download failed (ValueError)" in found.warning
     assert not list(cache_directory().glob("*.npz"))
 
 
-def test_a_fault_of_the_checks_is_not_called_a_failed_download(
+def test_error_in_validation_is_not_reported_as_a_failed_download(
     site: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     digest = hashlib.sha256(Path(saved(site / "mnist.npz")).read_bytes()).hexdigest()
@@ -189,7 +191,7 @@ def test_a_fault_of_the_checks_is_not_called_a_failed_download(
         datasets.load("mnist")
 
 
-def test_without_mnist_the_subset_is_named_and_warned_of(site: Path) -> None:
+def test_fallback_to_the_subset_is_recorded_with_a_warning(site: Path) -> None:
     found = datasets.load("mnist")
     assert found.name == "mnist_5k"
     assert "5,000 MNIST images" in found.warning
@@ -197,10 +199,10 @@ def test_without_mnist_the_subset_is_named_and_warned_of(site: Path) -> None:
         datasets.load("mnist", offline="error")
 
 
-def test_a_host_that_does_not_answer_is_given_up(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_download_from_an_unresponsive_host_times_out(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import socket
 
-    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts, and says nothing
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts connections and sends nothing
         monkeypatch.setattr(sources, "HOST", f"http://127.0.0.1:{silent.getsockname()[1]}/")
         monkeypatch.setattr(sources, "TIMEOUT", (LIMIT, 0.1))
         assert "download failed" in datasets.load("mnist").warning
@@ -221,6 +223,6 @@ def test_fashion_mnist_is_read_from_its_four_files(site: Path, monkeypatch: pyte
     np.testing.assert_array_equal(found.y_test, expected["y_test"])
 
 
-def test_fashion_mnist_that_cannot_be_had_is_an_error(site: Path) -> None:
+def test_unavailable_fashion_mnist_is_an_error(site: Path) -> None:
     with pytest.raises(DataError, match="fashion_mnist is not in the cache"):
         datasets.load("fashion_mnist")

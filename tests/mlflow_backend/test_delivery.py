@@ -20,7 +20,7 @@ import pytest
 import yaml
 from mlflow.entities import Run
 
-from conftest import ROOT, send_the_rest, wait_until
+from conftest import ROOT, sync_unsent, wait_until
 from mlp_tape.config.settings import (
     DatasetSettings,
     ModelSettings,
@@ -198,7 +198,7 @@ def test_run_that_is_stopped_has_status_killed(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(Journal, "append", interrupted)
     with pytest.raises(KeyboardInterrupt):
         execute_run(dataclasses.replace(SMALL, epochs=100_000), tmp_path, [])
-    send_the_rest(tmp_path, dict(os.environ))
+    sync_unsent(tmp_path, dict(os.environ))
     client, run = the_run(tmp_path)
     assert (run.info.status, run.data.tags["reason"]) == ("KILLED", "SIGINT")
     stored = client.get_metric_history(run.info.run_id, "train/loss")

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from conftest import LIMIT, Run, answers, sample, wait_until
+from conftest import LIMIT, Run, responds, sample, wait_until
 from mlp_tape.data import datasets
 from mlp_tape.storage.run_record import RunRecord, read
 from mlp_tape.tensors import network
@@ -164,7 +164,7 @@ def test_a_served_model_answers_as_the_run_predicted(trained: RunRecord, tmp_pat
             start_new_session=True,
         )
     try:
-        wait_until("the server", lambda: answers(f"http://127.0.0.1:{port}/ping", server, tmp_path / "log"))
+        wait_until("the server", lambda: responds(f"http://127.0.0.1:{port}/ping", server, tmp_path / "log"))
         answer = _post(f"http://127.0.0.1:{port}/invocations", {"inputs": DIGITS.x_test[:100].tolist()})
     finally:
         os.killpg(server.pid, signal.SIGTERM)

@@ -14,7 +14,17 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from conftest import LIMIT, SMALL_PIPE, Run, Server, ended, mlp_tape, read_until, sample, started
+from conftest import (
+    LIMIT,
+    SMALL_PIPE,
+    Run,
+    Server,
+    mlp_tape,
+    read_until,
+    sample,
+    start_program,
+    wait_for_exit,
+)
 from mlp_tape.storage import run_record
 from mlp_tape.storage.journal import Journal
 
@@ -68,12 +78,12 @@ def test_a_server_that_is_away_for_a_while_misses_nothing(
     server: Server, offline: dict[str, str], tmp_path: Path
 ) -> None:
     arguments = [*ARGUMENTS, "epochs=150", f"tracking.uri={server.url}", f"tracking.patience={LIMIT}"]
-    program = started(tmp_path, offline, "epoch 5 ", *arguments, pipe=SMALL_PIPE)
+    program = start_program(tmp_path, offline, "epoch 5 ", *arguments, pipe=SMALL_PIPE)
     try:
         server.stop()
         read_until(program, LATER)
         server.start()
-        shown = ended(program)
+        shown = wait_for_exit(program)
     finally:
         program.kill()
     assert program.returncode == 0, shown
@@ -87,11 +97,11 @@ def test_a_server_that_stays_away_is_sent_everything_later(
     server: Server, offline: dict[str, str], tmp_path: Path
 ) -> None:
     arguments = [*ARGUMENTS, "epochs=100", f"tracking.uri={server.url}", "tracking.patience=3"]
-    program = started(tmp_path, offline, "epoch 5 ", *arguments, pipe=SMALL_PIPE)
+    program = start_program(tmp_path, offline, "epoch 5 ", *arguments, pipe=SMALL_PIPE)
     (directory,) = tmp_path.glob("outputs/*/*")
     try:
         server.stop()
-        shown = ended(program)
+        shown = wait_for_exit(program)
     finally:
         program.kill()
     over = time.time()
@@ -121,14 +131,14 @@ def test_a_server_that_has_hung_up_delays_neither_the_start_nor_the_end(
 ) -> None:
     """A process that is stopped accepts connections and answers nothing."""
     arguments = [*ARGUMENTS, "epochs=1000000", f"tracking.uri={server.url}", "tracking.patience=1000000"]
-    program = started(tmp_path, offline | FOR_EVER, "epoch 5 ", *arguments, pipe=SMALL_PIPE)
+    program = start_program(tmp_path, offline | FOR_EVER, "epoch 5 ", *arguments, pipe=SMALL_PIPE)
     assert server._process is not None
     (directory,) = tmp_path.glob("outputs/*/*")
     try:
         os.killpg(server._process.pid, signal.SIGSTOP)
         read_until(program, LATER)
         program.send_signal(signal.SIGINT)
-        shown = ended(program)
+        shown = wait_for_exit(program)
         assert program.returncode == 130, shown
         assert f"python -m mlp_tape sync {directory}" in shown
         assert run_py(tmp_path, "dataset=digits", f"tracking.uri={server.url}", **FOR_EVER).returncode == 2

@@ -9,7 +9,7 @@ import pytest
 from omegaconf import OmegaConf
 from test_outage import ARGUMENTS
 
-from conftest import LIMIT, SMALL, Run, Server, ended, started, wait_until
+from conftest import LIMIT, SMALL, Run, Server, start_program, wait_for_exit, wait_until
 from mlp_tape.config import validation
 from mlp_tape.config.settings import Settings, to_dict
 from mlp_tape.errors import ConfigError
@@ -30,14 +30,14 @@ def test_an_outage_and_a_stop_cost_no_sample(
 ) -> None:
     pytest.importorskip("psutil", reason="pip install -e '.[system]' to run this test")
     arguments = [*ARGUMENTS, f"tracking.uri={server.url}", f"tracking.patience={LIMIT}"]
-    program = started(tmp_path, offline | MEASURED, "epoch 5 ", *arguments, "epochs=1000000")
+    program = start_program(tmp_path, offline | MEASURED, "epoch 5 ", *arguments, "epochs=1000000")
     (directory,) = tmp_path.glob("outputs/*/*")
     before = len(samples(directory, LOAD))
     server.stop()
     wait_until("samples while the server is away", lambda: len(samples(directory, LOAD)) >= before + 5)
     server.start()
     program.send_signal(signal.SIGINT)
-    shown = ended(program)
+    shown = wait_for_exit(program)
     assert program.returncode == 130, shown
     trained = samples(directory, "train/loss")[-1].step
     first = samples(directory, LOAD)

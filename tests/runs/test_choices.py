@@ -1,4 +1,4 @@
-"""Every choice of the toolbox does the same in both engines, goes on with the same bits, and costs no row."""
+"""Methods and their settings: equal results in both engines, and bit-identical resumption."""
 
 import dataclasses
 import signal
@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from conftest import ROOT, SMALL_PIPE, Run, ended, sample, started
+from conftest import ROOT, SMALL_PIPE, Run, sample, start_program, wait_for_exit
 from mlp_tape.cli import main
 from mlp_tape.config.settings import OptimizerSettings, non_null
 from mlp_tape.data import datasets
@@ -54,13 +54,14 @@ EVERYTHING = (
     "augment.rotate=10"
 )
 EACH = sample([*CHOICES, EVERYTHING], "shuffle=true", EVERYTHING)
-# What a run that goes on has to find again: the state of each optimizer, the draws, each type of number.
-REMEMBERED = ["optimizer=momentum", "optimizer=rmsprop lr=0.001", "optimizer=adam lr=0.001", *CHOICES[-4:]]
+# Settings for which a resumed run must restore optimizer state, random numbers, order or precision.
+STATEFUL = ["optimizer=momentum", "optimizer=rmsprop lr=0.001", "optimizer=adam lr=0.001", *CHOICES[-4:]]
 SMALL = ["dataset=digits", "model.hidden_sizes=[24,16]", "lr=0.1", "batch_size=96", "epochs=2", "log_every=4"]
 
 
 @pytest.fixture(scope="module")
 def digits() -> Dataset:
+    """The data set `digits`."""
     return datasets.load("digits")
 
 
@@ -74,19 +75,19 @@ def losses_of(trainer: Trainer) -> np.ndarray:
 
 
 @pytest.mark.parametrize("choice", EACH)
-def test_both_engines_do_the_same_with_each_choice(digits: Dataset, choice: str) -> None:
+def test_both_engines_agree_for_each_choice(digits: Dataset, choice: str) -> None:
     default = losses_of(trainer_of(digits))
     eager, compiled = (
         losses_of(trainer_of(digits, *choice.split(), f"engine={engine}")) for engine in ("eager", "compiled")
     )
     tolerance = 0.02 if "bfloat16" in choice else 2e-4
     np.testing.assert_allclose(compiled, eager, rtol=tolerance, atol=tolerance / 10)
-    assert not np.array_equal(compiled, default), "a choice that changes nothing"
+    assert not np.array_equal(compiled, default), "the choice has no effect"
     assert compiled[-8:].mean() < compiled[:4].mean() or "bfloat16" in choice
 
 
-@pytest.mark.parametrize("choice", sample([*REMEMBERED, EVERYTHING], "shuffle=true", EVERYTHING))
-def test_a_run_goes_on_with_the_same_bits_with_each_choice(digits: Dataset, choice: str) -> None:
+@pytest.mark.parametrize("choice", sample([*STATEFUL, EVERYTHING], "shuffle=true", EVERYTHING))
+def test_resumed_training_is_bit_identical_for_each_choice(digits: Dataset, choice: str) -> None:
     trainer = trainer_of(digits, *choice.split())
     whole = trainer.state_at(None)
     losses = np.concatenate([block.losses for block in trainer.train(whole)])
@@ -100,7 +101,7 @@ def test_a_run_goes_on_with_the_same_bits_with_each_choice(digits: Dataset, choi
             np.testing.assert_array_equal(after.arrays()[name], array, err_msg=name)
 
 
-def test_the_rate_of_each_logged_step_is_recorded(digits: Dataset) -> None:
+def test_learning_rate_of_each_logged_step_is_recorded(digits: Dataset) -> None:
     trainer = trainer_of(digits, "schedule=cosine", "log_every=1")
     rates = [block.statistics["train/lr"] for block in trainer.train(trainer.state_at(None))]
     expected = 0.05 * (1 + np.cos(np.pi * np.arange(30) / 30))
@@ -112,17 +113,19 @@ def test_the_rate_of_each_logged_step_is_recorded(digits: Dataset) -> None:
 
 
 @pytest.mark.long
-def test_a_run_of_everything_that_was_stopped_ends_as_one_that_was_not(
+def test_stopped_and_resumed_run_with_all_methods_equals_an_uninterrupted_one(
     run_py: Run, offline: dict[str, str], tmp_path: Path
 ) -> None:
     arguments = [*SMALL, *EVERYTHING.split(), "epochs=100", "validation_fraction=0.2"]
     arguments += ["tracking.enabled=false"]
     done = run_py(tmp_path, *arguments, "hydra.run.dir=whole")
     assert done.returncode == 0, done.stdout + done.stderr
-    program = started(tmp_path, offline, "epoch 9 ", *arguments, "hydra.run.dir=stopped", pipe=SMALL_PIPE)
+    program = start_program(
+        tmp_path, offline, "epoch 9 ", *arguments, "hydra.run.dir=stopped", pipe=SMALL_PIPE
+    )
     program.send_signal(signal.SIGINT)
-    shown = ended(program)
-    assert program.returncode == 130, shown
+    output = wait_for_exit(program)
+    assert program.returncode == 130, output
     before = len(list(journal.rows(tmp_path / "stopped", "train/loss")))
     assert 0 < before < 12 * 100
     done = run_py(tmp_path, "resume=stopped")
@@ -140,7 +143,7 @@ def test_a_run_of_everything_that_was_stopped_ends_as_one_that_was_not(
 
 
 @pytest.mark.long
-def test_training_ends_with_the_best_weights_once_nothing_better_comes(run_py: Run, tmp_path: Path) -> None:
+def test_early_stopping_ends_with_the_best_weights(run_py: Run, tmp_path: Path) -> None:
     arguments = [*SMALL, "optimizer=adam", "lr=0.02", "validation_fraction=0.2", "tracking.enabled=false"]
     stopping = ["epochs=100", "stopping.patience=3", "stopping.monitor=accuracy"]
     done = run_py(tmp_path, *arguments, *stopping, "hydra.run.dir=stopped")
@@ -149,20 +152,20 @@ def test_training_ends_with_the_best_weights_once_nothing_better_comes(run_py: R
     best = int(np.argmax(found))
     assert len(found) == best + 1 + 3 < 100
     tested = list(journal.rows(tmp_path / "stopped", "test/accuracy"))
-    assert [row.step for row in tested] == [len(found) * 12 - 1]  # once, when all is chosen
-    note = run_record.read(tmp_path / "stopped")
-    assert note.results["validation/accuracy"] == found[best]
-    assert note.chosen_by == found[best]
+    assert [row.step for row in tested] == [len(found) * 12 - 1]  # once, after the selection
+    record = run_record.read(tmp_path / "stopped")
+    assert record.results["validation/accuracy"] == found[best]
+    assert record.chosen_by == found[best]
 
-    done = run_py(tmp_path, *arguments, f"epochs={best + 1}", "hydra.run.dir=until_then")
+    done = run_py(tmp_path, *arguments, f"epochs={best + 1}", "hydra.run.dir=until_best")
     assert done.returncode == 0, done.stdout + done.stderr
-    weights = [np.load(tmp_path / name / "weights.npz") for name in ("stopped", "until_then")]
+    weights = [np.load(tmp_path / name / "weights.npz") for name in ("stopped", "until_best")]
     for name in weights[0]:
         np.testing.assert_array_equal(weights[0][name], weights[1][name])
-    assert run_record.read(tmp_path / "until_then").results["test/accuracy"] == tested[0].value
+    assert run_record.read(tmp_path / "until_best").results["test/accuracy"] == tested[0].value
 
 
-def test_validation_images_are_no_training_images(digits: Dataset) -> None:
+def test_validation_images_are_held_out_from_training(digits: Dataset) -> None:
     split = datasets.with_validation(digits, 0.1)
     assert len(split.x_validation) == 144
     assert len(split.x_train) + len(split.x_validation) == len(digits.x_train)
@@ -193,15 +196,15 @@ def test_validation_images_are_no_training_images(digits: Dataset) -> None:
         (["clip_norm=0"], "expected a finite number above 0, or null"),
     ],
 )
-def test_a_choice_that_is_not_there_is_refused(overrides: list[str], what: str) -> None:
-    with pytest.raises(ConfigError) as told:
+def test_invalid_choice_is_rejected(overrides: list[str], what: str) -> None:
+    with pytest.raises(ConfigError) as caught:
         main.settings_of(ROOT / "conf", overrides)
-    assert what in told.value.what
-    assert told.value.hint
+    assert what in caught.value.what
+    assert caught.value.hint
 
 
 @pytest.mark.long
-def test_a_schedule_to_the_end_has_no_other_end(run_py: Run, tmp_path: Path) -> None:
+def test_run_with_a_schedule_of_fixed_length_cannot_be_extended(run_py: Run, tmp_path: Path) -> None:
     done = run_py(tmp_path, *SMALL, "schedule=cosine", "tracking.enabled=false", "hydra.run.dir=run")
     assert done.returncode == 0, done.stderr
     done = run_py(tmp_path, "resume=run", "epochs=3")
@@ -209,7 +212,7 @@ def test_a_schedule_to_the_end_has_no_other_end(run_py: Run, tmp_path: Path) -> 
     assert "epochs=3, but the run's schedule=cosine ends with its 2 epochs" in done.stderr
 
 
-def test_images_alone_are_moved(run_py: Run, tmp_path: Path) -> None:
+def test_augmentation_rejects_data_that_are_not_images(run_py: Run, tmp_path: Path) -> None:
     flat = {
         f"{kind}_{split}": np.zeros((20, 4), np.uint8) if kind == "x" else np.arange(20) % 2
         for kind in "xy"
@@ -218,10 +221,10 @@ def test_images_alone_are_moved(run_py: Run, tmp_path: Path) -> None:
     np.savez(tmp_path / "flat.npz", **flat)
     done = run_py(tmp_path, "dataset=arrays", "dataset.path=flat.npz", "augment.shift=1")
     assert done.returncode == 2
-    assert "augment moves images of [height, width]" in done.stderr
+    assert "augment requires images of shape [height, width]" in done.stderr
 
 
-def test_given_settings_are_those_that_are_not_null() -> None:
+def test_non_null_omits_settings_that_are_null() -> None:
     assert non_null(OptimizerSettings(name="momentum", momentum=0.5)) == {
         "name": "momentum",
         "momentum": 0.5,

@@ -1,4 +1,4 @@
-"""A loss that is no longer finite is traced to the tensor with which it began."""
+"""Divergence: the first tensor that is not finite is found, and its step can be replayed."""
 
 import contextlib
 import re
@@ -23,9 +23,9 @@ from mlp_tape.tensors import network
 from mlp_tape.training import trace, train_step
 from mlp_tape.training.state import State
 
-ASTRAY = Settings(
+DIVERGING = Settings(
     lr=3.0,
-    batch_size=1437,  # all of the digits: a step an epoch
+    batch_size=1437,  # all training images of digits: one step per epoch
     epochs=30,
     log_every=10,
     dataset=DatasetSettings(name="digits"),
@@ -33,36 +33,37 @@ ASTRAY = Settings(
 
 
 @pytest.fixture(scope="module")
-def astray(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, DivergenceError]:
-    directory = tmp_path_factory.mktemp("astray")
+def diverged(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, DivergenceError]:
+    """The directory and the error of a run that diverged."""
+    directory = tmp_path_factory.mktemp("diverged")
     with contextlib.chdir(directory), pytest.raises(DivergenceError) as caught:
-        execute_run(ASTRAY, directory, [])
+        execute_run(DIVERGING, directory, [])
     return directory, caught.value
 
 
-def test_the_step_before_is_kept_with_the_bits_that_training_had(
-    astray: tuple[Path, DivergenceError],
+def test_diverged_step_is_saved_with_the_exact_state_of_training(
+    diverged: tuple[Path, DivergenceError],
 ) -> None:
-    directory, error = astray
-    (kept,) = checkpoint.usable(directory / "divergence", pytest.fail)
-    assert f"at step {kept.step} (epoch {kept.step}, step 0)" in error.what
-    assert kept.step > 3  # after several checkpoints
+    directory, error = diverged
+    (saved,) = checkpoint.usable(directory / "divergence", pytest.fail)
+    assert f"at step {saved.step} (epoch {saved.step}, step 0)" in error.what
+    assert saved.step > 3  # after several checkpoints
     digits = datasets.load("digits")
     config = step_config("relu", "mse", "sgd", 16.0)
     params = network.init_params([64, 256, 128, 10], 0.1, 0)
     settings = {"lr": 3.0, "batch_size": 1437, "epochs": 30, "log_every": 10}
-    for _ in train(params, digits.x_train, digits.y_train, config, **settings, until=kept.step):
+    for _ in train(params, digits.x_train, digits.y_train, config, **settings, until=saved.step):
         pass
     for name, param in params.items():
-        np.testing.assert_array_equal(kept.arrays[name], param.numpy())
-    np.testing.assert_array_equal(kept.arrays["x"], digits.x_train)
-    np.testing.assert_array_equal(kept.arrays["y"], digits.y_train)
+        np.testing.assert_array_equal(saved.arrays[name], param.numpy())
+    np.testing.assert_array_equal(saved.arrays["x"], digits.x_train)
+    np.testing.assert_array_equal(saved.arrays["y"], digits.y_train)
 
 
-def test_mlflow_holds_the_reason_the_step_and_no_value_that_is_not_finite(
-    astray: tuple[Path, DivergenceError],
+def test_mlflow_has_the_reason_the_saved_step_and_only_finite_values(
+    diverged: tuple[Path, DivergenceError],
 ) -> None:
-    directory, error = astray
+    directory, error = diverged
     client = mlflow.MlflowClient(f"sqlite:///{directory / 'mlflow.db'}")
     (run,) = client.search_runs([client.get_experiment_by_name("mlp_tape").experiment_id])
     assert run.info.status == "FAILED"
@@ -71,11 +72,11 @@ def test_mlflow_holds_the_reason_the_step_and_no_value_that_is_not_finite(
     for key in run.data.metrics:
         values = [row.value for row in client.get_metric_history(run.info.run_id, key)]
         assert np.isfinite(values).all()
-        assert max(values) < 1e308  # how MLflow stores infinity
+        assert max(values) < 1e308  # which MLflow stores in place of infinity
 
 
-def test_replay_shows_each_tensor_of_the_step(astray: tuple[Path, DivergenceError]) -> None:
-    _, error = astray
+def test_replay_shows_each_tensor_of_the_step(diverged: tuple[Path, DivergenceError]) -> None:
+    _, error = diverged
     command = re.search(r"python (-m mlp_tape replay \S+)", error.hint)
     assert command
     done = subprocess.run(
@@ -88,11 +89,11 @@ def test_replay_shows_each_tensor_of_the_step(astray: tuple[Path, DivergenceErro
     names = [re.split(r"  +", line)[0] for line in lines]
     assert names[:8] == ["w1", "b1", "w2", "b2", "w3", "b3", "x", "z1"]
     columns = [re.split(r"  +", line) for line in lines]
-    bad = next(each[0] for each in columns if len(each) == 6)  # with a count of what is not finite
+    bad = next(each[0] for each in columns if len(each) == 6)  # with a count of non-finite values
     assert bad == re.findall(r"not finite is (.+)$", error.what)[0]
 
 
-def test_parameters_that_an_update_broke_are_traced_to_that_update(tmp_path: Path) -> None:
+def test_divergence_in_an_update_is_traced_to_that_update(tmp_path: Path) -> None:
     settings = Settings(
         lr=1e39,  # infinite as float32
         dataset=DatasetSettings(name="digits"),
@@ -101,28 +102,28 @@ def test_parameters_that_an_update_broke_are_traced_to_that_update(tmp_path: Pat
     with pytest.raises(DivergenceError, match=r"at step 1 .* is w1 after the update of step 0\n") as caught:
         execute_run(settings, tmp_path, [])
     assert "lr" in caught.value.hint
-    (kept,) = checkpoint.usable(tmp_path / "divergence", pytest.fail)
-    assert kept.step == 0
-    assert not list(tmp_path.glob("checkpoints/*"))  # nothing but divergence would come of it
+    (saved,) = checkpoint.usable(tmp_path / "divergence", pytest.fail)
+    assert saved.step == 0
+    assert not list(tmp_path.glob("checkpoints/*"))  # resuming from it would only diverge again
 
 
-def test_a_run_that_did_not_diverge_has_nothing_to_replay(tmp_path: Path) -> None:
+def test_replay_rejects_a_run_that_did_not_diverge(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="contains no diverged step"):
         list(divergence.replay(tmp_path))
 
 
-def test_a_traced_step_is_the_step() -> None:
+def test_traced_step_equals_the_training_step() -> None:
     rng = np.random.default_rng(0)
     x = tf.constant(rng.integers(0, 256, (8, 4, 4), np.uint8))
     y = tf.constant(rng.integers(0, 3, 8).astype(np.int32))
     params = network.init_params([16, 5, 4, 3], 0.5, 0)
     config, lr = step_config("relu", "mse", "sgd", 255.0), tf.constant(0.1)
     before = {name: param.numpy() for name, param in params.items()}
-    walked = trace.trace_step(State(network.as_params(before)), x, y, lr, config)
+    traced = trace.trace_step(State(network.as_params(before)), x, y, lr, config)
     loss, grads, _ = train_step.train_step(State(params), x, y, lr, config)
-    assert list(walked)[6:13] == ["x", "z1", "h1", "z2", "h2", "logits", "loss"]
-    np.testing.assert_array_equal(walked["loss"], loss)
+    assert list(traced)[6:13] == ["x", "z1", "h1", "z2", "h2", "logits", "loss"]
+    np.testing.assert_array_equal(traced["loss"], loss)
     for name, param in params.items():
-        np.testing.assert_array_equal(walked[name], before[name])
-        np.testing.assert_array_equal(walked[f"gradient of {name}"], grads[name])
-        np.testing.assert_array_equal(walked[f"{name} after the update"], param)
+        np.testing.assert_array_equal(traced[name], before[name])
+        np.testing.assert_array_equal(traced[f"gradient of {name}"], grads[name])
+        np.testing.assert_array_equal(traced[f"{name} after the update"], param)

@@ -1,7 +1,7 @@
-"""Killed at any moment and gone on with, a run ends as if nothing had happened.
+"""A run that is killed at random moments and resumed equals an uninterrupted one.
 
 MLP_TAPE_KILLS=30 python -m pytest -n0 -s -m "" tests/runs/test_kills.py kills 30 runs three times each
-and prints what was hit.
+and prints at which points.
 """
 
 import hashlib
@@ -18,8 +18,9 @@ import numpy as np
 import pytest
 
 from conftest import LIMIT, ROOT
+from mlp_tape.storage import run_record
 
-KILLS = 3  # of each run
+KILLS = 3  # per run
 RUNS = int(os.environ.get("MLP_TAPE_KILLS", "1"))
 ARGUMENTS = [
     "dataset=mnist_5k",
@@ -33,13 +34,14 @@ ARGUMENTS = [
 
 
 class Program:
-    """run.py in a directory of its own, as a process that can be killed."""
+    """The program, run in its own directory as a process that can be killed."""
 
     def __init__(self, directory: Path, environment: dict[str, str]) -> None:
         directory.mkdir()
         self.directory, self.environment = directory, environment
 
     def start(self, *arguments: str) -> "subprocess.Popen[str]":
+        """Starts the program."""
         return subprocess.Popen(
             [sys.executable, str(ROOT / "run.py"), *arguments],
             cwd=self.directory,
@@ -50,69 +52,72 @@ class Program:
         )
 
     def finish(self, *arguments: str) -> str:
+        """Runs the program to its end, and returns its output."""
         program = self.start(*arguments)
-        shown, _ = program.communicate(timeout=LIMIT)
-        assert program.returncode == 0, shown
-        return shown
+        output, _ = program.communicate(timeout=LIMIT)
+        assert program.returncode == 0, output
+        return output
 
     @property
     def runs(self) -> list[Path]:
+        """The directories of its runs."""
         return [path.parent for path in self.directory.glob("outputs/*/*/run.json")]
 
     @property
-    def is_over(self) -> bool:
-        return any(json.loads((path / "run.json").read_text())["sent"] for path in self.runs)
+    def is_finished(self) -> bool:
+        """Whether a run has been delivered completely."""
+        return any(run_record.read(path).sent for path in self.runs)
 
-    def kill_somewhere(self, dice: random.Random, seconds: float, *arguments: str) -> list[str]:
-        """Kills a run at a random moment, and says where it was; nowhere if it was faster."""
+    def kill_at_random(self, rng: random.Random, seconds: float, *arguments: str) -> list[str]:
+        """Kills a run at a random moment; returns where it was killed, or nothing if it ended before."""
         rows = sum(path.stat().st_size for path in self.directory.glob("outputs/*/*/journal.jsonl"))
         program = self.start(*arguments)
-        wait = dice.uniform(0, seconds)
-        if dice.random() < 0.7:  # most of the time is start-up, which is worth fewer kills
-            wait = dice.uniform(0, 0.25 * seconds)
-            while program.poll() is None and not self._trains(rows):
+        wait = rng.uniform(0, seconds)
+        if rng.random() < 0.7:  # start-up takes most of the time, but should get fewer of the kills
+            wait = rng.uniform(0, 0.25 * seconds)
+            while program.poll() is None and not self._is_training(rows):
                 time.sleep(0.01)
         try:
-            shown, _ = program.communicate(timeout=wait)
+            output, _ = program.communicate(timeout=wait)
         except subprocess.TimeoutExpired:
             program.kill()
             program.communicate()
-            return [self._where(rows)]
-        assert program.returncode == 0, shown
+            return [self._describe(rows)]
+        assert program.returncode == 0, output
         return []
 
-    def _trains(self, rows: int) -> bool:
+    def _is_training(self, rows: int) -> bool:
         return rows < sum(path.stat().st_size for path in self.directory.glob("outputs/*/*/journal.jsonl"))
 
-    def _where(self, rows: int) -> str:
+    def _describe(self, rows: int) -> str:
         if not self.runs:
-            return "before the run was opened"
+            return "before the run was created"
         (directory,) = self.runs
         if (directory / "weights.npz").exists():
             return "in the report"
-        if not self._trains(rows):
+        if not self._is_training(rows):
             return "before the first block"
-        *whole, _ = (directory / "journal.jsonl").read_text().splitlines()
-        return f"at step {json.loads(whole[-1])[1]}" if whole else "in the first row"
+        *complete, _ = (directory / "journal.jsonl").read_text().splitlines()
+        return f"at step {json.loads(complete[-1])[1]}" if complete else "in the first row"
 
 
 def state_of(program: Program) -> tuple[str, list[tuple[str, int, float]], str]:
-    """SHA-256 of the weights, all rows that MLflow holds, and the status."""
+    """Returns the SHA-256 of the weights, all metric rows in MLflow, and the status."""
     (directory,) = program.runs
     weights = hashlib.sha256((directory / "weights.npz").read_bytes()).hexdigest()
     client = mlflow.MlflowClient(f"sqlite:///{program.directory / 'mlflow.db'}")
-    run = client.get_run(json.loads((directory / "run.json").read_text())["run_id"])
+    run = client.get_run(run_record.read(directory).run_id)
     rows = [
         (key, row.step, row.value)
         for key in sorted(run.data.metrics)
         for row in client.get_metric_history(run.info.run_id, key)
     ]
-    assert len(set(rows)) == len(rows), "a row is there twice"
+    assert len(set(rows)) == len(rows), "MLflow has duplicate rows"
     return weights, rows, run.info.status
 
 
 def histograms_of(program: Program) -> dict[str, bytes]:
-    """The counts for the pictures, which a run keeps in files of their own."""
+    """Returns the contents of the histogram files."""
     (directory,) = program.runs
     files = sorted(directory.glob("histograms/step-*.npz"))
     assert files
@@ -126,27 +131,27 @@ def histograms_of(program: Program) -> dict[str, bytes]:
 @pytest.mark.long
 @pytest.mark.concurrency
 @pytest.mark.parametrize("seed", range(RUNS))
-def test_a_run_killed_at_random_moments_ends_as_if_it_had_not_been(
+def test_run_killed_at_random_moments_equals_an_uninterrupted_one(
     offline: dict[str, str], tmp_path: Path, seed: int
 ) -> None:
-    dice = random.Random(seed)
-    whole = Program(tmp_path / "whole", offline)
+    rng = random.Random(seed)
+    uninterrupted = Program(tmp_path / "whole", offline)
     began = time.monotonic()
-    whole.finish(*ARGUMENTS, f"seed={seed}")
+    uninterrupted.finish(*ARGUMENTS, f"seed={seed}")
     seconds = time.monotonic() - began
 
     killed = Program(tmp_path / "killed", offline)
     hits: list[str] = []
-    while not killed.is_over:
+    while not killed.is_finished:
         arguments = ["resume=last"] if killed.runs else [*ARGUMENTS, f"seed={seed}"]
         if len(hits) == KILLS:
             killed.finish(*arguments)
         else:
-            hits += killed.kill_somewhere(dice, seconds, *arguments)
+            hits += killed.kill_at_random(rng, seconds, *arguments)
 
-    expected, found = state_of(whole), state_of(killed)
+    expected, found = state_of(uninterrupted), state_of(killed)
     print(f"\nseed {seed}, killed {', '.join(hits) or 'never'}: {len(found[1])} rows, {found[0][:16]}")
     assert len([row for row in expected[1] if row[0] == "train/loss"]) == 40 * 42
     assert found == expected
-    assert histograms_of(killed) == histograms_of(whole)
+    assert histograms_of(killed) == histograms_of(uninterrupted)
     assert found[2] == "FINISHED"

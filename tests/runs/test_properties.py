@@ -1,6 +1,6 @@
-"""Generated inputs: what reads settings, arrays, journals and checkpoints takes what is right, and no more.
+"""Property-based tests: settings, arrays, journals, checkpoints and records are accepted only if valid.
 
-`MLP_TAPE_CASES=100000` tries so many of each, in place of some hundreds.
+`MLP_TAPE_CASES=100000` sets the number of examples per test; the default is 300.
 """
 
 import copy
@@ -50,7 +50,8 @@ anything = st.recursive(
 )
 
 
-def rule_of(key: str) -> Any:
+def field_of(key: str) -> Any:
+    """Returns the dataclass field of a setting."""
     kind: Any = Settings
     *groups, name = key.split(".")
     for group in groups:
@@ -60,7 +61,7 @@ def rule_of(key: str) -> Any:
 
 @many
 @given(changes=st.dictionaries(st.sampled_from(KEYS), anything, min_size=1, max_size=3))
-def test_settings_are_right_or_refused(changes: dict[str, Any]) -> None:
+def test_settings_are_valid_or_rejected(changes: dict[str, Any]) -> None:
     given_settings = copy.deepcopy(DEFAULTS)
     for key, value in changes.items():
         *groups, name = key.split(".")
@@ -70,7 +71,7 @@ def test_settings_are_right_or_refused(changes: dict[str, Any]) -> None:
         place[name] = value
     try:
         composed = OmegaConf.create(given_settings)
-    except OmegaConfBaseException:  # as Hydra refuses it, while it composes
+    except OmegaConfBaseException:  # Hydra rejects it during composition
         return
     try:
         found = validation.parse(composed)
@@ -79,12 +80,13 @@ def test_settings_are_right_or_refused(changes: dict[str, Any]) -> None:
         assert "\n" not in error.what and "\n" not in error.hint
         return
     for key, value in flatten(found):
-        rule = rule_of(key)
-        assert rule.metadata["check"](value), key
+        field = field_of(key)
+        assert field.metadata["check"](value), key
         assert not isinstance(value, float) or math.isfinite(value)
 
 
 def archive(changes: dict[str, np.ndarray] | None = None) -> bytes:
+    """Returns an archive of valid arrays, some of them replaced."""
     arrays: dict[str, np.ndarray] = {
         "x_train": np.arange(96, dtype=np.uint8).reshape(6, 4, 4),
         "y_train": np.arange(6) % 3,
@@ -97,23 +99,23 @@ def archive(changes: dict[str, np.ndarray] | None = None) -> bytes:
 
 
 def damaged(content: bytes) -> st.SearchStrategy[bytes]:
-    """The content with some bytes changed, cut out, put in, or its end missing."""
+    """Generates contents in which bytes are changed, removed or inserted, or the end is missing."""
 
     def apply(edits: list[tuple[str, int, bytes]]) -> bytes:
-        made = bytearray(content)
+        result = bytearray(content)
         for kind, at, piece in edits:
-            at %= len(made) + 1
+            at %= len(result) + 1
             if kind == "change":
-                made[at : at + len(piece)] = piece
+                result[at : at + len(piece)] = piece
             elif kind == "insert":
-                made[at:at] = piece
+                result[at:at] = piece
             elif kind == "cut":
-                del made[at : at + 1 + len(piece)]
+                del result[at : at + 1 + len(piece)]
             elif kind == "zeros":
-                made[at : at + 64] = bytes(64)
+                result[at : at + 64] = bytes(64)
             else:
-                del made[at:]
-        return bytes(made)
+                del result[at:]
+        return bytes(result)
 
     kinds = st.sampled_from(["change", "insert", "cut", "zeros", "end"])
     edit = st.tuples(kinds, st.integers(0, len(content)), st.binary(min_size=1, max_size=8))
@@ -121,6 +123,7 @@ def damaged(content: bytes) -> st.SearchStrategy[bytes]:
 
 
 def check_dataset(path: Path) -> None:
+    """Checks that a file is either loaded as a valid data set, or rejected with a hint."""
     try:
         found = datasets.load("arrays", str(path))
     except DataError as error:
@@ -135,14 +138,15 @@ def check_dataset(path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory for generated files."""
     return tmp_path_factory.mktemp("generated")
 
 
 @many
 @given(content=damaged(archive()) | st.binary(max_size=300))
-def test_an_archive_is_read_whole_or_refused(here: Path, content: bytes) -> None:
-    path = here / "damaged.npz"
+def test_damaged_archive_is_read_completely_or_rejected(directory: Path, content: bytes) -> None:
+    path = directory / "damaged.npz"
     path.write_bytes(content)
     check_dataset(path)
 
@@ -159,14 +163,14 @@ shapes = st.lists(st.integers(0, 5), max_size=4).map(tuple)
         min_size=1,
     )
 )
-def test_arrays_of_any_kind_are_right_or_refused(
-    here: Path, changes: dict[str, tuple[str, tuple[int, ...], bytes]]
+def test_arrays_of_any_kind_are_valid_or_rejected(
+    directory: Path, changes: dict[str, tuple[str, tuple[int, ...], bytes]]
 ) -> None:
     arrays = {}
     for key, (dtype, shape, content) in changes.items():
         size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
         arrays[key] = np.frombuffer((content * (size // 64 + 1))[:size], dtype).reshape(shape)
-    path = here / "arrays.npz"
+    path = directory / "arrays.npz"
     path.write_bytes(archive(arrays))
     check_dataset(path)
 
@@ -176,27 +180,26 @@ JOURNAL = b"".join(json.dumps(row).encode() + b"\n" for row in ROWS)
 
 
 @many
-@given(content=damaged(JOURNAL) | st.binary(max_size=200), sent=st.integers(-5, 2000) | st.text(max_size=5))
-def test_a_journal_is_read_as_far_as_it_is_whole(
-    tmp_path_factory: pytest.TempPathFactory, here: Path, content: bytes, sent: int | str
+@given(content=damaged(JOURNAL) | st.binary(max_size=200), sent=st.integers(-5, 2000))
+def test_damaged_journal_is_read_up_to_the_damage(
+    tmp_path_factory: pytest.TempPathFactory, directory: Path, content: bytes, sent: int
 ) -> None:
-    (here / run_paths.JOURNAL).write_bytes(content)
-    (here / "journal.sent").write_text(str(sent))
-    with Journal(here) as found:
-        for row in [*found.unsent(1000)[0], *journal.rows(here, "train/loss")]:
+    (directory / run_paths.JOURNAL).write_bytes(content)
+    with Journal(directory) as found:
+        for row in [*journal.rows_after(directory, sent, 1000)[0], *journal.rows(directory, "train/loss")]:
             assert type(row.step) is int
             assert math.isfinite(row.value)
-        assert found.count_unsent() >= 0
-        journal.last_step(here, "train/loss")
+        assert journal.count_after(directory, sent) >= 0
+        journal.last_step(directory, "train/loss")
         try:
-            found.recover()
+            found.recover(sent)
         except BrokenFileError:
             return
-        whole = (here / run_paths.JOURNAL).read_bytes()
-        assert content.startswith(whole)
-        assert whole.endswith(b"\n") or not whole
+        valid = (directory / run_paths.JOURNAL).read_bytes()
+        assert content.startswith(valid)
+        assert valid.endswith(b"\n") or not valid
         found.append([Row("test/loss", 10**9, 1.0, 1)])
-        assert [row.key for row in journal.rows(here, "test/loss")][-1:] == ["test/loss"]
+        assert [row.key for row in journal.rows(directory, "test/loss")][-1:] == ["test/loss"]
 
 
 ARRAYS = {"w1": np.arange(12, dtype=np.float32).reshape(3, 4), "b1": np.zeros(4, np.float32)}
@@ -204,8 +207,8 @@ ARRAYS = {"w1": np.arange(12, dtype=np.float32).reshape(3, 4), "b1": np.zeros(4,
 
 @many
 @given(edit=st.data())
-def test_a_checkpoint_is_what_was_written_or_refused(here: Path, edit: st.DataObject) -> None:
-    folder = here / "checkpoints"
+def test_damaged_checkpoint_is_read_unchanged_or_rejected(directory: Path, edit: st.DataObject) -> None:
+    folder = directory / "checkpoints"
     for path in folder.glob("*"):
         path.unlink()
     checkpoint.save(folder, 7, ARRAYS, {"epochs": 1.5, "journal": 100})
@@ -223,25 +226,25 @@ def test_a_checkpoint_is_what_was_written_or_refused(here: Path, edit: st.DataOb
 
 @many
 @given(edit=st.data())
-def test_a_record_is_read_or_refused(here: Path, edit: st.DataObject) -> None:
-    note = run_record.RunRecord(here, name="lr=0.1", settings=DEFAULTS)
-    note.save()
-    path = here / run_paths.RECORD
+def test_damaged_record_is_read_or_rejected(directory: Path, edit: st.DataObject) -> None:
+    record = run_record.RunRecord(directory, name="lr=0.1", settings=DEFAULTS)
+    record.save()
+    path = directory / run_paths.RECORD
     path.write_bytes(edit.draw(damaged(path.read_bytes())))
     try:
-        found = run_record.read(here)
+        found = run_record.read(directory)
     except BrokenFileError:
         return
     assert isinstance(found.name, str) and isinstance(found.settings, dict) and isinstance(found.pid, int)
 
 
-def test_an_archive_that_swells_is_refused_before_it_is_unpacked(here: Path) -> None:
-    path = here / "swollen.npz"
+def test_decompression_bomb_is_rejected_before_it_is_unpacked(directory: Path) -> None:
+    path = directory / "bomb.npz"
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": (2**40,)})
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as made:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for key in datasets.KEYS:
-            made.writestr(f"{key}.npy", header.getvalue() + bytes(1_000_000))
-    with pytest.raises(DataError) as told:
+            archive.writestr(f"{key}.npy", header.getvalue() + bytes(1_000_000))
+    with pytest.raises(DataError) as caught:
         datasets.load("arrays", str(path))
-    assert "swollen.npz" in told.value.what
+    assert "bomb.npz" in caught.value.what

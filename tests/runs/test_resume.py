@@ -1,4 +1,4 @@
-"""A run that was stopped is gone on with as if it had not been, or refused with its reason."""
+"""Resuming: a resumed run equals an uninterrupted one, or is rejected with a reason."""
 
 import contextlib
 import dataclasses
@@ -16,14 +16,14 @@ import mlflow
 import numpy as np
 import pytest
 
-from conftest import ROOT, Run, ended, sample, started, train
+from conftest import ROOT, Run, sample, start_program, train, wait_for_exit
 from mlp_tape.config.settings import DatasetSettings, ModelSettings, Settings, TrackingSettings
 from mlp_tape.errors import BrokenFileError, ConfigError, DataError
 from mlp_tape.mlflow_backend import store
 from mlp_tape.runs import resume
 from mlp_tape.runs.run import execute_run
 from mlp_tape.runs.trainer import step_config
-from mlp_tape.storage import checkpoint, lock, run_record
+from mlp_tape.storage import checkpoint, journal, lock, run_record
 from mlp_tape.storage.journal import Journal, Row
 from mlp_tape.tensors import network
 from mlp_tape.training.batches import Batches
@@ -41,14 +41,14 @@ STEPS = 4 * 42
 
 
 def train_in(directory: Path, settings: Settings, **changes: object) -> None:
-    """A run in a directory of its own, with its database there."""
+    """Executes a run in its own directory, which also contains its database."""
     directory.mkdir(exist_ok=True)
     with contextlib.chdir(directory):
         execute_run(dataclasses.replace(settings, **changes), directory, [])
 
 
 def state_of(directory: Path) -> tuple[bytes, list[tuple[str, int, float]], str]:
-    """The weights' file, all rows that MLflow holds, and the status."""
+    """Returns the content of the weights file, all metric rows in MLflow, and the status."""
     client = mlflow.MlflowClient(f"sqlite:///{directory / 'mlflow.db'}")
     run = client.get_run(run_record.read(directory).run_id)
     rows = [
@@ -61,7 +61,7 @@ def state_of(directory: Path) -> tuple[bytes, list[tuple[str, int, float]], str]
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of four epochs that was never stopped."""
+    """The directory of a run of four epochs that was never stopped."""
     directory = tmp_path_factory.mktemp("whole")
     train_in(directory, SMALL)
     return directory
@@ -69,6 +69,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def half_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a run of two epochs, which must not be modified."""
     directory = tmp_path_factory.mktemp("half") / "run"
     train_in(directory, SMALL, epochs=2)
     return directory
@@ -76,30 +77,30 @@ def half_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def half(half_template: Path, tmp_path: Path) -> Path:
-    """A run of two epochs, with its database, to do with as one likes."""
+    """A copy of the directory of a run of two epochs, with its database."""
     return Path(shutil.copytree(half_template, tmp_path / "half"))
 
 
-def test_blocks_may_be_cut_anywhere_and_have_the_same_bits() -> None:
+def test_division_into_blocks_does_not_change_the_results() -> None:
     rng = np.random.default_rng(0)
     x = rng.integers(0, 256, (100, 6), np.uint8)
     y = rng.integers(0, 3, 100).astype(np.int32)
     config = step_config("relu", "mse", "sgd", 255.0)
     settings = {"lr": 0.1, "batch_size": 7, "epochs": 3, "log_every": 4, "shuffle_seed": 5}
 
-    def go(params: network.Params, **where: int | None) -> list[float]:
+    def losses_of(params: network.Params, **where: int | None) -> list[float]:
         return [loss for block in train(params, x, y, config, **settings, **where) for loss in block.losses]
 
-    straight = network.init_params([6, 5, 3], 0.1, 0)
-    losses = go(straight)
+    uninterrupted = network.init_params([6, 5, 3], 0.1, 0)
+    losses = losses_of(uninterrupted)
     assert len(losses) == 45
     for cut, pause in ((1, 2), (14, 3), (15, 44), (16, 1), (44, 7)):
         before = network.init_params([6, 5, 3], 0.1, 0)
-        parts = go(before, until=cut, pause_every=pause)
+        parts = losses_of(before, until=cut, pause_every=pause)
         after = network.as_params({name: param.numpy() for name, param in before.items()})
-        parts += go(after, first=cut, pause_every=pause)
+        parts += losses_of(after, first=cut, pause_every=pause)
         assert parts == losses
-        for name, param in straight.items():
+        for name, param in uninterrupted.items():
             np.testing.assert_array_equal(after[name].numpy(), param.numpy())
         x_cut, y_cut = Batches(x, y, 7, 5).at(cut)
         order = np.random.default_rng([5, cut // 15]).permutation(100)[cut % 15 * 7 :][:7]
@@ -107,7 +108,7 @@ def test_blocks_may_be_cut_anywhere_and_have_the_same_bits() -> None:
         np.testing.assert_array_equal(y_cut, y[order])
 
 
-def test_a_run_that_is_trained_further_ends_as_one_that_was_longer(whole: Path, half: Path) -> None:
+def test_run_that_is_trained_further_equals_a_longer_run(whole: Path, half: Path) -> None:
     train_in(half, SMALL, resume="here")
     assert state_of(half) == state_of(whole)
     client = mlflow.MlflowClient(f"sqlite:///{half / 'mlflow.db'}")
@@ -122,13 +123,13 @@ def test_a_run_that_is_trained_further_ends_as_one_that_was_longer(whole: Path, 
 
 
 @pytest.mark.long
-def test_a_run_that_was_not_tracked_can_be_tracked_from_there_on(whole: Path, tmp_path: Path) -> None:
+def test_untracked_run_can_be_tracked_when_it_is_resumed(whole: Path, tmp_path: Path) -> None:
     train_in(tmp_path, SMALL, epochs=2, tracking=TrackingSettings(enabled=False))
     train_in(tmp_path, SMALL, resume="here")
     assert state_of(tmp_path) == state_of(whole)
 
 
-def damage_nothing(directory: Path) -> None:
+def leave_undamaged(directory: Path) -> None:
     pass
 
 
@@ -144,94 +145,97 @@ def change_the_step(directory: Path) -> None:
     path.write_text(path.read_text().replace('"step": 84', '"step": 85'))
 
 
-def cut_the_description(directory: Path) -> None:
+def truncate_the_description(directory: Path) -> None:
     path = directory / "checkpoints" / "step-000000084.json"
     path.write_bytes(path.read_bytes()[:100])
 
 
-def lose_the_arrays(directory: Path) -> None:
+def delete_the_arrays(directory: Path) -> None:
     (directory / "checkpoints" / "step-000000084.npz").unlink()
 
 
-def lose_both(directory: Path) -> None:
+def damage_all_checkpoints(directory: Path) -> None:
     for path in (directory / "checkpoints").glob("*.npz"):
         path.write_bytes(b"PK")
 
 
-def cut_the_journal(directory: Path) -> None:
-    """As a power cut may leave it that hits the last rows, and not the checkpoint after them."""
+def truncate_the_journal(directory: Path) -> None:
+    """Removes rows before the last checkpoint, as a power failure may do."""
     journal = directory / "journal.jsonl"
     lines = journal.read_bytes().splitlines(keepends=True)
-    early = next(i for i, line in enumerate(lines) if line.startswith(b'["train/loss", 50,'))
-    journal.write_bytes(b"".join(lines[:early]) + lines[early][:9])
+    cut = next(i for i, line in enumerate(lines) if line.startswith(b'["train/loss", 50,'))
+    journal.write_bytes(b"".join(lines[:cut]) + lines[cut][:9])
 
 
 @pytest.mark.parametrize(
-    ("damage", "said"),
+    ("damage", "message"),
     sample(
         [
-            (damage_nothing, "resumed after 84 steps, at epoch 2  step 0"),
+            (leave_undamaged, "resumed after 84 steps, at epoch 2  step 0"),
             (flip_a_byte, "checkpoint step-000000084 is damaged: its checksum differs"),
             (change_the_step, "checkpoint step-000000084 is damaged: its checksum differs"),
-            (cut_the_description, "checkpoint step-000000084 is damaged: "),
-            (lose_the_arrays, "checkpoint step-000000084 has no arrays"),
-            (lose_both, "resumed at the first step"),
+            (truncate_the_description, "checkpoint step-000000084 is damaged: "),
+            (delete_the_arrays, "checkpoint step-000000084 has no arrays"),
+            (damage_all_checkpoints, "resumed at the first step"),
         ],
         (flip_a_byte, "checkpoint step-000000084 is damaged: its checksum differs"),
     ),
 )
-def test_a_damaged_checkpoint_costs_time_and_nothing_else(
-    whole: Path, half: Path, capsys: pytest.CaptureFixture[str], damage: object, said: str
+def test_damaged_checkpoint_does_not_change_the_result(
+    whole: Path, half: Path, capsys: pytest.CaptureFixture[str], damage: object, message: str
 ) -> None:
     damage(half)
     train_in(half, SMALL, resume="here")
-    shown = "".join(capsys.readouterr())
-    assert said in shown
+    output = "".join(capsys.readouterr())
+    assert message in output
     assert state_of(half) == state_of(whole)
 
 
 @pytest.mark.long
-def test_a_journal_that_lost_its_end_is_filled_from_an_earlier_checkpoint(
+def test_truncated_journal_is_completed_from_an_earlier_checkpoint(
     whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = dataclasses.replace(SMALL, tracking=TrackingSettings(enabled=False))
     train_in(tmp_path, settings, epochs=2)
-    cut_the_journal(tmp_path)
+    truncate_the_journal(tmp_path)
     train_in(tmp_path, SMALL, resume="here")
-    assert "checkpoint step-000000084 counts on rows that the journal has lost" in capsys.readouterr().err
+    assert (
+        "checkpoint step-000000084 refers to rows that are missing from the journal"
+        in capsys.readouterr().err
+    )
     assert state_of(tmp_path) == state_of(whole)
 
 
-def test_a_journal_is_recovered_up_to_its_last_whole_row(tmp_path: Path) -> None:
+def test_journal_is_recovered_up_to_its_last_complete_row(tmp_path: Path) -> None:
     rows = [Row("a", 0, 1.5, 7), Row("b", 0, 0.1, 8), Row("a", 1, 2.5, 9)]
-    with Journal(tmp_path) as journal:
-        journal.append(rows)
-    for rubbish in (b'["a", 2, 0.', b"\0" * 50, b'["a", 2, NaN, 5]\n', b'{"a": 2}\n', b'["a", 2, 1.5]\n'):
-        with (tmp_path / "journal.jsonl").open("ab") as file:
-            file.write(rubbish)
-        with Journal(tmp_path) as journal:
-            journal.recover()
-            assert journal.unsent(10) == (rows, journal.size)
-            journal.append([Row("a", 0, 9.9, 99), Row("a", 1, 9.9, 99), Row("b", 0, 9.9, 99)])
-            assert journal.unsent(10)[0] == rows
-    with Journal(tmp_path) as journal:
-        journal.recover()
-        journal.append([Row("b", 1, 0.2, 10)])
-        assert [row.step for row in journal.read("b")] == [0, 1]
+    with Journal(tmp_path) as file:
+        file.append(rows)
+    for garbage in (b'["a", 2, 0.', b"\0" * 50, b'["a", 2, NaN, 5]\n', b'{"a": 2}\n', b'["a", 2, 1.5]\n'):
+        with (tmp_path / "journal.jsonl").open("ab") as damaged:
+            damaged.write(garbage)
+        with Journal(tmp_path) as file:
+            file.recover(delivered=0)
+            assert journal.rows_after(tmp_path, 0, 10) == (rows, file.size)
+            file.append([Row("a", 0, 9.9, 99), Row("a", 1, 9.9, 99), Row("b", 0, 9.9, 99)])
+            assert journal.rows_after(tmp_path, 0, 10)[0] == rows
+    with Journal(tmp_path) as file:
+        file.recover(delivered=0)
+        file.append([Row("b", 1, 0.2, 10)])
+        assert [row.step for row in file.read("b")] == [0, 1]
 
 
-def test_a_journal_damaged_where_it_was_sent_is_refused(tmp_path: Path) -> None:
-    with Journal(tmp_path) as journal:
-        journal.append(Row("a", i, 1.5, 7) for i in range(10))
-        journal.acknowledge(journal.size)
+def test_journal_with_damaged_delivered_rows_is_rejected(tmp_path: Path) -> None:
+    with Journal(tmp_path) as file:
+        file.append(Row("a", i, 1.5, 7) for i in range(10))
+        size = file.size
     content = bytearray((tmp_path / "journal.jsonl").read_bytes())
     content[30] = 0
     (tmp_path / "journal.jsonl").write_bytes(content)
-    with Journal(tmp_path) as journal, pytest.raises(BrokenFileError, match=r"behind its byte 17"):
-        journal.recover()
+    with Journal(tmp_path) as file, pytest.raises(BrokenFileError, match=r"after byte 17"):
+        file.recover(delivered=size)
 
 
-def test_the_last_two_checkpoints_are_kept_and_read_without_pickle(tmp_path: Path) -> None:
+def test_last_two_checkpoints_are_kept_and_read_without_pickle(tmp_path: Path) -> None:
     for at in (5, 7, 9):
         checkpoint.save(tmp_path / "c", at, {"w1": np.full((2, 3), at, np.float32)}, {"journal": at})
     names = sorted(path.name for path in (tmp_path / "c").iterdir())
@@ -244,8 +248,8 @@ def test_the_last_two_checkpoints_are_kept_and_read_without_pickle(tmp_path: Pat
         checkpoint.load(tmp_path / "c" / "step-000000010.json")
 
 
-def test_other_data_are_refused_before_the_run_is_touched(half: Path, tmp_path: Path) -> None:
-    def everything() -> dict[Path, bytes]:
+def test_different_data_are_rejected_before_the_run_is_modified(half: Path, tmp_path: Path) -> None:
+    def contents() -> dict[Path, bytes]:
         return {path: path.read_bytes() for path in half.rglob("*") if path.is_file()}
 
     with np.errstate(), contextlib.chdir(half):
@@ -256,44 +260,44 @@ def test_other_data_are_refused_before_the_run_is_touched(half: Path, tmp_path: 
     arrays = {name: getattr(mnist_5k, name).copy() for name in names}
     arrays["x_train"][0, 0, 0] ^= 1
     np.savez(tmp_path / "other.npz", **arrays)
-    before = everything()
+    before = contents()
     other = DatasetSettings(name="mnist_5k", path=str(tmp_path / "other.npz"))
     with pytest.raises(DataError, match="the data differ from those of the run"):
         train_in(half, SMALL, resume="here", dataset=other)
-    assert everything() == before
+    assert contents() == before
 
 
 @pytest.mark.long
-def test_a_run_that_another_version_began_is_gone_on_with_and_that_is_said(
+def test_run_of_another_version_is_resumed_with_a_warning(
     half: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    begun = run_record.read(half)
-    assert begun.made_by["tensorflow"] == importlib.metadata.version("tensorflow")
-    assert begun.made_by["threads"] == str(len(os.sched_getaffinity(0)))
-    begun.made_by |= {"tensorflow": "2.20.0", "threads": "64"}
-    begun.save()
+    record = run_record.read(half)
+    assert record.made_by["tensorflow"] == importlib.metadata.version("tensorflow")
+    assert record.made_by["threads"] == str(len(os.sched_getaffinity(0)))
+    record.made_by |= {"tensorflow": "2.20.0", "threads": "64"}
+    record.save()
     train_in(half, SMALL, resume="here")
-    told = capsys.readouterr().err
-    assert "WARNING  The run was begun with tensorflow 2.20.0, now 2." in told
-    assert "; threads 64, now " in told
+    warnings = capsys.readouterr().err
+    assert "WARNING  The run was started with tensorflow 2.20.0, now 2." in warnings
+    assert "; threads 64, now " in warnings
     assert state_of(half)[2] == "FINISHED"
 
 
-def test_a_run_is_not_made_shorter_than_it_is(half: Path) -> None:
-    with pytest.raises(ConfigError, match="epochs=1, but the run has trained 2 and 0 steps"):
+def test_run_cannot_be_shortened(half: Path) -> None:
+    with pytest.raises(ConfigError, match="epochs=1, but the run has already trained 2 epochs and 0 steps"):
         train_in(half, SMALL, resume="here", epochs=1)
 
 
 @pytest.mark.concurrency
-def test_a_directory_belongs_to_one_run_and_one_process(half: Path) -> None:
+def test_directory_belongs_to_one_run_and_one_process(half: Path) -> None:
     with pytest.raises(ConfigError, match="is the directory of another run"):
         train_in(half, SMALL)
-    holds = (
+    program = (
         "import sys; from pathlib import Path; from mlp_tape.storage import lock\n"
         f"with lock.hold(Path({str(half)!r})): print('held', flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(
-        [sys.executable, "-c", holds], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-c", program], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as other:
         assert other.stdout is not None
         other.stdout.readline()
@@ -305,9 +309,9 @@ def test_a_directory_belongs_to_one_run_and_one_process(half: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def at_home(run_py: Run, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A place where a run of one epoch was made from the command line, and the run's id."""
-    place = tmp_path_factory.mktemp("home")
+def existing_run(run_py: Run, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A directory in which a run of one epoch was started from the command line, and its run id."""
+    place = tmp_path_factory.mktemp("existing")
     done = run_py(place, "dataset=digits", "epochs=1", "lr=0.1")
     assert done.returncode == 0, done.stderr
     (directory,) = place.glob("outputs/*/*")
@@ -336,10 +340,10 @@ REFUSED = [
 @pytest.mark.parametrize(
     ("arguments", "what"), sample(REFUSED, REFUSED[0]), ids=[" ".join(case[0]) for case in REFUSED]
 )
-def test_what_would_make_another_run_of_it_is_refused(
-    run_py: Run, at_home: tuple[Path, str], arguments: list[str], what: str
+def test_changed_settings_are_rejected_when_resuming(
+    run_py: Run, existing_run: tuple[Path, str], arguments: list[str], what: str
 ) -> None:
-    place, _ = at_home
+    place, _ = existing_run
     before = sorted(place.rglob("*"))
     done = run_py(place, *arguments)
     assert (done.returncode, done.stdout) == (2, "")
@@ -349,10 +353,10 @@ def test_what_would_make_another_run_of_it_is_refused(
 
 
 @pytest.mark.long
-def test_a_run_is_found_by_its_id_its_directory_or_as_the_last_one(
-    run_py: Run, at_home: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_run_is_found_by_id_directory_or_last(
+    run_py: Run, existing_run: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    place, run_id = at_home
+    place, run_id = existing_run
     (directory,) = place.glob("outputs/*/*")
     uri = f"sqlite:///{place / 'mlflow.db'}"
     monkeypatch.chdir(place)
@@ -360,7 +364,7 @@ def test_a_run_is_found_by_its_id_its_directory_or_as_the_last_one(
         assert resume.find(which, uri) == directory
     done = run_py(
         tmp_path, f"resume={run_id}", "epochs=2", "lr=0.1", "dataset=digits", MLFLOW_TRACKING_URI=uri
-    )  # from another place, with MLflow's help
+    )  # from another directory, found through MLflow
     assert done.returncode == 0, done.stderr
     assert "resumed after 12 steps, at epoch 1  step 0" in done.stdout
     assert f"directory     {directory}" in done.stdout
@@ -368,7 +372,7 @@ def test_a_run_is_found_by_its_id_its_directory_or_as_the_last_one(
     assert list(place.glob("outputs/*/*")) == [directory]
 
 
-def test_looking_for_a_run_makes_no_database(run_py: Run, tmp_path: Path) -> None:
+def test_search_for_a_run_does_not_create_a_database(run_py: Run, tmp_path: Path) -> None:
     done = run_py(tmp_path, "resume=0123456789abcdef0123456789abcdef")
     assert (done.returncode, done.stdout) == (2, "")
     assert not list(tmp_path.iterdir())
@@ -376,15 +380,13 @@ def test_looking_for_a_run_makes_no_database(run_py: Run, tmp_path: Path) -> Non
 
 @pytest.mark.long
 @pytest.mark.concurrency
-def test_a_run_that_was_killed_is_closed_at_the_next_start(
-    run_py: Run, offline: dict[str, str], tmp_path: Path
-) -> None:
-    program = started(tmp_path, offline, "epoch 20 ", "dataset=digits", "report=none", "epochs=1000000")
+def test_killed_run_is_closed_at_the_next_start(run_py: Run, offline: dict[str, str], tmp_path: Path) -> None:
+    program = start_program(tmp_path, offline, "epoch 20 ", "dataset=digits", "report=none", "epochs=1000000")
     (directory,) = tmp_path.glob("outputs/*/*")
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
     run_id = run_record.read(directory).run_id
     next_one = run_py(tmp_path, "dataset=digits", "epochs=1", "report=none")
-    assert "was left RUNNING" not in next_one.stdout  # it lives
+    assert "was left RUNNING" not in next_one.stdout  # its process is still running
     assert client.get_run(run_id).info.status == "RUNNING"
     program.kill()
     program.communicate()
@@ -396,9 +398,9 @@ def test_a_run_that_was_killed_is_closed_at_the_next_start(
         re.M,
     )
     run = client.get_run(run_id)
-    assert (run.info.status, run.data.tags["reason"]) == ("KILLED", "its process was gone")
+    assert (run.info.status, run.data.tags["reason"]) == ("KILLED", "its process no longer exists")
     page = run.data.tags["mlflow.note.content"]
-    assert "It is KILLED: its process was gone" in page
+    assert "Status KILLED: its process no longer exists" in page
     assert f"python run.py resume={run_id}" in page
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     assert list(store.close_dead(uri, "mlp_tape")) == []
@@ -406,11 +408,11 @@ def test_a_run_that_was_killed_is_closed_at_the_next_start(
 
 @pytest.mark.long
 @pytest.mark.concurrency
-def test_a_second_signal_ends_the_process_at_once(offline: dict[str, str], tmp_path: Path) -> None:
-    program = started(tmp_path, offline, "epoch 20 ", "dataset=digits", "report=none", "epochs=1000000")
+def test_second_signal_ends_the_process_immediately(offline: dict[str, str], tmp_path: Path) -> None:
+    program = start_program(tmp_path, offline, "epoch 20 ", "dataset=digits", "report=none", "epochs=1000000")
     program.send_signal(signal.SIGSTOP)
     program.send_signal(signal.SIGINT)
     program.send_signal(signal.SIGTERM)
     program.send_signal(signal.SIGCONT)
-    ended(program)
+    wait_for_exit(program)
     assert program.returncode in (-signal.SIGINT, -signal.SIGTERM, 130, 143)

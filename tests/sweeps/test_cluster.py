@@ -1,4 +1,4 @@
-"""A sweep beyond one process: other launchers and sweepers, many workers, a server on PostgreSQL."""
+"""Sweeps with other launchers and sweepers, many workers, and a server on PostgreSQL."""
 
 import functools
 import importlib.util
@@ -17,23 +17,24 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from conftest import LIMIT, Run, Server, ended, started, stop_when
+from conftest import LIMIT, Run, Server, pause_when, start_program, wait_for_exit
 from mlp_tape.sweeps import directory
-from sweep_helpers import PARENT, at_work
+from sweep_helpers import PARENT, running_job
 
 WORKERS = int(os.environ.get("MLP_TAPE_WORKERS", "3"))
-TRIES = int(os.environ.get("MLP_TAPE_TRIES", "1"))
+REPETITIONS = int(os.environ.get("MLP_TAPE_TRIES", "1"))
 IN_PARALLEL = ["-m", "hydra/launcher=joblib", f"hydra.launcher.n_jobs={WORKERS}", "dataset=digits"]
 IN_PARALLEL += ["report=none"]
 
 
-def needs(package: str, extra: str) -> None:
+def require_plugin(package: str, extra: str) -> None:
+    """Skips the test if a Hydra plugin is not installed."""
     if importlib.util.find_spec(f"hydra_plugins.{package}") is None:
         pytest.skip(f"pip install '.[{extra}]' to run this test")
 
 
-def check_nothing_is_lost(uri: str, sweep: Path, jobs: int) -> int:
-    """Every row of every job's journal is in MLflow once; returns how many rows there are."""
+def check_all_rows_delivered(uri: str, sweep: Path, jobs: int) -> int:
+    """Checks that MLflow has each row of the jobs' journals exactly once; returns the number of rows."""
     client = mlflow.MlflowClient(uri)
     experiment = client.get_experiment_by_name("mlp_tape")
     assert experiment is not None
@@ -58,24 +59,27 @@ def check_nothing_is_lost(uri: str, sweep: Path, jobs: int) -> int:
 
 @pytest.mark.long
 @pytest.mark.concurrency
-@pytest.mark.parametrize("attempt", range(TRIES))
-def test_parallel_workers_make_a_database_and_lose_no_row(run_py: Run, tmp_path: Path, attempt: int) -> None:
+@pytest.mark.parametrize("attempt", range(REPETITIONS))
+def test_parallel_workers_create_a_database_and_lose_no_row(
+    run_py: Run, tmp_path: Path, attempt: int
+) -> None:
     rates = ",".join(str(0.05 * i) for i in range(1, WORKERS + 2))
     done = run_py(tmp_path, *IN_PARALLEL, f"lr={rates}", "epochs=5", "log_every=1")
     assert (done.returncode, done.stderr) == (0, "")
     (sweep,) = tmp_path.glob("multirun/*/*")
-    count = check_nothing_is_lost(f"sqlite:///{tmp_path / 'mlflow.db'}", sweep, WORKERS + 1)
-    print(f"\n{WORKERS} workers on a fresh sqlite database: {count:,} rows, all there")
+    count = check_all_rows_delivered(f"sqlite:///{tmp_path / 'mlflow.db'}", sweep, WORKERS + 1)
+    print(f"\n{WORKERS} workers on a new SQLite database: all {count:,} rows delivered")
 
 
 class Postgres:
-    """A real PostgreSQL of its own on the loopback, by an ordinary user, which it insists on."""
+    """A PostgreSQL server on the loopback interface, run by an unprivileged user, as PostgreSQL requires."""
 
     def __init__(self) -> None:
         found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
         if not found or importlib.util.find_spec("psycopg2") is None:
             pytest.skip("apt-get install postgresql, pip install psycopg2-binary to run this test")
-        self._bin, self._home = found[-1].parent, Path(tempfile.mkdtemp())  # pytest's are the user's alone
+        self._bin = found[-1].parent
+        self._home = Path(tempfile.mkdtemp())  # pytest's directories are accessible only to their owner
         self._data = self._home / "data"
         self._as: list[str] = []
         if os.getuid() == 0:
@@ -86,7 +90,7 @@ class Postgres:
         self.uri = f"postgresql+psycopg2://postgres@127.0.0.1:{self._port}/postgres"
 
     def start(self) -> None:
-        """Makes the cluster and starts it."""
+        """Creates a database cluster and starts the server."""
         quiet = {"stdout": subprocess.DEVNULL, "cwd": "/"}
         initdb = [
             *self._as,
@@ -103,7 +107,7 @@ class Postgres:
         self._control("start", "-w", "-t", f"{LIMIT:.0f}", "-o", options, "-l", f"{self._data}.log")
 
     def stop(self) -> None:
-        """Stops it at once."""
+        """Stops the server immediately, and deletes its data."""
         self._control("stop", "-m", "immediate")
         shutil.rmtree(self._home)
 
@@ -114,16 +118,17 @@ class Postgres:
 
 @pytest.fixture
 def postgres() -> Iterator[Postgres]:
-    made = Postgres()
-    made.start()
-    yield made
-    made.stop()
+    """A running PostgreSQL server."""
+    server = Postgres()
+    server.start()
+    yield server
+    server.stop()
 
 
 @pytest.mark.long
 @pytest.mark.concurrency
-@pytest.mark.parametrize("attempt", range(TRIES))
-def test_workers_that_write_at_once_to_a_server_on_postgresql_lose_no_row(
+@pytest.mark.parametrize("attempt", range(REPETITIONS))
+def test_parallel_workers_with_a_server_on_postgresql_lose_no_row(
     run_py: Run, postgres: Postgres, tmp_path: Path, attempt: int
 ) -> None:
     server = Server(tmp_path, store=postgres.uri)
@@ -134,36 +139,38 @@ def test_workers_that_write_at_once_to_a_server_on_postgresql_lose_no_row(
         done = run_py(tmp_path, *IN_PARALLEL, *more)
         assert (done.returncode, done.stderr) == (0, "")
         (sweep,) = tmp_path.glob("multirun/*/*")
-        count = check_nothing_is_lost(server.url, sweep, WORKERS)
-        print(f"\n{WORKERS} workers on PostgreSQL through a server: {count:,} rows, all there")
+        count = check_all_rows_delivered(server.url, sweep, WORKERS)
+        print(f"\n{WORKERS} workers on PostgreSQL through a server: all {count:,} rows delivered")
     finally:
         server.stop()
 
 
 @pytest.mark.long
 @pytest.mark.concurrency
-def test_an_outage_in_a_sweep_costs_no_job(server: Server, offline: dict[str, str], tmp_path: Path) -> None:
-    """The server is away while jobs end and others begin."""
+def test_server_outage_during_a_sweep_affects_no_job(
+    server: Server, offline: dict[str, str], tmp_path: Path
+) -> None:
+    """The server is unavailable while jobs end and others begin."""
     arguments = ["-m", "lr=0.1,0.2,0.3,0.4", "dataset=digits", "report=none", "epochs=60", "log_every=10"]
     arguments += [f"tracking.uri={server.url}", f"tracking.patience={LIMIT}"]
-    program = started(tmp_path, offline, "job 0  lr=0.1  began", *arguments)
-    stop_when(program, "the first job at work", lambda: at_work(tmp_path, "lr=0.1", beyond=100))
+    program = start_program(tmp_path, offline, "job 0  lr=0.1  began", *arguments)
+    pause_when(program, "the first job", lambda: running_job(tmp_path, "lr=0.1", beyond=100))
     server.stop()
     program.send_signal(signal.SIGCONT)
-    third = functools.partial(at_work, tmp_path, "lr=0.3", beyond=100, known=False)
-    stop_when(program, "the third job at work", third)
+    third = functools.partial(running_job, tmp_path, "lr=0.3", beyond=100, known=False)
+    pause_when(program, "the third job", third)
     server.start()
     program.send_signal(signal.SIGCONT)
-    rest = ended(program)
+    rest = wait_for_exit(program)
     assert program.returncode == 0, rest
     assert "WARNING" not in rest
     (sweep,) = tmp_path.glob("multirun/*/*")
-    check_nothing_is_lost(server.url, sweep, 4)
+    check_all_rows_delivered(server.url, sweep, 4)
 
 
 @pytest.mark.long
-def test_submitit_runs_a_sweep(run_py: Run, tmp_path: Path) -> None:
-    needs("hydra_submitit_launcher", "slurm")
+def test_sweep_runs_with_submitit(run_py: Run, tmp_path: Path) -> None:
+    require_plugin("hydra_submitit_launcher", "slurm")
     done = run_py(
         tmp_path,
         "-m",
@@ -175,12 +182,12 @@ def test_submitit_runs_a_sweep(run_py: Run, tmp_path: Path) -> None:
     )
     assert (done.returncode, done.stderr) == (0, "")
     (sweep,) = tmp_path.glob("multirun/*/*")
-    check_nothing_is_lost(f"sqlite:///{tmp_path / 'mlflow.db'}", sweep, 2)
+    check_all_rows_delivered(f"sqlite:///{tmp_path / 'mlflow.db'}", sweep, 2)
     assert re.search(r"^job 1  lr=0.2  test accuracy 0\.\d{4}", done.stdout, re.M)
 
 
-def test_slurm_has_a_ready_config(run_py: Run, tmp_path: Path) -> None:
-    needs("hydra_submitit_launcher", "slurm")
+def test_slurm_config_composes(run_py: Run, tmp_path: Path) -> None:
+    require_plugin("hydra_submitit_launcher", "slurm")
     arguments = ["--cfg", "hydra", "--package", "hydra.launcher"]
     done = run_py(tmp_path, *arguments, "+cluster=slurm", "lr=0.1")
     assert done.returncode == 0, done.stderr
@@ -189,37 +196,37 @@ def test_slurm_has_a_ready_config(run_py: Run, tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-def test_ray_runs_a_sweep(run_py: Run, tmp_path: Path) -> None:
-    needs("hydra_ray_launcher", "ray")
+def test_sweep_runs_with_ray(run_py: Run, tmp_path: Path) -> None:
+    require_plugin("hydra_ray_launcher", "ray")
     arguments = ["-m", "+cluster=ray", "hydra.launcher.ray.init.num_cpus=2", "lr=0.1,0.2,0.3"]
     done = run_py(tmp_path, *arguments, "dataset=digits", "report=none", "epochs=1")
     assert done.returncode == 0, done.stderr
     (sweep,) = tmp_path.glob("multirun/*/*")
-    check_nothing_is_lost(f"sqlite:///{tmp_path / 'mlflow.db'}", sweep, 3)
+    check_all_rows_delivered(f"sqlite:///{tmp_path / 'mlflow.db'}", sweep, 3)
 
 
 @pytest.mark.long
-def test_optuna_searches_and_is_picked_up_with_the_same_proposals(run_py: Run, tmp_path: Path) -> None:
-    needs("hydra_optuna_sweeper", "optuna")
+def test_resumed_optuna_search_repeats_the_same_proposals(run_py: Run, tmp_path: Path) -> None:
+    require_plugin("hydra_optuna_sweeper", "optuna")
     arguments = ["-m", "+sweep=optuna", "dataset=digits", "report=none", "epochs=1", "sweep.fail_fast=false"]
     done = run_py(tmp_path, *arguments, "hydra.sweeper.n_trials=3")
     assert (done.returncode, done.stderr) == (0, "")
     (sweep,) = tmp_path.glob("multirun/*/*")
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    check_nothing_is_lost(uri, sweep, 3)
+    check_all_rows_delivered(uri, sweep, 3)
     first = {job.name: job.run_id for job in directory.SweepDirectory(sweep).jobs()}
     began = time.time()
     done = run_py(tmp_path, "-m", "sweep.resume=last", "hydra.sweeper.n_trials=4")
     assert done.returncode == 0, done.stderr
-    check_nothing_is_lost(uri, sweep, 4)
+    check_all_rows_delivered(uri, sweep, 4)
     again = directory.SweepDirectory(sweep).jobs()
     assert first.items() <= {job.name: job.run_id for job in again}.items()
     assert [job.began > began for job in again] == [False, False, False, True]
 
 
 @pytest.mark.long
-def test_a_trial_that_fails_does_not_end_the_search(run_py: Run, tmp_path: Path) -> None:
-    needs("hydra_optuna_sweeper", "optuna")
+def test_failed_trial_does_not_end_the_search(run_py: Run, tmp_path: Path) -> None:
+    require_plugin("hydra_optuna_sweeper", "optuna")
     settings = {"n_trials": "3", "direction": "maximize", "sampler.seed": "1"}
     arguments = [f"hydra.sweeper.{key}={value}" for key, value in settings.items()]
     arguments += ["lr=choice(1e20,0.1)", "dataset=digits", "report=none", "epochs=1"]
@@ -232,7 +239,7 @@ def test_a_trial_that_fails_does_not_end_the_search(run_py: Run, tmp_path: Path)
     assert "Traceback" not in done.stderr
 
 
-def test_an_extra_that_is_not_installed_is_named(run_py: Run, tmp_path: Path) -> None:
+def test_error_names_an_extra_that_is_not_installed(run_py: Run, tmp_path: Path) -> None:
     missing = next(
         (
             (group, extra)

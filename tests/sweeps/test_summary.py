@@ -1,4 +1,4 @@
-"""A sweep's table: what was swept, in its order, the best, and seeds summed up."""
+"""The table of a sweep: swept settings, order, best job, and statistics over seeds."""
 
 from pathlib import Path
 
@@ -9,14 +9,14 @@ from mlp_tape.sweeps import summary
 
 
 def job(number: int, **settings: object) -> RunRecord:
-    """A job that has finished, with an accuracy of 0.9 and more."""
+    """Returns the record of a finished job, with an accuracy of 0.9 + number / 100."""
     results = {"test/accuracy": 0.9 + number / 100, "test/loss": 0.1}
     return RunRecord(
         Path(f"/sweep/{number}"), status="FINISHED", settings=settings, results=results, seconds=2.0
     )
 
 
-def test_what_was_swept_is_sorted_as_what_it_is() -> None:
+def test_jobs_are_sorted_by_the_values_of_the_swept_settings() -> None:
     sizes = ([512], [64, 64], [64], [128])
     jobs = [job(i, lr=lr, model={"hidden_sizes": sizes[i]}) for i, lr in enumerate((1.0, 0.1, 10.0, 9.0))]
     found = summary.summarize(jobs)
@@ -28,7 +28,7 @@ def test_what_was_swept_is_sorted_as_what_it_is() -> None:
     assert [row[1] for row in mixed.table().rows] == [None, "a", "b"]
 
 
-def test_a_long_table_shows_the_best_and_the_csv_all() -> None:
+def test_long_table_shows_the_best_jobs_and_csv_shows_all() -> None:
     found = summary.summarize([job(i, lr=i / 7) for i in range(60)])
     assert len(found.table(40).rows) == 40
     assert found.table(40).rows[0][0] == 59
@@ -36,10 +36,10 @@ def test_a_long_table_shows_the_best_and_the_csv_all() -> None:
     assert found.best is not None
     assert found.best.directory.name == "59"
     lines = found.table(40).as_text()
-    assert len({len(line) for line in lines}) == 1, "columns stand under each other"
+    assert len({len(line) for line in lines}) == 1, "columns are not aligned"
 
 
-def test_a_table_says_nothing_of_seeds_where_there_is_one_each() -> None:
+def test_statistics_over_seeds_require_jobs_that_differ_only_in_seed() -> None:
     assert summary.summarize([job(0, seed=0, lr=1.0), job(1, seed=1, lr=2.0)]).over_seeds() is None
     assert summary.summarize([job(0, lr=1.0), job(1, lr=2.0)]).over_seeds() is None
     table = summary.summarize(
@@ -51,10 +51,10 @@ def test_a_table_says_nothing_of_seeds_where_there_is_one_each() -> None:
     assert table.rows[1] == [2.0, 1, pytest.approx(0.91), None, 2.0]
 
 
-def test_jobs_that_differ_in_much_go_by_their_names() -> None:
+def test_jobs_with_many_swept_settings_are_identified_by_name() -> None:
     jobs = [
         job(i, **dict.fromkeys("abcdefg", i // 2), seed=i % 2) for i in range(4)
-    ]  # of two experiments, say
+    ]  # such as those of two experiments
     for i, each in enumerate(jobs):
         each.name = f"experiment={'xy'[i // 2]} seed={i % 2}"
     found = summary.summarize(jobs)

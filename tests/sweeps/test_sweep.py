@@ -1,4 +1,4 @@
-"""A sweep survives failure, is picked up where it stopped, and ends with an answer."""
+"""Sweeps: failures, resuming, and the report at the end."""
 
 import re
 import signal
@@ -11,19 +11,20 @@ import mlflow
 import numpy as np
 import pytest
 
-from conftest import LIMIT, ROOT, Run, ended, sample, send_the_rest, started, stop_when
+from conftest import LIMIT, ROOT, Run, pause_when, sample, start_program, sync_unsent, wait_for_exit
 from mlp_tape.config.settings import Settings
 from mlp_tape.storage import journal, lock, run_record
+from mlp_tape.storage.delivery_record import DeliveryRecord
 from mlp_tape.storage.run_record import RunRecord
 from mlp_tape.sweeps import report
 from mlp_tape.sweeps.directory import SweepDirectory
 from mlp_tape.sweeps.monitor import Monitor
 from mlp_tape.system.console import Console
 from mlp_tape.tracking import client
-from sweep_helpers import STEPS, at_work, losses, runs_in, table_of, the_sweep
+from sweep_helpers import STEPS, loss_steps, read_table, running_job, runs_in, sweep_directory
 
 
-def test_a_sweep_has_one_parent_a_table_and_an_answer(run_py: Run, tmp_path: Path) -> None:
+def test_sweep_has_a_parent_run_a_table_and_a_best_job(run_py: Run, tmp_path: Path) -> None:
     done = run_py(tmp_path, "-m", "lr=0.1,0.02,0.3", "dataset=digits", "epochs=2", "seed=5")
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
@@ -32,11 +33,11 @@ def test_a_sweep_has_one_parent_a_table_and_an_answer(run_py: Run, tmp_path: Pat
     assert {run.info.status for run in [parent, *children]} == {"FINISHED"}
     assert parent.info.run_name == "sweep lr=0.1,0.02,0.3"
     assert parent.data.params["lr"] == "0.1,0.02,0.3"
-    assert all(losses(tmp_path, run) == list(range(2 * STEPS)) for run in children)
+    assert all(loss_steps(tmp_path, run) == list(range(2 * STEPS)) for run in children)
 
-    sweep = the_sweep(tmp_path)
-    table = table_of(sweep)
-    assert [row["lr"] for row in table] == ["0.02", "0.1", "0.3"]  # as numbers
+    sweep = sweep_directory(tmp_path)
+    table = read_table(sweep)
+    assert [row["lr"] for row in table] == ["0.02", "0.1", "0.3"]  # sorted as numbers
     assert [row["job"] for row in table] == ["1", "0", "2"]
     logged = {run.info.run_id: run.data.metrics["test/accuracy"] for run in children}
     assert {row["run_id"]: float(row["accuracy"]) for row in table} == logged
@@ -50,19 +51,19 @@ def test_a_sweep_has_one_parent_a_table_and_an_answer(run_py: Run, tmp_path: Pat
     assert re.search(rf"^ *{best['job']} +{best['lr']} +FINISHED", done.stdout, re.M)
 
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
-    left = {item.path for item in client.list_artifacts(parent.info.run_id)}
-    assert left == {"config.yaml", "environment.txt", "sweep.csv", "sweep.md", "plots"}
+    artifacts = {item.path for item in client.list_artifacts(parent.info.run_id)}
+    assert artifacts == {"config.yaml", "environment.txt", "sweep.csv", "sweep.md", "plots"}
     plots = {item.path for item in client.list_artifacts(parent.info.run_id, "plots")}
     assert plots == {"plots/sweep_accuracy.png", "plots/sweep_curves.png"}
     full = {run.info.run_id for run in children if client.list_artifacts(run.info.run_id, "plots")}
-    assert full == {best["run_id"]}  # the best alone has pictures and a model
+    assert full == {best["run_id"]}  # only the best job has plots and a model
     (model,) = client.search_logged_models([parent.info.experiment_id])
     assert model.source_run_id == best["run_id"]
     assert {path.name for path in sweep.iterdir() if path.is_dir()} == {"0", "1", "2", "plots"}
 
 
-def swept(directory: Path, **more: object) -> list[RunRecord]:
-    """A sweep's directory with two jobs that have finished, 1 as the best."""
+def finished_sweep(directory: Path, **more: object) -> list[RunRecord]:
+    """Creates the directory of a sweep with two finished jobs, of which job 1 is the best."""
     (directory / "jobs.json").write_text('{"first": "0", "second": "1"}')
     jobs = []
     for name, accuracy in (("0", 0.8), ("1", 0.9)):
@@ -74,42 +75,41 @@ def swept(directory: Path, **more: object) -> list[RunRecord]:
     return jobs
 
 
-def test_jobs_that_finish_at_the_same_moment_are_one_row_of_the_sweep(tmp_path: Path) -> None:
-    told: list[int] = []
+def test_jobs_that_finish_at_the_same_time_are_reported_once(tmp_path: Path) -> None:
+    reported: list[int] = []
     monitor = Monitor(
-        SweepDirectory(tmp_path), Console(on_screen=False), 2, lambda jobs: told.append(len(jobs))
+        SweepDirectory(tmp_path), Console(on_screen=False), 2, lambda jobs: reported.append(len(jobs))
     )
-    swept(tmp_path)
-    monitor._look(lambda *_: None)
-    assert told == [2]
+    finished_sweep(tmp_path)
+    monitor._poll(lambda *_: None)
+    assert reported == [2]
 
 
-def test_the_table_has_the_id_of_a_run_that_mlflow_had_only_at_the_end(
+def test_table_has_run_ids_that_are_assigned_only_at_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    jobs = swept(tmp_path, uri="sqlite:///mlflow.db", full=True)
+    jobs = finished_sweep(tmp_path, uri="sqlite:///mlflow.db", full=True)
 
     def send(directory: Path, at_most: float) -> None:
         (job,) = [job for job in jobs if job.directory == directory]
-        job.run_id, job.sent = f"id of {job.name}", True
-        job.save()
+        DeliveryRecord(run_id=f"id of {job.name}", version=job.version).save(directory)
 
     monkeypatch.setattr(client, "send", send)
-    note = RunRecord(tmp_path, kind="sweep")
+    record = RunRecord(tmp_path, kind="sweep")
     with Console(on_screen=False) as console:
-        report.conclude(Settings(), note, SweepDirectory(tmp_path), console)
-    assert [row["run_id"] for row in table_of(tmp_path)] == ["id of 0", "id of 1"]
-    assert note.tags["best.run_id"] == "id of 1"
+        report.conclude(Settings(), record, SweepDirectory(tmp_path), console)
+    assert [row["run_id"] for row in read_table(tmp_path)] == ["id of 0", "id of 1"]
+    assert record.tags["best.run_id"] == "id of 1"
 
 
 @pytest.mark.long
 @pytest.mark.concurrency
-def test_a_failure_is_told_at_once_and_costs_no_other_job(run_py: Run, tmp_path: Path) -> None:
+def test_failure_is_reported_immediately_and_other_jobs_continue(run_py: Run, tmp_path: Path) -> None:
     done = run_py(tmp_path, "-m", "lr=1e20,0.1", "dataset=digits", "report=none", "epochs=1")
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
-    told, *rest = done.stderr.splitlines()  # told once, and listed at the end
-    assert told.startswith("job 0  lr=1e+20  FAILED: DivergenceError: the loss is")
+    message, *rest = done.stderr.splitlines()  # reported once, and listed at the end
+    assert message.startswith("job 0  lr=1e+20  FAILED: DivergenceError: the loss is")
     assert rest[0] == "error: 1 of 2 jobs did not finish"
     (parent,), children = runs_in(tmp_path)
     assert rest[-1].strip() == f"to try again: python run.py -m sweep.resume={parent.info.run_id}"
@@ -122,7 +122,7 @@ def test_a_failure_is_told_at_once_and_costs_no_other_job(run_py: Run, tmp_path:
 
 @pytest.mark.long
 @pytest.mark.concurrency
-def test_fail_fast_lets_no_job_begin_after_one_that_failed(run_py: Run, tmp_path: Path) -> None:
+def test_fail_fast_starts_no_job_after_a_failed_one(run_py: Run, tmp_path: Path) -> None:
     arguments = [
         "-m",
         "lr=0.1,1e20,0.2,0.3",
@@ -137,28 +137,28 @@ def test_fail_fast_lets_no_job_begin_after_one_that_failed(run_py: Run, tmp_path
     _, children = runs_in(tmp_path)
     assert [run.info.status for run in children] == ["FINISHED", "FAILED"]
     done = run_py(tmp_path, "-m", "sweep.resume=last")
-    assert done.returncode == 1  # it fails again, and fast again
+    assert done.returncode == 1  # the job fails again, and the sweep stops again
     assert len(runs_in(tmp_path)[1]) == 2
 
 
 @pytest.mark.long
 @pytest.mark.concurrency
-def test_a_sweep_that_failed_and_was_killed_is_picked_up(
+def test_sweep_with_a_failed_and_a_killed_job_is_resumed(
     run_py: Run, offline: dict[str, str], tmp_path: Path
 ) -> None:
     """Six jobs, one of which diverges; the process is killed in the fourth."""
     rates = "lr=0.1,1e20,0.2,0.05,0.3,0.4"
     arguments = ["-m", rates, "dataset=digits", "report=none", "epochs=60", "log_every=10"]
-    program = started(tmp_path, offline, "sweep ", *arguments)
-    victim = stop_when(program, "the fourth job at work", lambda: at_work(tmp_path, "lr=0.05", beyond=200))
+    program = start_program(tmp_path, offline, "sweep ", *arguments)
+    victim = pause_when(program, "the fourth job", lambda: running_job(tmp_path, "lr=0.05", beyond=200))
     program.kill()
-    ended(program)
+    wait_for_exit(program)
     assert victim is not None
     (parent,), children = runs_in(tmp_path)
     assert {run.info.run_id: run.info.status for run in children}[victim.run_id] == "RUNNING"
-    jobs = [run_record.read(path.parent) for path in the_sweep(tmp_path).glob("*/run.json")]
+    jobs = [run_record.read(path.parent) for path in sweep_directory(tmp_path).glob("*/run.json")]
     before = {job.run_id: (job.began, job.ended) for job in jobs if job.status == "FINISHED"}
-    assert len(before) == 2  # MLflow may not have heard of the second
+    assert len(before) == 2  # the second may not have been delivered to MLflow yet
 
     done = run_py(tmp_path, "-m", "sweep.resume=last")
     assert done.returncode == 1, done.stderr
@@ -175,12 +175,12 @@ def test_a_sweep_that_failed_and_was_killed_is_picked_up(
     assert len(children) == 6
     for run in children:
         if run.info.status == "FINISHED":
-            assert losses(tmp_path, run) == list(range(60 * STEPS)), "each step is there once"
-    for path in the_sweep(tmp_path).glob("*/run.json"):
+            assert loss_steps(tmp_path, run) == list(range(60 * STEPS)), "steps are missing or duplicated"
+    for path in sweep_directory(tmp_path).glob("*/run.json"):
         job = run_record.read(path.parent)
         if job.run_id in before:
-            assert (job.began, job.ended) == before[job.run_id], "it was not run again"
-    table = {row["lr"]: row for row in table_of(the_sweep(tmp_path))}
+            assert (job.began, job.ended) == before[job.run_id], "a finished job was run again"
+    table = {row["lr"]: row for row in read_table(sweep_directory(tmp_path))}
     assert [row["job"] for row in table.values()] == ["3", "0", "2", "4", "5", "1"]
     assert table["0.05"]["run_id"] == victim.run_id
     log = (victim.directory / "console.log").read_text()
@@ -190,67 +190,67 @@ def test_a_sweep_that_failed_and_was_killed_is_picked_up(
     more = ["lr=0.1,0.2,0.6", *arguments[2:], "sweep.resume=last"]
     done = run_py(tmp_path, "-m", *more)
     (again,), children = runs_in(tmp_path)
-    assert len(children) == 7  # a new one is added
-    assert table_of(the_sweep(tmp_path))[-2]["job"] == "6"
+    assert len(children) == 7  # the new job is added
+    assert read_table(sweep_directory(tmp_path))[-2]["job"] == "6"
 
 
 @pytest.mark.long
 @pytest.mark.concurrency
-def test_a_job_that_another_process_is_at_work_on_is_waited_for(
+def test_sweep_waits_for_a_job_that_another_process_is_running(
     run_py: Run, offline: dict[str, str], tmp_path: Path
 ) -> None:
     run_py(tmp_path, "-m", "lr=1e20,0.1", "dataset=digits", "report=none", "epochs=1")
-    job = the_sweep(tmp_path) / "0"
+    job = sweep_directory(tmp_path) / "0"
     before = run_record.read(job)
     with lock.hold(job):
-        program = started(tmp_path, offline, "sweep ", "-m", "sweep.resume=last")
-        (tmp_path / "beside").mkdir()  # where all of it takes no longer than it has waited by then
-        run_py(tmp_path / "beside", "-m", "lr=1e20,0.1", "dataset=digits", "report=none", "epochs=1")
+        program = start_program(tmp_path, offline, "sweep ", "-m", "sweep.resume=last")
+        (tmp_path / "other").mkdir()  # a complete sweep there takes as long as this one has to wait
+        run_py(tmp_path / "other", "-m", "lr=1e20,0.1", "dataset=digits", "report=none", "epochs=1")
         assert program.poll() is None
-        assert run_record.read(job) == before, "nobody touched it"
+        assert run_record.read(job) == before, "the record of the job was modified"
         released = time.time()
-    shown = ended(program)
-    assert program.returncode == 1, shown  # it fails again
+    output = wait_for_exit(program)
+    assert program.returncode == 1, output  # the job fails again
     assert run_record.read(job).began >= released
 
 
 @pytest.mark.long
 @pytest.mark.concurrency
-def test_ctrl_c_closes_job_and_sweep_and_both_can_be_gone_on_with(
+def test_ctrl_c_closes_job_and_sweep_and_both_can_be_resumed(
     run_py: Run, offline: dict[str, str], tmp_path: Path
 ) -> None:
     arguments = ["-m", "lr=0.1,0.2,0.3,0.4,0.5", "dataset=digits", "report=none", "epochs=60", "log_every=10"]
-    program = started(tmp_path, offline, "sweep ", *arguments)
-    job = stop_when(program, "the third job at work", lambda: at_work(tmp_path, "lr=0.3", beyond=200))
+    program = start_program(tmp_path, offline, "sweep ", *arguments)
+    job = pause_when(program, "the third job", lambda: running_job(tmp_path, "lr=0.3", beyond=200))
     assert job is not None
     before = len(list(journal.rows(job.directory, "train/loss")))
     program.send_signal(signal.SIGINT)
     program.send_signal(signal.SIGCONT)
-    shown = ended(program)
-    assert program.returncode == 130, shown
-    assert "Traceback" not in shown
+    output = wait_for_exit(program)
+    assert program.returncode == 130, output
+    assert "Traceback" not in output
     after = len(list(journal.rows(job.directory, "train/loss")))
-    assert after <= before + 20, "it ends with the block of ten steps that it was at"
-    send_the_rest(tmp_path, offline)
+    assert after <= before + 20, "the job continued after its current block of ten steps"
+    sync_unsent(tmp_path, offline)
     (parent,), children = runs_in(tmp_path)
     assert [run.info.status for run in children] == ["FINISHED", "FINISHED", "KILLED"]
     assert (parent.info.status, parent.data.tags["reason"]) == ("KILLED", "SIGINT")
-    assert f"to resume: python run.py -m sweep.resume={parent.info.run_id}" in shown
+    assert f"to resume: python run.py -m sweep.resume={parent.info.run_id}" in output
 
     done = run_py(tmp_path, "-m", f"sweep.resume={parent.info.run_id}")
     assert done.returncode == 0, done.stderr
     (parent,), children = runs_in(tmp_path)
     assert [run.info.status for run in [parent, *children]] == ["FINISHED"] * 6, done.stdout + done.stderr
-    assert all(losses(tmp_path, run) == list(range(60 * STEPS)) for run in children)
+    assert all(loss_steps(tmp_path, run) == list(range(60 * STEPS)) for run in children)
     assert "reason" not in parent.data.tags
 
 
 @pytest.mark.long
-def test_jobs_that_differ_in_their_seed_are_summed_up(run_py: Run, tmp_path: Path) -> None:
+def test_report_has_statistics_over_jobs_that_differ_in_seed(run_py: Run, tmp_path: Path) -> None:
     done = run_py(tmp_path, "-m", "seed=0,1,2", "lr=0.1,0.3", "dataset=digits", "epochs=1")
     assert done.returncode == 0, done.stderr
-    table = table_of(the_sweep(tmp_path))
-    page = (the_sweep(tmp_path) / "sweep.md").read_text()
+    table = read_table(sweep_directory(tmp_path))
+    page = (sweep_directory(tmp_path) / "sweep.md").read_text()
     for lr in ("0.1", "0.3"):
         found = [float(row["accuracy"]) for row in table if row["lr"] == lr]
         mean = sum(found) / 3
@@ -261,7 +261,7 @@ def test_jobs_that_differ_in_their_seed_are_summed_up(run_py: Run, tmp_path: Pat
 
 @pytest.mark.long
 @pytest.mark.concurrency
-def test_two_sweeps_started_at_once_do_not_touch_each_other(offline: dict[str, str], tmp_path: Path) -> None:
+def test_two_simultaneous_sweeps_do_not_affect_each_other(offline: dict[str, str], tmp_path: Path) -> None:
     command = [
         sys.executable,
         str(ROOT / "run.py"),
@@ -270,8 +270,8 @@ def test_two_sweeps_started_at_once_do_not_touch_each_other(offline: dict[str, s
         "dataset=digits",
         "epochs=1",
     ]
-    both = [subprocess.Popen(command, cwd=tmp_path, env=offline) for _ in range(2)]
-    assert [one.wait(LIMIT) for one in both] == [0, 0]
+    programs = [subprocess.Popen(command, cwd=tmp_path, env=offline) for _ in range(2)]
+    assert [program.wait(LIMIT) for program in programs] == [0, 0]
     parents, children = runs_in(tmp_path)
     assert (len(parents), len(children)) == (2, 4)
     assert len(list(tmp_path.glob("multirun/*/*"))) == 2
@@ -280,7 +280,7 @@ def test_two_sweeps_started_at_once_do_not_touch_each_other(offline: dict[str, s
 
 
 @pytest.mark.long
-def test_a_sweep_decides_once_which_data_its_jobs_have(run_py: Run, tmp_path: Path) -> None:
+def test_all_jobs_of_a_sweep_use_the_same_data(run_py: Run, tmp_path: Path) -> None:
     done = run_py(tmp_path, "-m", "lr=0.1,0.2", "epochs=1")
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("Training on the 5,000 MNIST images of mnist_5k instead") == 1
@@ -289,7 +289,7 @@ def test_a_sweep_decides_once_which_data_its_jobs_have(run_py: Run, tmp_path: Pa
     assert len({run.data.params["data_sha256"] for run in children}) == 1
 
 
-def test_bad_data_of_any_job_are_refused_before_the_sweep_is_opened(run_py: Run, tmp_path: Path) -> None:
+def test_invalid_data_of_any_job_are_rejected_before_the_sweep_begins(run_py: Run, tmp_path: Path) -> None:
     done = run_py(tmp_path, "-m", "dataset=digits,mnist", "dataset.path=null,nowhere.npz", "epochs=1")
     assert done.returncode == 2
     assert done.stderr.splitlines()[0] == f"error: {tmp_path / 'nowhere.npz'} does not exist"
@@ -298,11 +298,13 @@ def test_bad_data_of_any_job_are_refused_before_the_sweep_is_opened(run_py: Run,
 
 @pytest.mark.long
 @pytest.mark.concurrency
-def test_two_processes_do_not_pick_up_one_sweep(run_py: Run, offline: dict[str, str], tmp_path: Path) -> None:
+def test_running_sweep_cannot_be_resumed_by_another_process(
+    run_py: Run, offline: dict[str, str], tmp_path: Path
+) -> None:
     arguments = ["-m", "lr=0.1,0.2", "dataset=digits", "report=none", "epochs=100000", "log_every=10"]
-    program = started(tmp_path, offline, "sweep ", *arguments)
+    program = start_program(tmp_path, offline, "sweep ", *arguments)
     try:
-        done = run_py(tmp_path, "-m", f"sweep.resume={the_sweep(tmp_path)}")
+        done = run_py(tmp_path, "-m", f"sweep.resume={sweep_directory(tmp_path)}")
         assert done.returncode == 2
         assert "another process is using" in done.stderr
         done = run_py(tmp_path, "-m", "sweep.resume=last")
@@ -325,7 +327,7 @@ REFUSED = [
 @pytest.mark.parametrize(
     ("arguments", "what"), sample(REFUSED, REFUSED[1]), ids=[" ".join(case[0]) for case in REFUSED]
 )
-def test_a_wrong_command_starts_no_sweep(
+def test_invalid_command_starts_no_sweep(
     run_py: Run, tmp_path: Path, arguments: list[str], what: str
 ) -> None:
     done = run_py(tmp_path, *arguments)
@@ -336,20 +338,20 @@ def test_a_wrong_command_starts_no_sweep(
 
 
 @pytest.mark.long
-def test_an_untracked_sweep_has_its_answer_in_its_directory(run_py: Run, tmp_path: Path) -> None:
+def test_untracked_sweep_has_its_results_in_its_directory(run_py: Run, tmp_path: Path) -> None:
     arguments = ["-m", "lr=0.1,0.2", "dataset=digits", "report=none", "epochs=1", "tracking.enabled=false"]
     done = run_py(tmp_path, *arguments)
     assert done.returncode == 0, done.stderr
     assert not (tmp_path / "mlflow.db").exists()
-    assert [row["status"] for row in table_of(the_sweep(tmp_path))] == ["FINISHED", "FINISHED"]
+    assert [row["status"] for row in read_table(sweep_directory(tmp_path))] == ["FINISHED", "FINISHED"]
     began = {path: path.stat().st_mtime_ns for path in tmp_path.glob("multirun/*/*/*/weights.npz")}
     assert run_py(tmp_path, "-m", "sweep.resume=last").returncode == 0
-    assert not (tmp_path / "mlflow.db").exists(), "it is as untracked as it was"
-    assert began == {path: path.stat().st_mtime_ns for path in began}, "nothing was trained again"
+    assert not (tmp_path / "mlflow.db").exists(), "the resumed sweep was tracked"
+    assert began == {path: path.stat().st_mtime_ns for path in began}, "a finished job was trained again"
 
 
 @pytest.mark.long
-def test_a_sweep_picked_up_by_itself_is_recorded_where_it_was(run_py: Run, tmp_path: Path) -> None:
+def test_resumed_sweep_is_recorded_in_its_original_store(run_py: Run, tmp_path: Path) -> None:
     other = f"tracking.uri=sqlite:///{tmp_path}/other.db"
     arguments = [
         "-m",
@@ -376,7 +378,7 @@ def test_a_sweep_picked_up_by_itself_is_recorded_where_it_was(run_py: Run, tmp_p
 
 
 @pytest.mark.long
-def test_data_that_changed_since_a_sweep_began_are_refused(run_py: Run, tmp_path: Path) -> None:
+def test_data_that_changed_since_the_sweep_began_are_rejected(run_py: Run, tmp_path: Path) -> None:
     def save(shift: int) -> None:
         x, y = np.arange(20 * 16, dtype=np.uint8).reshape(20, 4, 4) + np.uint8(shift), np.arange(20) % 2
         np.savez(tmp_path / "mine.npz", x_train=x, y_train=y, x_test=x, y_test=y)
@@ -384,9 +386,9 @@ def test_data_that_changed_since_a_sweep_began_are_refused(run_py: Run, tmp_path
     save(0)
     arguments = ["-m", "lr=1e30,0.1", "dataset=arrays", "dataset.path=mine.npz", "epochs=5"]
     assert run_py(tmp_path, *arguments).returncode == 1
-    before = {path: path.read_bytes() for path in the_sweep(tmp_path).glob("*/run.json")}
+    before = {path: path.read_bytes() for path in sweep_directory(tmp_path).glob("*/run.json")}
     save(1)
     done = run_py(tmp_path, "-m", "sweep.resume=last")
     assert done.returncode == 2, done.stderr
-    assert "are not those that the sweep began with: SHA-256" in done.stderr
-    assert {path: path.read_bytes() for path in before} == before, "no job was touched"
+    assert "have changed since the sweep began: SHA-256" in done.stderr
+    assert {path: path.read_bytes() for path in before} == before, "the record of a job was modified"

@@ -1,4 +1,4 @@
-"""Strange surroundings: the run is as good as elsewhere, and nothing lies where it should not."""
+"""Unusual environments: runs succeed, and no files are created in unexpected places."""
 
 import os
 import shutil
@@ -12,7 +12,7 @@ import mlflow
 import numpy as np
 import pytest
 
-from conftest import LIMIT, ROOT, Run, Server, started
+from conftest import LIMIT, ROOT, Run, Server, start_program
 from mlp_tape.storage import run_record
 
 ARGUMENTS = ["dataset=digits", "epochs=1", "model.hidden_sizes=[8]"]
@@ -25,7 +25,7 @@ ENVIRONMENTS = [
 
 
 def check(directory: Path, done: "subprocess.CompletedProcess[str]", runs: int = 1) -> None:
-    """All is recorded, and nothing but the run's own and MLflow's is left."""
+    """Checks that the program succeeded and that MLflow has all losses of its runs."""
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
     client = mlflow.MlflowClient(f"sqlite:///{directory / 'mlflow.db'}")
@@ -41,7 +41,9 @@ def check(directory: Path, done: "subprocess.CompletedProcess[str]", runs: int =
     ENVIRONMENTS,
     ids=lambda given: ",".join(f"{key}={value}" for key, value in given.items()),
 )
-def test_the_environment_changes_nothing(run_py: Run, tmp_path: Path, environment: dict[str, str]) -> None:
+def test_run_succeeds_in_unusual_environments(
+    run_py: Run, tmp_path: Path, environment: dict[str, str]
+) -> None:
     place = tmp_path / "a place with spaces, 中文 and $dollar's"
     place.mkdir()
     check(place, run_py(place, *ARGUMENTS, **environment))
@@ -55,7 +57,7 @@ def test_the_environment_changes_nothing(run_py: Run, tmp_path: Path, environmen
 
 
 @pytest.mark.long
-def test_without_a_home_in_the_environment(offline: dict[str, str], tmp_path: Path) -> None:
+def test_run_succeeds_without_the_home_variable(offline: dict[str, str], tmp_path: Path) -> None:
     environment = {key: value for key, value in offline.items() if key != "HOME"}
     command = [sys.executable, str(ROOT / "run.py"), *ARGUMENTS]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
@@ -63,7 +65,7 @@ def test_without_a_home_in_the_environment(offline: dict[str, str], tmp_path: Pa
 
 
 @pytest.mark.long
-def test_a_file_with_spaces_and_chinese_characters_in_its_path(run_py: Run, tmp_path: Path) -> None:
+def test_data_path_may_contain_spaces_and_non_ascii_characters(run_py: Run, tmp_path: Path) -> None:
     folder = tmp_path / "我的 数据" / "it's = 50% {new}, [old]"
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
@@ -83,19 +85,19 @@ def test_a_file_with_spaces_and_chinese_characters_in_its_path(run_py: Run, tmp_
 
 @pytest.fixture
 def read_only(tmp_path: Path) -> Iterator[Path]:
-    """The checkout, where nobody may write to it."""
+    """The checkout, mounted read-only."""
     place = tmp_path / "checkout"
     place.mkdir()
     mount = ["mount", "--bind", str(ROOT), str(place)]
     if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode != 0:
-        pytest.skip("only root may mount the checkout so that it cannot be written to")
+        pytest.skip("only root can mount the checkout read-only")
     subprocess.run(["mount", "-o", "remount,ro,bind", str(place)], check=True)
     yield place
     subprocess.run(["umount", "--lazy", str(place)], check=True)
 
 
 @pytest.mark.long
-def test_a_checkout_that_cannot_be_written_to(
+def test_program_runs_from_a_read_only_checkout(
     offline: dict[str, str], read_only: Path, tmp_path: Path
 ) -> None:
     here = tmp_path / "here"
@@ -110,38 +112,38 @@ def test_a_checkout_that_cannot_be_written_to(
     assert "Read-only file system" in done.stderr
 
 
-GROUP, PEOPLE = 61_000, (61_001, 61_002)
+GROUP, USERS = 61_000, (61_001, 61_002)
 
 
 @pytest.fixture
 def shared(offline: dict[str, str]) -> Iterator[Path]:
-    """A directory in which all members of a group may write; pytest's are their owner's alone."""
+    """A directory writable for all members of a group; pytest's are accessible only to their owner."""
     place = Path(tempfile.mkdtemp())
     if os.geteuid() != 0:
-        pytest.skip("only root may start programs as other people")
+        pytest.skip("only root can start programs as other users")
     os.chown(place, 0, GROUP)
     place.chmod(0o2775)
     can_read = [sys.executable, "-c", f"open({str(ROOT / 'run.py')!r})"]
     try:
-        reached = subprocess.run(can_read, capture_output=True, user=PEOPLE[0], group=GROUP).returncode == 0
+        ok = subprocess.run(can_read, capture_output=True, user=USERS[0], group=GROUP).returncode == 0
     except PermissionError:
-        reached = False
-    if not reached:
-        pytest.skip("Python or the checkout lies where root alone may look")
+        ok = False
+    if not ok:
+        pytest.skip("Python or the checkout is accessible only to root")
     yield place
     shutil.rmtree(place)
 
 
 @pytest.mark.long
 @pytest.mark.concurrency
-def test_two_people_who_start_in_one_directory_in_the_same_second_are_both_recorded(
+def test_two_users_can_start_runs_in_one_directory_at_the_same_time(
     offline: dict[str, str], shared: Path
 ) -> None:
     programs = []
-    for person in PEOPLE:
-        home = shared / f"home of {person}"
+    for user in USERS:
+        home = shared / f"home of {user}"
         home.mkdir()
-        os.chown(home, person, GROUP)
+        os.chown(home, user, GROUP)
         command = [sys.executable, str(ROOT / "run.py"), *ARGUMENTS]
         program = subprocess.Popen(
             command,
@@ -150,20 +152,20 @@ def test_two_people_who_start_in_one_directory_in_the_same_second_are_both_recor
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            user=person,
+            user=user,
             group=GROUP,
             extra_groups=[],
             umask=0o002,
         )
         programs.append(program)
-    told = [program.communicate(timeout=LIMIT) for program in programs]
-    for program, (out, err) in zip(programs, told, strict=True):
+    outputs = [program.communicate(timeout=LIMIT) for program in programs]
+    for program, (out, err) in zip(programs, outputs, strict=True):
         check(shared, subprocess.CompletedProcess(command, program.returncode, out, err), runs=2)
-    assert {path.stat().st_uid for path in shared.glob("outputs/*/*")} == set(PEOPLE)
+    assert {path.stat().st_uid for path in shared.glob("outputs/*/*")} == set(USERS)
 
 
 @pytest.mark.long
-def test_a_cache_that_cannot_be_written_to(run_py: Run, tmp_path: Path) -> None:
+def test_run_succeeds_if_the_cache_is_not_writable(run_py: Run, tmp_path: Path) -> None:
     cache = tmp_path / "home" / ".cache" / "mlp_tape"
     cache.parent.mkdir(parents=True)
     cache.write_text("a file in place of the directory")
@@ -172,7 +174,7 @@ def test_a_cache_that_cannot_be_written_to(run_py: Run, tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-def test_what_comes_with_an_extra_is_not_needed(run_py: Run, tmp_path: Path) -> None:
+def test_packages_of_extras_are_optional(run_py: Run, tmp_path: Path) -> None:
     missing, here = tmp_path / "missing", tmp_path / "here"
     for folder in (missing, here):
         folder.mkdir()
@@ -181,23 +183,23 @@ def test_what_comes_with_an_extra_is_not_needed(run_py: Run, tmp_path: Path) -> 
     check(here, run_py(here, *ARGUMENTS, PYTHONPATH=str(missing)))
 
 
-def test_no_password_of_a_tracking_uri_is_kept_anywhere(run_py: Run, tmp_path: Path) -> None:
+def test_password_of_a_tracking_uri_is_never_written_to_disk(run_py: Run, tmp_path: Path) -> None:
     for arguments in (["tracking.uri='http://me:hunter2@127.0.0.1:9'"], []):
         done = run_py(tmp_path, *ARGUMENTS, *arguments, MLFLOW_TRACKING_URI="http://me:hunter2@127.0.0.1:9")
         assert done.returncode == 2
         assert "hunter2" not in done.stdout + done.stderr
-    kept = [path for path in tmp_path.rglob("*") if path.is_file() and b"hunter2" in path.read_bytes()]
-    assert not kept
+    found = [path for path in tmp_path.rglob("*") if path.is_file() and b"hunter2" in path.read_bytes()]
+    assert not found
 
 
 @pytest.mark.long
 @pytest.mark.concurrency
-def test_no_password_of_a_sweep_is_kept_while_it_lasts(
+def test_password_is_not_written_to_disk_during_a_sweep(
     server: Server, offline: dict[str, str], run_py: Run, tmp_path: Path
 ) -> None:
     uri = server.url.replace("://", "://me:hunter2@")
     arguments = ["-m", *ARGUMENTS, "lr=0.1,0.2", f"tracking.uri='{uri}'"]
-    program = started(tmp_path, offline, "job 0", *arguments)
+    program = start_program(tmp_path, offline, "job 0", *arguments)
     program.kill()
     program.communicate()
     (file,) = tmp_path.glob("multirun/*/*/multirun.yaml")
@@ -205,8 +207,8 @@ def test_no_password_of_a_sweep_is_kept_while_it_lasts(
     done = run_py(tmp_path, "-m", "sweep.resume=last", MLFLOW_TRACKING_URI=uri)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "hunter2" not in done.stdout + done.stderr
-    kept = [path for path in tmp_path.rglob("*") if path.is_file() and b"hunter2" in path.read_bytes()]
-    assert not kept
+    found = [path for path in tmp_path.rglob("*") if path.is_file() and b"hunter2" in path.read_bytes()]
+    assert not found
     client = mlflow.MlflowClient(server.url)
     experiment = client.get_experiment_by_name("mlp_tape")
     assert [run.info.status for run in client.search_runs([experiment.experiment_id])] == ["FINISHED"] * 3

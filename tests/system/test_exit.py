@@ -1,4 +1,4 @@
-"""One way out, however it ends: the promised exit code, no crash, an empty temporary directory."""
+"""Process exit: the documented exit code, no crash, and no temporary files, whatever the cause."""
 
 import os
 import re
@@ -12,9 +12,20 @@ import mlflow
 import numpy as np
 import pytest
 
-from conftest import ROOT, SMALL, Run, Server, ended, mlp_tape, runs_in, sample, started, wait_until
+from conftest import (
+    ROOT,
+    SMALL,
+    Run,
+    Server,
+    mlp_tape,
+    runs_in,
+    sample,
+    start_program,
+    wait_for_exit,
+    wait_until,
+)
 from mlp_tape.storage import run_record
-from mlp_tape.storage.journal import Journal
+from mlp_tape.storage.journal import Journal, count_after
 from proxy import Proxy
 
 pytestmark = pytest.mark.concurrency
@@ -24,19 +35,20 @@ DIVERGES = ["dataset=digits", "lr=1e20"]
 
 @pytest.fixture
 def temporary(tmp_path: Path) -> Path:
-    """An empty directory for temporary files, which has to be empty afterwards."""
-    made = tmp_path / "temporary"
-    made.mkdir()
-    return made
+    """An empty directory for temporary files, which must be empty after the test."""
+    directory = tmp_path / "temporary"
+    directory.mkdir()
+    return directory
 
 
 def check(done: "subprocess.CompletedProcess[str]", code: int, temporary: Path) -> None:
+    """Checks the exit code, that the process did not crash, and that it left no temporary files."""
     assert done.returncode == code, done.stdout + done.stderr
     assert not CRASH.search(done.stdout + done.stderr)
     assert [path.name for path in temporary.rglob("*")] == []
 
 
-ENDS = [
+COMMANDS = [
     ([*SMALL, "report=full"], 0),
     (DIVERGES, 1),
     (["-m", *SMALL, "lr=0.1,1e20"], 1),
@@ -50,9 +62,11 @@ ENDS = [
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code"), sample(ENDS, ENDS[1], ENDS[5]), ids=[" ".join(case[0]) for case in ENDS]
+    ("arguments", "code"),
+    sample(COMMANDS, COMMANDS[1], COMMANDS[5]),
+    ids=[" ".join(case[0]) for case in COMMANDS],
 )
-def test_every_end_has_its_exit_code_and_leaves_nothing(
+def test_every_exit_has_its_code_and_leaves_no_temporary_files(
     run_py: Run, tmp_path: Path, temporary: Path, arguments: list[str], code: int
 ) -> None:
     if "submitit_local" in "".join(arguments):
@@ -62,7 +76,7 @@ def test_every_end_has_its_exit_code_and_leaves_nothing(
 
 
 @pytest.mark.long
-def test_the_traceback_that_was_asked_for_comes_with_the_same_exit_code(
+def test_hydra_full_error_adds_a_traceback_with_the_same_exit_code(
     run_py: Run, tmp_path: Path, temporary: Path
 ) -> None:
     done = run_py(tmp_path, *DIVERGES, TMPDIR=str(temporary), HYDRA_FULL_ERROR="1")
@@ -72,16 +86,16 @@ def test_the_traceback_that_was_asked_for_comes_with_the_same_exit_code(
 
 
 @pytest.mark.long
-def test_every_tool_leaves_nothing(
+def test_every_tool_leaves_no_temporary_files(
     run_py: Run, offline: dict[str, str], tmp_path: Path, temporary: Path
 ) -> None:
     environment = offline | {"TMPDIR": str(temporary)}
     assert run_py(tmp_path, *SMALL).returncode == 0
     assert run_py(tmp_path, *DIVERGES).returncode == 1
-    (astray,) = tmp_path.glob("outputs/*/*/divergence")
+    (divergence,) = tmp_path.glob("outputs/*/*/divergence")
     for arguments, code in (
         (["walk", *SMALL], 0),
-        (["replay", str(astray.parent)], 0),
+        (["replay", str(divergence.parent)], 0),
         (["replay", "nowhere"], 2),
         (["compare", "last"], 0),
         (["compare", "nothing"], 2),
@@ -95,24 +109,24 @@ def test_every_tool_leaves_nothing(
 @pytest.mark.long
 @pytest.mark.parametrize("number", sample([signal.SIGINT, signal.SIGTERM], signal.SIGINT))
 @pytest.mark.parametrize(
-    "until", sample(["x ", "epoch 3 "], "epoch 3 "), ids=["while it gets ready", "while it trains"]
+    "until", sample(["x ", "epoch 3 "], "epoch 3 "), ids=["during preparation", "during training"]
 )
-def test_a_signal_leaves_nothing(
+def test_signal_leaves_no_temporary_files(
     offline: dict[str, str], tmp_path: Path, temporary: Path, number: signal.Signals, until: str
 ) -> None:
     arguments = ["dataset=digits", "epochs=1000000", "log_every=1000000"]
-    program = started(tmp_path, offline | {"TMPDIR": str(temporary)}, until, *arguments)
+    program = start_program(tmp_path, offline | {"TMPDIR": str(temporary)}, until, *arguments)
     program.send_signal(number)
-    shown = ended(program)
-    check(subprocess.CompletedProcess(arguments, program.returncode, shown, ""), 128 + number, temporary)
+    output = wait_for_exit(program)
+    check(subprocess.CompletedProcess(arguments, program.returncode, output, ""), 128 + number, temporary)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("program", [[str(ROOT / "run.py"), "dataset=digits"], ["-m", "mlp_tape", "sync"]])
-def test_a_signal_during_the_imports_is_answered_by_the_exit_code(
+def test_signal_during_imports_sets_the_exit_code(
     offline: dict[str, str], tmp_path: Path, number: signal.Signals, program: list[str]
 ) -> None:
-    """Half a second on a quiet machine, and several on a busy one."""
+    """The imports take half a second on an idle machine, and several on a busy one."""
     hook = "import os, signal, sys, threading\n"
     hook += "class Hook:\n    def find_spec(self, name, path=None, target=None):\n"
     hook += f"        if name in ('hydra', 'omegaconf'): os.kill(os.getpid(), {int(number)})\n"
@@ -126,32 +140,34 @@ def test_a_signal_during_the_imports_is_answered_by_the_exit_code(
 
 
 @pytest.mark.long
-def test_a_program_that_is_killed_leaves_nothing_either(
+def test_killed_program_leaves_no_temporary_files(
     offline: dict[str, str], tmp_path: Path, temporary: Path
 ) -> None:
-    """Its MLflow process, which ends after it, tidies up for both."""
+    """The MLflow process, which ends after the program, removes them for both."""
     arguments = ["dataset=digits", "epochs=1000000", "log_every=1000000"]
-    program = started(tmp_path, offline | {"TMPDIR": str(temporary)}, "epoch 3 ", *arguments)
+    program = start_program(tmp_path, offline | {"TMPDIR": str(temporary)}, "epoch 3 ", *arguments)
     assert list(temporary.iterdir())
     program.kill()
-    ended(program)
+    wait_for_exit(program)
     wait_until("an empty directory", lambda: not list(temporary.iterdir()))
 
 
 @pytest.mark.long
-def test_errors_end_as_promised_while_the_machine_is_busy(offline: dict[str, str], tmp_path: Path) -> None:
-    """Four of fifty crashed: two at a time, on images that keep TensorFlow's threads at work."""
+def test_errors_have_the_documented_exit_code_on_a_busy_machine(
+    offline: dict[str, str], tmp_path: Path
+) -> None:
+    """Four of fifty such runs used to crash: two in parallel, while TensorFlow's threads compute."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (20_000, 28, 28), np.uint8)
     labels = np.arange(20_000) % 10
     np.savez(tmp_path / "many.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
     command = [sys.executable, str(ROOT / "run.py"), "dataset=arrays", "dataset.path=many.npz", "lr=1e20"]
     command += ["tracking.enabled=false"]
-    spinning = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2)]
-    ended = []
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2)]
+    exits = []
     try:
         for _ in range(int(os.environ.get("MLP_TAPE_ERRORS", "2"))):
-            two = [
+            programs = [
                 subprocess.Popen(
                     command,
                     cwd=tmp_path,
@@ -162,49 +178,49 @@ def test_errors_end_as_promised_while_the_machine_is_busy(offline: dict[str, str
                 )
                 for _ in range(2)
             ]
-            for program in two:
-                shown, _ = program.communicate()
-                ended.append((program.returncode, bool(CRASH.search(shown))))
+            for program in programs:
+                output, _ = program.communicate()
+                exits.append((program.returncode, bool(CRASH.search(output))))
     finally:
-        for program in spinning:
+        for program in busy:
             program.kill()
-    assert set(ended) == {(1, False)}
+    assert set(exits) == {(1, False)}
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("sweep", [False, True], ids=["a run", "a sweep"])
-def test_ctrl_c_does_not_wait_until_a_slow_server_has_everything(
+def test_ctrl_c_does_not_wait_for_a_slow_server(
     server: Server, offline: dict[str, str], tmp_path: Path, sweep: bool
 ) -> None:
-    """Of 50,000 rows; what is unsent goes later, by `sync`, and nothing is lost."""
+    """At least 50,000 rows have been written; `sync` delivers the unsent ones later, and none is lost."""
     with Proxy(server.url) as proxy:
-        images, labels = np.zeros((10_000, 8, 8), np.uint8), np.arange(10_000) % 10  # 10,000 steps an epoch
-        halves = {"x_train": images, "y_train": labels, "x_test": images[:100], "y_test": labels[:100]}
-        np.savez(tmp_path / "many.npz", **halves)
+        images, labels = np.zeros((10_000, 8, 8), np.uint8), np.arange(10_000) % 10  # 10,000 steps per epoch
+        arrays = {"x_train": images, "y_train": labels, "x_test": images[:100], "y_test": labels[:100]}
+        np.savez(tmp_path / "many.npz", **arrays)
         arguments = ["dataset=arrays", "dataset.path=many.npz", "batch_size=1", "epochs=1000000"]
         arguments += ["log_every=1000", "lr=0.01", "model.hidden_sizes=[8]", f"tracking.uri={proxy.url}"]
         swept = ["-m", "lr=0.01,0.02"] if sweep else []
         until = "job 0" if sweep else "epoch 0 "
-        program = started(tmp_path, offline, until, *swept, *arguments)
+        program = start_program(tmp_path, offline, until, *swept, *arguments)
         proxy.seconds = 5.0
         (journal,) = tmp_path.glob("multirun/*/*/0/journal.jsonl" if sweep else "outputs/*/*/journal.jsonl")
         lines = list[str]()
         assert program.stdout is not None
-        reading = threading.Thread(target=lines.extend, args=(program.stdout,))  # else the pipe is soon full
-        reading.start()
+        reading = threading.Thread(target=lines.extend, args=(program.stdout,))
+        reading.start()  # otherwise the pipe would fill up
         wait_until("50,000 rows", lambda: journal.stat().st_size > 50_000 * 55)
-        before = proxy.asked.total()
+        before = proxy.requests.total()
         program.send_signal(signal.SIGINT)
         program.wait()
         reading.join()
-        shown = "".join(lines)
-        assert program.returncode == 130, shown
-        assert proxy.asked.total() - before < 15, "it did not wait for one answer after the other"
-    assert "python -m mlp_tape sync" in shown
+        output = "".join(lines)
+        assert program.returncode == 130, output
+        assert proxy.requests.total() - before < 15, "the program waited for many responses"
+    assert "python -m mlp_tape sync" in output
     directory = journal.parent
-    with Journal(directory) as rows:
-        assert rows.count_unsent() > 20_000
-    (directory / "run.json").write_text((directory / "run.json").read_text().replace(proxy.url, server.url))
+    assert count_after(directory, run_record.read(directory).delivery.position) > 20_000
+    for name in ("run.json", "delivery.json"):
+        (directory / name).write_text((directory / name).read_text().replace(proxy.url, server.url))
     done = mlp_tape(tmp_path, offline, "sync", str(directory))
     assert done.returncode == 0, done.stdout + done.stderr
     run_id = run_record.read(directory).run_id

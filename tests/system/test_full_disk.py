@@ -1,4 +1,4 @@
-"""A disk that is full or may not be written to: one clear line, and no loss."""
+"""A full or read-only disk: a clear error message, and no loss of data."""
 
 import os
 import subprocess
@@ -16,20 +16,18 @@ ARGUMENTS = ["dataset=digits", "lr=0.1", "epochs=60", "model.hidden_sizes=[64]",
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 400 kB in memory, where the user may mount one."""
+    """A file system of 400 kB in memory; skips the test if it cannot be mounted."""
     place = tmp_path / "disk"
     place.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(place)]
     if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode != 0:
-        pytest.skip("only root may mount the small file system that this fills")
+        pytest.skip("only root can mount a small file system to fill")
     yield place
     subprocess.run(["umount", "--lazy", str(place)], check=True)
 
 
 @pytest.mark.long
-def test_a_run_whose_disk_is_full_says_so_and_is_gone_on_with(
-    run_py: Run, disk: Path, tmp_path: Path
-) -> None:
+def test_run_on_a_full_disk_reports_it_and_can_be_resumed(run_py: Run, disk: Path, tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     done = run_py(disk, *ARGUMENTS, MLFLOW_TRACKING_URI=uri)
     (directory,) = disk.glob("outputs/*/*")
@@ -54,9 +52,9 @@ def test_a_run_whose_disk_is_full_says_so_and_is_gone_on_with(
         assert [row.step for row in history] == list(range(60 * 12))
 
     subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
-    refused = run_py(disk, "resume=last", "epochs=61", MLFLOW_TRACKING_URI=uri)
-    assert refused.returncode == 2
-    assert refused.stderr.startswith(f"error: {directory} cannot be written to: Read-only file system")
-    refused = run_py(disk, "dataset=digits", MLFLOW_TRACKING_URI=uri)
-    assert (refused.returncode, len(refused.stderr.splitlines())) == (2, 2)
+    rejected = run_py(disk, "resume=last", "epochs=61", MLFLOW_TRACKING_URI=uri)
+    assert rejected.returncode == 2
+    assert rejected.stderr.startswith(f"error: {directory} cannot be written to: Read-only file system")
+    rejected = run_py(disk, "dataset=digits", MLFLOW_TRACKING_URI=uri)
+    assert (rejected.returncode, len(rejected.stderr.splitlines())) == (2, 2)
     assert run_record.read(directory).sent

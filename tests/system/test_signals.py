@@ -1,4 +1,4 @@
-"""Signals while XLA computes."""
+"""Signals during computations of XLA."""
 
 import signal
 import subprocess
@@ -53,8 +53,8 @@ os._exit(0)
 
 @pytest.mark.long
 @pytest.mark.concurrency
-def test_a_signal_while_xla_computes_damages_nothing() -> None:
-    """Without a stack of its own, the handler of a signal writes over what XLA keeps below the pointer."""
+def test_signals_do_not_corrupt_computations_of_xla() -> None:
+    """Without an alternate stack, a handler overwrites data that XLA stores below the stack pointer."""
     command = [sys.executable, "-c", PROGRAM, str(ROOT)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT)
     assert done.returncode != -signal.SIGABRT, done.stderr

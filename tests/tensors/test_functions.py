@@ -1,4 +1,4 @@
-"""Losses, activations, first weights, schedules and augmentation are what others make of them."""
+"""Losses, activations, initializers, schedules and augmentation match reference implementations."""
 
 from collections.abc import Callable
 from typing import Any
@@ -35,7 +35,7 @@ Y, LOGITS = RNG.integers(0, 10, 64), 3 * RNG.normal(size=(64, 10))
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("name", LOSSES)
-def test_a_loss_is_that_of_keras(name: str, smoothing: float) -> None:
+def test_loss_matches_keras(name: str, smoothing: float) -> None:
     targets = losses.targets(tf.constant(Y), tf.constant(LOGITS), smoothing)
     one_hot = tf.one_hot(Y, 10, dtype=tf.float64)
     if name == "mse":
@@ -46,7 +46,7 @@ def test_a_loss_is_that_of_keras(name: str, smoothing: float) -> None:
     assert float(LOSSES[name](targets, tf.constant(LOGITS))) == pytest.approx(float(expected), rel=1e-6)
 
 
-def test_the_cross_entropy_of_large_scores_is_finite() -> None:
+def test_cross_entropy_of_large_logits_is_finite() -> None:
     logits = tf.Variable([[1e30, -1e30, 0.0], [88.0, 89.0, 90.0]])
     with tf.GradientTape() as tape:
         loss = losses.cross_entropy(losses.targets(tf.constant([0, 2]), logits), logits)
@@ -54,7 +54,7 @@ def test_the_cross_entropy_of_large_scores_is_finite() -> None:
     assert np.isfinite(tape.gradient(loss, logits).numpy()).all()
 
 
-def test_l2_is_that_of_keras_without_biases() -> None:
+def test_l2_penalty_matches_keras_and_excludes_biases() -> None:
     params = network.init_params([5, 4, 3], 0.5, 0)
     params["b1"].assign([1.0, 2.0, 3.0, 4.0])
     expected = sum(float(keras.regularizers.L2(1.0)(params[name].numpy())) for name in ("w1", "w2"))
@@ -62,7 +62,7 @@ def test_l2_is_that_of_keras_without_biases() -> None:
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
-def test_an_activation_and_its_gradient_are_those_of_tensorflow(name: str) -> None:
+def test_activation_and_its_gradient_match_tensorflow(name: str) -> None:
     z = tf.Variable(np.concatenate([np.linspace(-30, 30, 601), [1e30, -1e30, 0.0]]).astype(np.float32))
     peer = getattr(tf, name, None) or getattr(tf.nn, name)
     values, gradients = [], []
@@ -76,7 +76,7 @@ def test_an_activation_and_its_gradient_are_those_of_tensorflow(name: str) -> No
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
-def test_an_activation_is_served_as_it_was_trained(name: str) -> None:
+def test_served_activation_matches_the_trained_one(name: str) -> None:
     from mlp_tape.mlflow_backend import pyfunc_model
 
     z = np.linspace(-20, 20, 401).astype(np.float32)
@@ -87,7 +87,7 @@ def test_an_activation_is_served_as_it_was_trained(name: str) -> None:
 
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_each_gradient_is_that_of_a_central_difference(activation: str, loss: str) -> None:
+def test_gradient_of_each_loss_and_activation_matches_central_differences(activation: str, loss: str) -> None:
     config = step_config(activation, loss, "sgd", 1.0, label_smoothing=0.1, l2=0.01, precision="float64")
     drawn = network.init_params([12, 9, 8, 10], 0.5, 1)
     params = {name: tf.Variable(tf.cast(param, tf.float64) + 0.1) for name, param in drawn.items()}
@@ -110,18 +110,19 @@ def test_each_gradient_is_that_of_a_central_difference(activation: str, loss: st
         assert float(tf.reduce_sum(gradient * direction)) == pytest.approx(expected, rel=1e-6, abs=1e-9), name
 
 
-# By name: the distribution that one in Keras has, and how wide it is.
-def _cut(variance: float) -> Any:
+def truncated_normal(variance: float) -> Any:
+    """Returns the normal distribution truncated at two standard deviations, with a given variance."""
     return scipy.stats.truncnorm(-2, 2, scale=np.sqrt(variance) / scipy.stats.truncnorm.std(-2, 2))
 
 
+# For each initializer: its distribution, and the initializer of Keras.
 DISTRIBUTIONS: dict[str, tuple[Any, Callable[[], Any]]] = {
     "truncated_normal": (
         scipy.stats.truncnorm(-2, 2, scale=0.3),
         lambda: keras.initializers.TruncatedNormal(stddev=0.3),
     ),
-    "he": (_cut(2 / 300), keras.initializers.HeNormal),
-    "lecun": (_cut(1 / 300), keras.initializers.LecunNormal),
+    "he": (truncated_normal(2 / 300), keras.initializers.HeNormal),
+    "lecun": (truncated_normal(1 / 300), keras.initializers.LecunNormal),
     "glorot": (
         scipy.stats.uniform(-np.sqrt(6 / 500), 2 * np.sqrt(6 / 500)),
         keras.initializers.GlorotUniform,
@@ -130,26 +131,26 @@ DISTRIBUTIONS: dict[str, tuple[Any, Callable[[], Any]]] = {
 
 
 @pytest.mark.parametrize("name", DISTRIBUTIONS)
-def test_first_weights_have_the_distribution_that_keras_draws_from(name: str) -> None:
+def test_initial_weights_have_the_same_distribution_as_in_keras(name: str) -> None:
     distribution, peer = DISTRIBUTIONS[name]
-    mine = INITIALIZERS[name]([300, 200], [3, 1], 0.3).numpy().ravel()
-    theirs = np.asarray(peer()((300, 200))).ravel()
-    for drawn in (mine, theirs):
+    actual = INITIALIZERS[name]([300, 200], [3, 1], 0.3).numpy().ravel()
+    reference = np.asarray(peer()((300, 200))).ravel()
+    for drawn in (actual, reference):
         assert scipy.stats.kstest(drawn, distribution.cdf).pvalue > 1e-3
-    assert mine.std() == pytest.approx(theirs.std(), rel=0.02)
-    np.testing.assert_array_equal(mine, INITIALIZERS[name]([300, 200], [3, 1], 0.3).numpy().ravel())
-    assert not np.array_equal(mine, INITIALIZERS[name]([300, 200], [4, 1], 0.3).numpy().ravel())
+    assert actual.std() == pytest.approx(reference.std(), rel=0.02)
+    np.testing.assert_array_equal(actual, INITIALIZERS[name]([300, 200], [3, 1], 0.3).numpy().ravel())
+    assert not np.array_equal(actual, INITIALIZERS[name]([300, 200], [4, 1], 0.3).numpy().ravel())
 
 
 @pytest.mark.parametrize("shape", [(30, 20), (20, 30), (20, 20)])
-def test_an_orthogonal_matrix_is_one(shape: tuple[int, int]) -> None:
+def test_orthogonal_initializer_returns_an_orthogonal_matrix(shape: tuple[int, int]) -> None:
     q = initializers.orthogonal(shape, [0, 1], 1.0).numpy()
     small = q.T @ q if shape[0] >= shape[1] else q @ q.T
     np.testing.assert_allclose(small, np.eye(min(shape)), atol=1e-5)
     assert not np.array_equal(q, initializers.orthogonal(shape, [1, 1], 1.0).numpy())
 
 
-def test_each_choice_of_the_settings_is_there() -> None:
+def test_choices_of_the_settings_are_the_available_functions() -> None:
     def choices(settings: type, name: str) -> str:
         return str(settings.__dataclass_fields__[name].metadata["expected"])
 
@@ -176,14 +177,14 @@ PEERS: dict[str, tuple[dict[str, float], Callable[[int], float]]] = {
 
 
 @pytest.mark.parametrize("name", PEERS)
-def test_a_schedule_is_that_of_keras(name: str) -> None:
+def test_schedule_matches_keras(name: str) -> None:
     settings, peer = PEERS[name]
     found = SCHEDULES[name](tf.constant(STEP), TOTAL, PER_EPOCH, **settings)
     np.testing.assert_allclose(found, [float(peer(i)) for i in range(TOTAL)], rtol=1e-5)
 
 
-def test_one_cycle_is_that_of_pytorch() -> None:
-    """Its values for OneCycleLR(SGD([w], 1.0), 1.0, total_steps=200, div_factor=25, final_div_factor=1e4)."""
+def test_one_cycle_schedule_matches_pytorch() -> None:
+    """The reference is OneCycleLR with its defaults div_factor=25 and final_div_factor=1e4."""
     torch = pytest.importorskip("torch")
     sgd = torch.optim.SGD([torch.zeros(1, requires_grad=True)], 1.0)
     peer = torch.optim.lr_scheduler.OneCycleLR(sgd, 1.0, total_steps=TOTAL)
@@ -196,20 +197,20 @@ def test_one_cycle_is_that_of_pytorch() -> None:
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
-def test_one_cycle_goes_from_start_over_one_to_final() -> None:
+def test_one_cycle_rises_from_start_to_one_and_falls_to_final() -> None:
     found = schedules.one_cycle(
         tf.constant(STEP), TOTAL, PER_EPOCH, rising=0.3, start=0.04, final=0.001
     ).numpy()
     assert found[[0, 59, 199]] == pytest.approx([0.04, 1.0, 0.001])
     assert (np.diff(found[:60]) > 0).all()
     assert (np.diff(found[59:]) < 0).all()
-    assert found[[29, 30]].mean() == pytest.approx(0.52, abs=0.01)  # half-way up
+    assert found[[29, 30]].mean() == pytest.approx(0.52, abs=0.01)  # halfway through the rising phase
     for total in (1, 2, 3, 4, 10):
         steps = tf.range(total, dtype=tf.float64)
         assert np.isfinite(schedules.one_cycle(steps, total, 1, rising=0.5, start=0.1, final=0.0)).all()
 
 
-def test_a_warm_up_rises_evenly_and_the_schedule_follows() -> None:
+def test_warmup_is_linear_and_followed_by_the_schedule() -> None:
     share = schedules.warmed_up(schedules.cosine, 20)
     found = share(tf.constant(STEP), TOTAL, PER_EPOCH, final=0.0).numpy()
     np.testing.assert_allclose(found[:20], np.arange(1, 21) / 20)
@@ -218,7 +219,7 @@ def test_a_warm_up_rises_evenly_and_the_schedule_follows() -> None:
     assert schedules.warmed_up(schedules.cosine, 0) is schedules.cosine
 
 
-def test_the_settings_of_a_schedule_are_its_keywords() -> None:
+def test_settings_of_a_schedule_are_its_keyword_arguments() -> None:
     files = {path.stem: yaml.safe_load(path.read_text()) for path in CONF.glob("schedule/*.yaml")}
     assert {given["name"] for given in files.values()} == set(SCHEDULES) == set(SCHEDULE_SETTINGS)
     for given in files.values():
@@ -230,13 +231,13 @@ def test_the_settings_of_a_schedule_are_its_keywords() -> None:
 @pytest.mark.parametrize("engine", ["eager", "compiled"])
 @pytest.mark.parametrize(
     ("counter", "key", "expected"),
-    [  # the known answers of Random123, the library of the paper
+    [  # known-answer tests of Random123, the library that accompanies the paper
         ((0, 0), (0, 0), (0x6B200159, 0x99BA4EFE)),
         ((0xFFFFFFFF, 0xFFFFFFFF), (0xFFFFFFFF, 0xFFFFFFFF), (0x1CB996FC, 0xBB002BE7)),
         ((0x243F6A88, 0x85A308D3), (0x13198A2E, 0x03707344), (0xC4923A9C, 0x483DF7A0)),
     ],
 )
-def test_threefry_gives_the_known_answers(
+def test_threefry_reproduces_the_known_answers(
     counter: tuple[int, int], key: tuple[int, int], expected: tuple[int, int], engine: str
 ) -> None:
     draw = (
@@ -248,7 +249,7 @@ def test_threefry_gives_the_known_answers(
     assert tuple(int(word) for word in draw(*words)) == expected
 
 
-def test_draws_are_even_and_of_their_own_stream() -> None:
+def test_random_numbers_are_uniform_and_streams_are_uncorrelated() -> None:
     drawn = {
         stream: random_numbers.uniform([1001, 99], stream).numpy().ravel()
         for stream in ((7, 0, 0), (7, 1, 0), (7, 0, 1), (8, 0, 0), (2**32 - 1, 2**32 - 1, 0))
@@ -264,7 +265,7 @@ def test_draws_are_even_and_of_their_own_stream() -> None:
     np.testing.assert_array_equal(again(tf.constant(1, tf.int64)).numpy().ravel(), drawn[7, 1, 0])
 
 
-def test_dropout_drops_its_share_and_keeps_the_mean() -> None:
+def test_dropout_drops_the_given_fraction_and_rescales_the_rest() -> None:
     h = tf.ones([200, 300])
     dropped = activations.dropout(h, 0.25, (7, 0, 1)).numpy()
     assert set(np.unique(dropped)) == {np.float32(0), np.float32(1 / 0.75)}
@@ -275,7 +276,7 @@ def test_dropout_drops_its_share_and_keeps_the_mean() -> None:
 
 
 @pytest.mark.parametrize(("shift", "rotate"), [(3.0, 0.0), (0.0, 30.0), (2.5, 15.0)])
-def test_images_are_moved_as_scipy_moves_them(shift: float, rotate: float) -> None:
+def test_augmentation_matches_scipy(shift: float, rotate: float) -> None:
     images = scipy.ndimage.gaussian_filter(RNG.random((5, 28, 20)), (0, 1, 1)).astype(np.float32)
     found = augmentation.moved(tf.constant(images), shift, rotate, (7, 3, 1)).numpy()
     draw = 2 * random_numbers.uniform([3, 5], (7, 3, 1)).numpy() - 1
@@ -284,14 +285,14 @@ def test_images_are_moved_as_scipy_moves_them(shift: float, rotate: float) -> No
         a = np.radians(rotate) * angle
         turn = np.array([[np.cos(a), -np.sin(a)], [np.sin(a), np.cos(a)]])
         offset = centre - turn @ (centre + shift * np.array([down, right]))
-        wide = np.pad(image, 5)  # scipy interpolates towards nothing at the very edge in its own way
+        wide = np.pad(image, 5)  # at the border, SciPy interpolates differently
         offset += 5 - turn @ [5, 5]
         expected = scipy.ndimage.affine_transform(wide, turn, offset, order=1)[5:-5, 5:-5]
         np.testing.assert_allclose(moved, expected, atol=2e-5)
     assert not np.allclose(found[0], images[0], atol=0.01)
 
 
-def test_images_that_are_not_moved_stay() -> None:
+def test_augmentation_without_movement_leaves_images_unchanged() -> None:
     images = RNG.random((3, 8, 8)).astype(np.float32)
     np.testing.assert_allclose(
         augmentation.moved(tf.constant(images), 0.0, 0.0, (7, 0, 1)), images, atol=1e-6

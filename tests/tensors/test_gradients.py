@@ -1,4 +1,4 @@
-"""The gradients are the loss's, and a step is what NumPy makes of it."""
+"""Gradients match central differences, and a training step matches NumPy."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ def random_batch(rng: np.random.Generator, size: int, shape: tuple[int, ...] = (
 
 
 @pytest.mark.parametrize("hidden_sizes", [[], [7], [9, 7, 5, 6]])
-def test_gradients_are_those_of_a_central_difference(hidden_sizes: list[int]) -> None:
+def test_gradients_match_central_differences(hidden_sizes: list[int]) -> None:
     rng = np.random.default_rng(3)
     sizes = [12, *hidden_sizes, 10]
     drawn = network.init_params(sizes, 0.5, seed=1)
@@ -48,7 +48,7 @@ def test_gradients_are_those_of_a_central_difference(hidden_sizes: list[int]) ->
 
 
 def numpy_step(params: dict[str, np.ndarray], x: np.ndarray, y: np.ndarray, lr: float):
-    """The seed's step in float64, with the gradients worked out by hand."""
+    """Computes a step of the original program in float64, with gradients derived by hand."""
     h0 = x.reshape(len(x), -1) / 255.0
     z1 = h0 @ params["w1"] + params["b1"]
     h1 = np.maximum(z1, 0)
@@ -64,22 +64,22 @@ def numpy_step(params: dict[str, np.ndarray], x: np.ndarray, y: np.ndarray, lr: 
     return (error**2).mean(), {name: params[name] - lr * grads[name] for name in params}
 
 
-def test_a_step_is_that_of_its_numpy_twin() -> None:
+def test_step_matches_numpy() -> None:
     rng = np.random.default_rng(0)
     params = network.init_params([784, 256, 128, 10], 0.1, seed=0)
-    twin = {name: param.numpy().astype(np.float64) for name, param in params.items()}
+    reference = {name: param.numpy().astype(np.float64) for name, param in params.items()}
     for size in (128, 96, 1):
         x, y = random_batch(rng, size)
         loss, _, _ = train_step.train_step(
             State(params), tf.constant(x), tf.constant(y), tf.constant(0.5), CONFIG
         )
-        expected, twin = numpy_step(twin, x, y, 0.5)
+        expected, reference = numpy_step(reference, x, y, 0.5)
         assert float(loss) == pytest.approx(expected, rel=1e-5)
         for name, param in params.items():
-            np.testing.assert_allclose(param.numpy(), twin[name], rtol=1e-5, atol=1e-5, err_msg=name)
+            np.testing.assert_allclose(param.numpy(), reference[name], rtol=1e-5, atol=1e-5, err_msg=name)
 
 
-def test_the_loss_is_the_mean_over_batch_and_classes() -> None:
+def test_loss_is_the_mean_over_batch_and_classes() -> None:
     logits = tf.constant([[1.0, 0.0, 0.0], [0.0, 0.0, 3.0]])
     assert float(squared_error(tf.constant([0, 1]), logits)) == pytest.approx((0 + 1 + 9) / 6)
 

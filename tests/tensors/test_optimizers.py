@@ -1,4 +1,4 @@
-"""Each update rule goes where Keras's own goes."""
+"""Update rules match the optimizers of Keras."""
 
 import inspect
 from typing import Any
@@ -27,7 +27,8 @@ STEPS = 100
 POSITIONAL = ("params", "grads", "lr", "t", "m", "v")
 
 
-def peer(name: str) -> Any:
+def keras_optimizer(name: str) -> Any:
+    """Returns the Keras optimizer that corresponds to an update rule."""
     kinds = {
         "sgd": keras.optimizers.SGD,
         "momentum": keras.optimizers.SGD,
@@ -40,6 +41,7 @@ def peer(name: str) -> Any:
 
 
 def gradients() -> list[dict[str, np.ndarray]]:
+    """Returns random gradients for each step, of widely varying magnitude."""
     rng = np.random.default_rng(0)
     shapes, scales = {"w1": (7, 5), "b1": (5,)}, 10.0 ** rng.uniform(-3, 1, STEPS)
     return [
@@ -48,8 +50,8 @@ def gradients() -> list[dict[str, np.ndarray]]:
     ]
 
 
-def go(name: str, engine: str) -> list[dict[str, np.ndarray]]:
-    """The parameters after each step."""
+def run_optimizer(name: str, engine: str) -> list[dict[str, np.ndarray]]:
+    """Returns the parameters after each step."""
     rule = Optimizer(RULES[name], tuple(SETTINGS[name].items()))
     params = {key: tf.Variable(np.ones_like(array)) for key, array in gradients()[0].items()}
     slots, lr = optimizers.empty_slots(rule, params), tf.constant(0.01)
@@ -70,16 +72,17 @@ def go(name: str, engine: str) -> list[dict[str, np.ndarray]]:
 
 @pytest.mark.parametrize("engine", ["eager", "compiled"])
 @pytest.mark.parametrize("name", RULES)
-def test_a_rule_goes_where_that_of_keras_goes(name: str, engine: str) -> None:
-    theirs, params = peer(name), {key: tf.Variable(np.ones_like(a)) for key, a in gradients()[0].items()}
-    for grads, mine in zip(gradients(), go(name, engine), strict=True):
-        theirs.apply_gradients([(tf.constant(grads[key]), params[key]) for key in params])
+def test_update_rule_matches_keras(name: str, engine: str) -> None:
+    reference = keras_optimizer(name)
+    params = {key: tf.Variable(np.ones_like(array)) for key, array in gradients()[0].items()}
+    for grads, actual in zip(gradients(), run_optimizer(name, engine), strict=True):
+        reference.apply_gradients([(tf.constant(grads[key]), params[key]) for key in params])
         for key, param in params.items():
-            np.testing.assert_allclose(mine[key], param.numpy(), rtol=2e-5, atol=2e-6, err_msg=key)
-    assert not np.allclose(mine["w1"], 1, atol=0.01)
+            np.testing.assert_allclose(actual[key], param.numpy(), rtol=2e-5, atol=2e-6, err_msg=key)
+    assert not np.allclose(actual["w1"], 1, atol=0.01)
 
 
-def test_the_settings_of_a_rule_are_its_keywords() -> None:
+def test_settings_of_an_update_rule_are_its_keyword_arguments() -> None:
     assert set(RULE_SETTINGS) == set(RULES) == {path.stem for path in CONF.glob("optimizer/*.yaml")}
     for name, rule in RULES.items():
         kinds = inspect.signature(rule).parameters.values()
@@ -91,9 +94,9 @@ def test_the_settings_of_a_rule_are_its_keywords() -> None:
         assert set(RULE_SETTINGS[name]) == keywords == set(given) == set(SETTINGS[name])
 
 
-@pytest.mark.parametrize("most", [0.5, 1e6])
-def test_gradients_are_clipped_as_tensorflow_clips_them(most: float) -> None:
+@pytest.mark.parametrize("clip_norm", [0.5, 1e6])
+def test_clipping_matches_tensorflow(clip_norm: float) -> None:
     grads = {name: tf.constant(array) for name, array in gradients()[0].items()}
-    expected, _ = tf.clip_by_global_norm(list(grads.values()), most)
-    for mine, theirs in zip(optimizers.clipped(grads, most).values(), expected, strict=True):
-        np.testing.assert_allclose(mine, theirs, rtol=1e-6)
+    expected, _ = tf.clip_by_global_norm(list(grads.values()), clip_norm)
+    for actual, reference in zip(optimizers.clipped(grads, clip_norm).values(), expected, strict=True):
+        np.testing.assert_allclose(actual, reference, rtol=1e-6)

@@ -1,6 +1,7 @@
 """MLflow is in a process of its own: it may die or hang, and it never outlives the program."""
 
 import dataclasses
+import math
 import os
 import re
 import signal
@@ -10,13 +11,23 @@ from typing import Any
 import mlflow
 import pytest
 
-from conftest import LIMIT, SMALL_PIPE, Run, ended, mlp_tape, runs_in, send_the_rest, started, wait_until
+from conftest import (
+    LIMIT,
+    SMALL_PIPE,
+    Run,
+    mlp_tape,
+    runs_in,
+    start_program,
+    sync_unsent,
+    wait_for_exit,
+    wait_until,
+)
 from mlp_tape.config.settings import Settings, TrackingSettings, to_dict
 from mlp_tape.mlflow_backend import sync
 from mlp_tape.storage import run_record
-from mlp_tape.storage.journal import Journal
+from mlp_tape.storage.journal import Journal, Row
 from mlp_tape.storage.run_record import RunRecord
-from mlp_tape.tracking import client_process
+from mlp_tape.tracking import client, client_process
 from mlp_tape.tracking.client import ClientRun
 
 ARGUMENTS = ["dataset=mnist_5k", "lr=0.1", "batch_size=96", "report=none"]
@@ -60,9 +71,9 @@ def test_run_whose_mlflow_process_is_killed_starts_another_one(
     offline: dict[str, str], tmp_path: Path
 ) -> None:
     arguments = ["epochs=30", "log_every=2", "report=full", f"tracking.patience={LIMIT}"]
-    program = started(tmp_path, offline, "epoch 2 ", *ARGUMENTS, *arguments, pipe=SMALL_PIPE)
+    program = start_program(tmp_path, offline, "epoch 2 ", *ARGUMENTS, *arguments, pipe=SMALL_PIPE)
     os.kill(mlflow_process_of(program.pid), signal.SIGKILL)
-    shown = ended(program)
+    shown = wait_for_exit(program)
     assert program.returncode == 0, shown
     assert "Traceback" not in shown
     assert "WARNING" not in shown
@@ -80,10 +91,10 @@ def test_run_whose_mlflow_process_hangs_ends_after_the_patience(
     offline: dict[str, str], tmp_path: Path
 ) -> None:
     arguments = ["epochs=30", "tracking.patience=3"]
-    program = started(tmp_path, offline, "epoch 2 ", *ARGUMENTS, *arguments, pipe=SMALL_PIPE)
+    program = start_program(tmp_path, offline, "epoch 2 ", *ARGUMENTS, *arguments, pipe=SMALL_PIPE)
     process = mlflow_process_of(program.pid)
     os.kill(process, signal.SIGSTOP)
-    shown = ended(program)
+    shown = wait_for_exit(program)
     assert program.returncode == 0, shown
     assert re.search(r"[\d,]+ rows are left: no answer\n", shown)
     wait_until("the end of the process", lambda: not is_there(process))
@@ -116,19 +127,27 @@ def silent(monkeypatch: pytest.MonkeyPatch) -> Silent:
     return found
 
 
-def test_patience_begins_anew_with_each_sign_of_progress(tmp_path: Path, silent: Silent) -> None:
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    record = RunRecord(tmp_path, uri=uri, status="FAILED", ended=1.0)
-    with Journal(tmp_path):
-        run, looks = ClientRun(uri, record), []
+def test_client_gives_up_after_the_patience_unless_there_is_progress(
+    tmp_path: Path, silent: Silent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(client.time, "monotonic", lambda: now[0])
+    record = RunRecord(tmp_path, uri="sqlite:///unused", status="FAILED", ended=1.0)
+    with Journal(tmp_path) as rows:
+        rows.append([Row("train/loss", 0, 0.5, 1)])
+    run, left = ClientRun(record.uri, record), list[int]()
 
-        def progress(rows: int) -> None:
-            looks.append(rows)
+    def show(count: int) -> None:
+        left.append(count)
+        now[0] += 20  # seconds
+        if len(left) <= 5:
+            silent.notify({"event": "working"})
+        if len(left) == 6:
+            silent.notify({"event": "failed", "what": "the store is down", "hint": "start it"})
 
-        assert run.close(0.2, LIMIT, progress) == "no answer"
-        silent.notify({"event": "failed", "what": "the store is down", "hint": "start it"})
-        assert run.close(0.2, LIMIT, progress) == "no answer", "the error was of an earlier attempt"
-    assert silent.messages == ["deliver", "give up"] * 2
+    assert run.close(30.0, math.inf, show) == "the store is down"
+    assert left == 7 * [1]
+    assert silent.messages == ["deliver", "give up"]
 
 
 def test_run_that_was_stopped_before_it_wrote_a_file_is_delivered(tmp_path: Path) -> None:
@@ -168,7 +187,7 @@ def test_job_whose_process_was_killed_before_it_recorded_the_run_id_is_found_aga
 def test_the_mlflow_process_ends_with_a_program_that_is_killed(
     offline: dict[str, str], tmp_path: Path
 ) -> None:
-    program = started(tmp_path, offline, "epoch 2 ", *ARGUMENTS, "epochs=100000")
+    program = start_program(tmp_path, offline, "epoch 2 ", *ARGUMENTS, "epochs=100000")
     process = mlflow_process_of(program.pid)
     assert is_there(process)
     program.kill()
@@ -183,12 +202,12 @@ def test_a_signal_to_all_processes_of_a_job_closes_its_run(
     offline: dict[str, str], tmp_path: Path, number: signal.Signals
 ) -> None:
     """A terminal's Ctrl-C and a cluster's SIGTERM go to the MLflow process, too."""
-    program = started(tmp_path, offline, "epoch 2 ", *ARGUMENTS, "epochs=100000")
+    program = start_program(tmp_path, offline, "epoch 2 ", *ARGUMENTS, "epochs=100000")
     for pid in (*children(program.pid), program.pid):
         os.kill(pid, number)
-    shown = ended(program)
+    shown = wait_for_exit(program)
     assert program.returncode == 128 + number, shown
-    send_the_rest(tmp_path, offline)
+    sync_unsent(tmp_path, offline)
     (directory,) = tmp_path.glob("outputs/*/*")
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
     run = client.get_run(run_record.read(directory).run_id)

@@ -1,4 +1,4 @@
-"""The program trains as the seed does, in either engine, and again the same."""
+"""The training loop: equal results in both engines, and reproducibility."""
 
 import hashlib
 import subprocess
@@ -27,7 +27,7 @@ def losses_of(dataset: Dataset, sizes: list[int], **settings) -> np.ndarray:
     return np.concatenate([block.losses for block in blocks])
 
 
-def test_the_first_weights_are_a_truncated_normal_and_zeros() -> None:
+def test_initial_weights_are_truncated_normal_and_biases_are_zero() -> None:
     params = network.init_params([784, 256, 128, 10], 0.1, seed=0)
     assert list(params) == ["w1", "b1", "w2", "b2", "w3", "b3"]
     assert [tuple(param.shape) for param in params.values()] == [
@@ -45,12 +45,12 @@ def test_the_first_weights_are_a_truncated_normal_and_zeros() -> None:
             assert not values.any()
         else:
             assert np.abs(values).max() <= 0.2
-            # a normal that is cut off at two standard deviations keeps 0.8796 of its own
+            # truncation at two standard deviations reduces the standard deviation by a factor of 0.8796
             assert values.std() == pytest.approx(0.08796, rel=0.05)
             assert abs(values.mean()) < 0.01
 
 
-def test_the_first_weights_depend_on_the_seed_alone() -> None:
+def test_initial_weights_depend_only_on_the_seed() -> None:
     def draw(seed: int) -> np.ndarray:
         return network.init_params([784, 256, 10], 0.1, seed)["w1"].numpy()
 
@@ -63,7 +63,7 @@ def test_the_first_weights_depend_on_the_seed_alone() -> None:
 
 
 @pytest.mark.parametrize("engine", ["eager", "compiled"])
-def test_each_run_of_a_process_begins_with_the_first_weights(mnist_5k: Dataset, engine: str) -> None:
+def test_each_run_in_a_process_starts_from_the_initial_weights(mnist_5k: Dataset, engine: str) -> None:
     model = ModelSettings(hidden_sizes=[16])
     trainer = Trainer(Settings(lr=0.1, epochs=1, engine=engine, model=model), mnist_5k)
     first = network.init_params([784, 16, 10], 0.1, seed=0)
@@ -76,7 +76,7 @@ def test_each_run_of_a_process_begins_with_the_first_weights(mnist_5k: Dataset, 
         assert not np.array_equal(params["w1"].numpy(), first["w1"].numpy())
 
 
-def test_both_engines_give_the_same_losses_the_partial_batch_included(mnist_5k: Dataset) -> None:
+def test_both_engines_compute_the_same_losses_including_the_partial_batch(mnist_5k: Dataset) -> None:
     sizes = [784, 256, 128, 10]
     settings = SEED | {"epochs": 2, "batch_size": 96, "log_every": 10}  # 4,000 = 41 * 96 + 64
     eager = losses_of(mnist_5k, sizes, engine="eager", **settings)
@@ -86,7 +86,7 @@ def test_both_engines_give_the_same_losses_the_partial_batch_included(mnist_5k: 
 
 
 @pytest.mark.long
-def test_an_epoch_of_mnist_is_469_steps_in_both_engines(mnist_npz: str) -> None:
+def test_epoch_of_mnist_has_469_steps_in_both_engines(mnist_npz: str) -> None:
     from mlp_tape.data import datasets
 
     mnist = datasets.load("mnist", mnist_npz)
@@ -118,19 +118,19 @@ def test_blocks_cover_each_step_once_in_order(n: int, log_every: int) -> None:
     assert all(block.global_step == block.epoch * per_epoch + block.step for block in blocks)
 
 
-def test_each_step_sees_the_next_images_in_file_order() -> None:
-    """Images that are their own number, summed up by the loss, show which came together."""
+def test_each_step_uses_the_next_images_in_file_order() -> None:
+    """Each image is its own number, and the loss is their sum, which identifies the batch."""
     n, size = 23, 5
     x = np.arange(n, dtype=np.float32)[:, None]
     y = np.zeros(n, np.int32)
 
     def loss(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-        return tf.reduce_sum(logits[:, 0])  # with w1 = 1 and lr = 0: the sum of the images' numbers
+        return tf.reduce_sum(logits[:, 0])  # with w1 = 1 and no updates: the sum of the images' numbers
 
-    def still(params: Slot, grads: Grads, lr: tf.Tensor, t: tf.Tensor) -> Updates:
+    def no_update(params: Slot, grads: Grads, lr: tf.Tensor, t: tf.Tensor) -> Updates:
         return {name: 0 * grad for name, grad in grads.items()}
 
-    config = train_step.StepConfig(tf.identity, loss, Optimizer(still), 1.0)
+    config = train_step.StepConfig(tf.identity, loss, Optimizer(no_update), 1.0)
     for engine in ("eager", "compiled"):
         params = {"w1": tf.Variable(tf.ones([1, 2])), "b1": tf.Variable(tf.zeros([2]))}
         blocks = train(params, x, y, config, lr=1.0, batch_size=size, epochs=1, log_every=3, engine=engine)
@@ -147,8 +147,8 @@ def test_shuffling_is_a_function_of_seed_and_epoch(mnist_5k: Dataset) -> None:
     assert not np.array_equal(shuffled(1), shuffled(None))
 
 
-def test_a_network_is_compiled_once_for_all_runs_of_its_shape(mnist_5k: Dataset) -> None:
-    config = step_config("relu", "mse", "sgd", 254.0)  # no other test's
+def test_network_is_compiled_once_for_all_runs_of_the_same_shape(mnist_5k: Dataset) -> None:
+    config = step_config("relu", "mse", "sgd", 254.0)  # not used by any other test
     x, y = mnist_5k.x_train[:1000], mnist_5k.y_train[:1000]
     for lr in (0.1, 0.01, 0.001):
         params = network.init_params([784, 32, 10], 0.1, seed=0)
@@ -158,7 +158,7 @@ def test_a_network_is_compiled_once_for_all_runs_of_its_shape(mnist_5k: Dataset)
     assert compiled.experimental_get_tracing_count() == 2  # full batches, and the smaller last one
 
 
-def test_256_images_are_learnt_by_heart(mnist_5k: Dataset) -> None:
+def test_256_images_can_be_overfitted(mnist_5k: Dataset) -> None:
     x, y = mnist_5k.x_train[:256], mnist_5k.y_train[:256]
     params = network.init_params([784, 256, 128, 10], 0.1, seed=0)
     for _ in train(params, x, y, CONFIG, lr=0.5, batch_size=32, epochs=100):
@@ -166,9 +166,9 @@ def test_256_images_are_learnt_by_heart(mnist_5k: Dataset) -> None:
     assert evaluation.evaluate(params, x, y, CONFIG).accuracy == 1.0
 
 
-def test_the_evaluation_is_that_of_all_rows_at_once(mnist_5k: Dataset) -> None:
+def test_evaluation_matches_a_direct_computation(mnist_5k: Dataset) -> None:
     params = network.init_params([784, 16, 10], 0.1, seed=0)
-    x, y = mnist_5k.x_train[:3001], mnist_5k.y_train[:3001]  # more than one go
+    x, y = mnist_5k.x_train[:3001], mnist_5k.y_train[:3001]
     logits = network.forward(params, network.to_float(tf.constant(x), 255.0), tf.nn.relu)
     expected = float(losses.mse(losses.targets(tf.constant(y), logits), logits))
     result = evaluation.evaluate(params, x, y, CONFIG)
@@ -201,9 +201,9 @@ def test_another_process_repeats_a_compiled_run_bit_for_bit(mnist_5k: Dataset) -
     x, y = mnist_5k.x_train, mnist_5k.y_train
     for _ in train(params, x, y, CONFIG, lr=0.1, batch_size=128, epochs=1):
         pass
-    mine = hashlib.sha256(b"".join(param.numpy().tobytes() for param in params.values())).hexdigest()
+    expected = hashlib.sha256(b"".join(param.numpy().tobytes() for param in params.values())).hexdigest()
     other = subprocess.run([sys.executable, "-c", WEIGHTS_HASH], capture_output=True, text=True, check=True)
-    assert other.stdout.strip() == mine
+    assert other.stdout.strip() == expected
 
 
 def train_one_block(params: network.Params, dataset: Dataset, engine: str) -> None:
@@ -212,15 +212,15 @@ def train_one_block(params: network.Params, dataset: Dataset, engine: str) -> No
 
 
 @pytest.mark.parametrize("engine", ["eager", "compiled"])
-def test_a_parameter_that_is_no_variable_is_refused_and_explained(mnist_5k: Dataset, engine: str) -> None:
+def test_parameter_that_is_not_a_variable_raises_a_helpful_error(mnist_5k: Dataset, engine: str) -> None:
     params = network.init_params([784, 10], 0.1, seed=0)
-    params["w1"] = params["w1"] - 0.1  # the seed's first pitfall: now a tf.Tensor
+    params["w1"] = params["w1"] - 0.1  # first pitfall of the original program: it is a tf.Tensor now
     with pytest.raises(train_step.PitfallError, match=r"w1 .*tf\.Variable only.*assign_sub"):
         train_one_block(params, mnist_5k, engine)
 
 
 @pytest.mark.parametrize("engine", ["eager", "compiled"])
-def test_a_loss_apart_from_a_parameter_is_refused_and_explained(mnist_5k: Dataset, engine: str) -> None:
+def test_loss_independent_of_a_parameter_raises_a_helpful_error(mnist_5k: Dataset, engine: str) -> None:
     params = network.init_params([784, 10], 0.1, seed=0)
     params["b2"] = tf.Variable([1.0])
     with pytest.raises(train_step.PitfallError, match=r"gradient of b2 is None.*inside the tape"):
