@@ -17,7 +17,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from mlp_tape.cli import hydra_internals, multirun
+from mlp_tape.cli import config_store, hydra_internals, multirun
 from mlp_tape.cli.messages import composition_error, report_error
 from mlp_tape.config import validation
 from mlp_tape.config.settings import Settings
@@ -30,6 +30,7 @@ from mlp_tape.tracking.uri import resolve_uri
 
 WITH_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
 
+config_store.register()
 # Makes the directories of two runs differ that start within one second.
 OmegaConf.register_new_resolver("token", lambda: secrets.token_hex(3), use_cache=True, replace=True)
 # A run that is gone on with keeps its directory.
@@ -124,10 +125,9 @@ def _help(conf: Path, overrides: list[str]) -> str:
     composed = _composed(conf, overrides)
     text = str(composed.hydra.help.template)
     settings = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
-    groups = (path for path in sorted(conf.iterdir()) if path.is_dir() and path.name != "hydra")
-    options = {path.name: ", ".join(sorted(file.stem for file in path.glob("*.yaml"))) for path in groups}
+    groups = config_store.option_names(conf)
     return string.Template(text).substitute(
-        APP_CONFIG_GROUPS="\n".join(f"{name}: {names}" for name, names in options.items()),
+        APP_CONFIG_GROUPS="\n".join(f"{group}: {', '.join(names)}" for group, names in groups.items()),
         CONFIG=OmegaConf.to_yaml(settings),
     )
 

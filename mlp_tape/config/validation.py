@@ -3,13 +3,14 @@
 import difflib
 import importlib.util
 import math
-from dataclasses import MISSING, Field, fields, is_dataclass
+from dataclasses import Field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from mlp_tape.config.constraints import default_of
 from mlp_tape.config.settings import (
     RULE_SETTINGS,
     SCHEDULE_SETTINGS,
@@ -111,7 +112,8 @@ def _checked(key: str, given: Any, kind: Any, rule: Field[Any]) -> Any:
     if not _fits(value, kind) or (value is not None and not rule.metadata["check"](value)):
         expected = rule.metadata["expected"]
         near = difflib.get_close_matches(str(value), expected.removeprefix("one of: ").split(", "), n=1)
-        default = rule.default if rule.default_factory is MISSING else rule.default_factory()
+        by_option = rule.metadata["by_option"]
+        default = next(iter(by_option.values())) if by_option else default_of(rule)
         raise ConfigError(
             f"{key}={format_value(given)}: expected {expected}",
             f"type for example {key}={near[0] if near else format_value(default)}",

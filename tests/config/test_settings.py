@@ -1,16 +1,24 @@
 """A wrong setting is refused with its key, its value and what was expected."""
 
+import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from conftest import ROOT
+from mlp_tape.cli import config_store
 from mlp_tape.config import validation
-from mlp_tape.config.settings import Settings, flatten
+from mlp_tape.config.settings import ModelSettings, Settings, defaults_with, flatten, groups, options
 from mlp_tape.errors import ConfigError
 from mlp_tape.system.redaction import without_password
+from mlp_tape.training.train_step import StepConfig
+
+config_store.register()
 
 
 def composed(*overrides: str) -> DictConfig:
@@ -18,10 +26,87 @@ def composed(*overrides: str) -> DictConfig:
         return compose("config", list(overrides))
 
 
-def test_the_yaml_files_and_the_dataclasses_give_the_same_defaults() -> None:
+def test_the_composed_config_has_the_defaults_of_the_dataclasses() -> None:
     settings = validation.parse(composed())
     expected = dict(flatten(Settings())) | {"dataset.offline": "subset"}
     assert dict(flatten(settings)) == expected
+
+
+REPEATED = sorted(ROOT.glob("conf/*.yaml")) + sorted(
+    path
+    for path in ROOT.glob("conf/*/*.yaml")
+    if path.stem != "seed"  # spells the seed program out
+)
+
+
+@pytest.mark.parametrize("path", REPEATED, ids=lambda path: str(path.relative_to(ROOT / "conf")))
+def test_a_yaml_file_does_not_repeat_a_default(path: Path) -> None:
+    assert repeated_defaults(path.read_text(), path.parent.name) == []
+
+
+def test_a_repeated_default_is_found() -> None:
+    assert repeated_defaults("warmup_epochs: 0.0\nname: cosine\nfinal: 0.5", "schedule") == [
+        "schedule.warmup_epochs"
+    ]
+    assert repeated_defaults("name: adam\nbeta_1: 0.9\nbeta_2: 0.9", "optimizer") == ["optimizer.beta_1"]
+    assert repeated_defaults("lr: 0.001", "conf") == ["lr"]
+    assert repeated_defaults("# @package _global_\nmodel:\n  dropout: 0.0\nlr: 1", "experiment") == [
+        "model.dropout"
+    ]
+
+
+def repeated_defaults(text: str, group: str) -> list[str]:
+    """Returns the settings in a YAML file whose value is their default, other than the name of an option."""
+    values = yaml.safe_load(text)
+    if group in groups():
+        values = {group: values}
+    defaults = {key: [value] for key, value in flatten(Settings())}
+    for name in groups():
+        for option in options(name).values():
+            for key, value in option.items():
+                defaults[f"{name}.{key}"].append(value)
+    names = [f"{name}.name" for name in groups()]
+    return [key for key, value in leaves(values) if key not in names and value in defaults.get(key, [])]
+
+
+def leaves(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def test_an_option_has_no_setting_of_another_option() -> None:
+    assert set(composed("optimizer=adam").optimizer) == {"name", "beta_1", "beta_2", "epsilon"}
+    assert set(composed("+experiment=tuned", "optimizer=momentum").optimizer) == {"name", "momentum"}
+    assert set(composed("schedule=cosine").schedule) == {"name", "warmup_epochs", "final"}
+    assert "offline" not in composed("dataset=digits").dataset
+
+
+def test_an_option_of_ones_own_extends_another(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "deep.yaml").write_text("defaults: [mlp, _self_]\nhidden_sizes: [9, 9, 9]\n")
+    settings = validation.parse(composed("model=deep", f"hydra.searchpath=[file://{tmp_path}]"))
+    assert settings.model == ModelSettings(hidden_sizes=[9, 9, 9])
+
+
+def test_the_environment_variable_of_a_setting_is_its_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "maybe")
+    with pytest.raises(ConfigError, match=r"tracking\.system_metrics=maybe: expected true or false"):
+        validation.parse(composed())
+
+
+def test_the_settings_of_an_older_version_are_completed() -> None:
+    recorded = {"optimizer": {"name": "adam", "beta_1": 0.5}, "schedule": {"name": "step", "factor": 0.1}}
+    values = defaults_with(recorded)
+    assert (values["optimizer"]["beta_2"], values["schedule"]["every_epochs"]) == (0.999, 3.0)
+    assert values["optimizer"]["momentum"] is None
+
+
+def test_a_setting_of_the_step_has_a_name_of_its_own() -> None:
+    names = [key.rpartition(".")[2] for key, _ in flatten(Settings())]
+    assert all(names.count(field.name) <= 1 for field in dataclasses.fields(StepConfig))
 
 
 @pytest.mark.parametrize("experiment", sorted(path.stem for path in ROOT.glob("conf/experiment/*.yaml")))
