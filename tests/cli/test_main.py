@@ -92,7 +92,7 @@ REFUSED = [
     (["dataset=nope"], "dataset=nope: expected one of: arrays, digits", "type for example dataset=arrays"),
     (["experiment=tuned"], "experiment is not among the defaults", "type +experiment=..."),
     (["lr=0.1,0.2"], "Ambiguous value for argument 'lr=0.1,0.2'", "run.py -m"),
-    (["lr=["], "cannot read lr=[", "quote it"),
+    (["lr=["], "cannot parse lr=[", "quote it"),
     (["model=3"], "Config group override must be a string", "--help"),
     (["~lr"], "lr has no value", "type lr=..."),
 ]

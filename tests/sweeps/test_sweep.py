@@ -314,7 +314,7 @@ def test_two_processes_do_not_pick_up_one_sweep(run_py: Run, offline: dict[str, 
 
 
 REFUSED = [
-    (["sweep.resume=last"], "sweep.resume=... picks up a sweep"),
+    (["sweep.resume=last"], "sweep.resume=... resumes a sweep"),
     (["-m", "sweep.resume=last"], "sweep.resume=last: no sweep below"),
     (["-m", "lr=1,2", "sweep.resume=nope"], "sweep.resume=nope: no such sweep below"),
     (["sweep=optuna"], "sweep is not among the defaults"),
