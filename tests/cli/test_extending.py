@@ -1,4 +1,4 @@
-"""The code of docs/extending.md does what that page says."""
+"""The code and the diffs in docs/extending.md work as described there."""
 
 import ast
 import re
@@ -28,7 +28,7 @@ def here(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_each_function_has_less_than_20_lines() -> None:
+def test_each_function_has_fewer_than_20_lines() -> None:
     functions = [node for node in ast.parse(CODE).body if isinstance(node, ast.FunctionDef)]
     assert [node.name for node in functions] == ["huber", "lion", "spirals"]
     assert all(node.end_lineno - node.lineno < 19 for node in functions)
@@ -50,7 +50,9 @@ def test_each_command_trains(run_py: Run, here: Path, command: str) -> None:
 
 
 @pytest.mark.long
-def test_an_optimizer_of_ones_own_is_swept_and_goes_on_with_the_same_bits(run_py: Run, here: Path) -> None:
+def test_a_user_defined_optimizer_can_be_swept_and_resumes_to_identical_weights(
+    run_py: Run, here: Path
+) -> None:
     arguments = ["dataset=digits", "optimizer.name=mine.lion", "lr=0.0003", "tracking.enabled=false"]
     done = run_py(here, "-m", *arguments, "epochs=2", "+optimizer.beta_1=0.5,0.9", "hydra.sweep.dir=sweep")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -77,7 +79,7 @@ def test_an_optimizer_of_ones_own_is_swept_and_goes_on_with_the_same_bits(run_py
         ("loss=mine.hubr", "error: mine.hubr cannot be imported"),
     ),
 )
-def test_what_is_not_there_is_told_before_a_run_is_opened(
+def test_a_function_that_cannot_be_imported_is_reported_before_a_run_is_opened(
     run_py: Run, here: Path, setting: str, what: str
 ) -> None:
     done = run_py(here, *([] if "dataset" in setting else ["dataset=digits"]), setting)
