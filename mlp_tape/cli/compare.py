@@ -19,9 +19,7 @@ from mlp_tape.tracking.uri import may_exist
 
 KEYS = (TRAIN_LOSS, TEST_LOSS, TEST_ACCURACY)
 MAX_COLUMNS = 6  # up to this number of runs, each has a column; more have a row each
-MAX_LENGTH = (
-    30  # characters of a run's name, of which the beginning is shown, or of a value, of which the end is
-)
+MAX_LENGTH = 30  # characters of a name, which is cut at its end, or of a value, which is cut at its beginning
 
 
 @dataclass(frozen=True)
