@@ -1,4 +1,4 @@
-"""Trains a multilayer perceptron on MNIST as `conf/` says: `python run.py --help`."""
+"""Entry point of training runs and sweeps: `python run.py --help`."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""`python -m mlp_tape`: see `tools`."""
+"""Entry point of `python -m mlp_tape`; the commands are in `cli.tools`."""
 
 from mlp_tape.system import exit
 

@@ -1,12 +1,12 @@
-"""The errors a person can do something about: what is wrong, and what to type instead."""
+"""Errors that the user can correct, with a message and a correction."""
 
 
 class MlpTapeError(Exception):
-    """An error that is told in two lines and without a traceback.
+    """An error that is printed in two lines, without a traceback.
 
     Args:
-        what: what is wrong, with the value found and what was expected.
-        hint: what to do or to type instead.
+        what: the problem, with the value found and what was expected.
+        hint: the correction, or what to type instead.
     """
 
     exit_code = 1
@@ -21,34 +21,34 @@ class MlpTapeError(Exception):
 
 
 class ConfigError(MlpTapeError):
-    """A setting that is unknown, of the wrong type or out of its range."""
+    """A setting is unknown, of the wrong type or out of range."""
 
     exit_code = 2
 
 
 class DataError(MlpTapeError):
-    """A data set that is missing, broken or of the wrong shape."""
+    """A data set is missing, damaged or of the wrong shape."""
 
     exit_code = 2
 
 
 class TrackingError(MlpTapeError):
-    """An MLflow store that cannot be opened."""
+    """An MLflow store cannot be opened."""
 
     exit_code = 2
 
 
 class DivergenceError(MlpTapeError):
-    """A loss that is no longer a finite number."""
+    """The loss is not finite."""
 
 
 class SweepError(MlpTapeError):
-    """A sweep some of whose jobs did not finish."""
+    """Some jobs of a sweep did not finish."""
 
 
 class BrokenFileError(MlpTapeError):
-    """A file of the run's directory that cannot be read any more."""
+    """A file in the directory of a run cannot be read."""
 
 
 class DiskError(MlpTapeError):
-    """A directory that takes no more: a full disk, or one that may not be written to."""
+    """A directory cannot be written to, because of a full disk or missing permission."""

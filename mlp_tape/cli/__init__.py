@@ -1,1 +1,1 @@
-"""The command line: the only wing that imports Hydra."""
+"""The command line; the only package that imports Hydra, apart from `sweeps.joblib_backend`."""

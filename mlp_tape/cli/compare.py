@@ -1,4 +1,4 @@
-"""Some runs side by side: the settings in which they differ, what came of them, and their curves."""
+"""Comparison of runs: the settings in which they differ, their results and their curves."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -18,19 +18,19 @@ from mlp_tape.sweeps.summary import Table
 from mlp_tape.tracking.uri import may_exist
 
 KEYS = (TRAIN_LOSS, TEST_LOSS, TEST_ACCURACY)
-SIDE_BY_SIDE = 6  # runs that have a column each; more have a row each
-LONGEST = 30  # characters of a name, or of a value, such as a path, of which the end is shown
+MAX_COLUMNS = 6  # up to this number of runs, each has a column; more have a row each
+MAX_LENGTH = 30  # characters of a name, which is cut at its end, or of a value, which is cut at its beginning
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A run, as it is compared.
+    """A run in a comparison.
 
     Attributes:
-        label: its name in the UI; else the name of its directory.
-        identity: MLflow's id; of a run that was not tracked, its directory.
-        params: what MLflow calls so.
-        outcome: its status, duration and last metrics, as they are shown.
+        label: name in the UI, or the name of its directory if it has none.
+        identity: MLflow run id, or the directory of a run that was not tracked.
+        params: MLflow params.
+        outcome: status, duration and last metrics, formatted.
         losses: step and training loss.
         accuracies: step and test accuracy, 0 to 1.
     """
@@ -44,20 +44,20 @@ class Entry:
 
     @property
     def steps(self) -> int:
-        """How many steps were trained."""
+        """The number of steps trained."""
         return self.losses[-1][0] + 1 if self.losses else 0
 
 
 def find(names: Sequence[str], uri: str) -> list[Entry]:
-    """The runs of some names, each once; a sweep stands for its jobs.
+    """Returns the runs to compare, each once; a sweep is replaced by its jobs.
 
     Args:
-        names: of each its directory, MLflow's id of it, or `last`.
-        uri: of the MLflow store that is asked for what has no directory here.
+        names: directory or MLflow run id of each run, or `last`.
+        uri: URI of the MLflow store in which to look up runs that have no directory here.
 
     Raises:
-        ConfigError: there is no such run.
-        TrackingError: MLflow cannot be asked.
+        ConfigError: a run was not found.
+        TrackingError: the MLflow store cannot be opened.
     """
     found: dict[str, Entry] = {}
     for name in names:
@@ -73,20 +73,23 @@ def find(names: Sequence[str], uri: str) -> list[Entry]:
 
 
 def table(entries: Sequence[Entry]) -> Table:
-    """What the runs differ in, and what came of them; where they are few, a column for each."""
+    """Returns a table of the settings in which the runs differ, and of their results.
+
+    Up to MAX_COLUMNS runs have a column each; more have a row each.
+    """
     keys = list(dict.fromkeys(key for entry in entries for key in entry.params))
     differ = [key for key in keys if len({entry.params.get(key) for entry in entries}) > 1]
     outcome = list(dict.fromkeys(key for entry in entries for key in entry.outcome))
     lines: list[list[str]] = [["run", *(entry.label for entry in entries)]]
     lines += [[key, *(_short(entry.params.get(key, "")) for entry in entries)] for key in differ]
     lines += [[key, *(entry.outcome.get(key, "") for entry in entries)] for key in outcome]
-    if len(entries) > SIDE_BY_SIDE:
+    if len(entries) > MAX_COLUMNS:
         lines = [list(line) for line in zip(*lines, strict=True)]
     return Table(lines[0], [list(line) for line in lines[1:]])
 
 
 def curves(entries: Sequence[Entry]) -> dict[str, list[tuple[str, list[Point]]]]:
-    """By what is shown: of each run its label, and steps and values; not too many of them for a screen."""
+    """Returns, for each metric, the label and the points of each run, thinned out for a terminal."""
     found: dict[str, list[tuple[str, list[Point]]]] = {}
     for entry in entries:
         steps, means, _ = curve_plots.thinned(entry.losses, entry.steps, most=100)
@@ -96,12 +99,12 @@ def curves(entries: Sequence[Entry]) -> dict[str, list[tuple[str, list[Point]]]]
 
 
 def draw(path: Path, entries: Sequence[Entry]) -> None:
-    """Draws the curves of the runs over each other, as a PNG."""
+    """Plots the curves of all runs in one figure, as a PNG file."""
     curve_plots.overlay(path, [(each.label, each.losses, each.accuracies, each.steps) for each in entries])
 
 
 def _jobs(found: RunRecord) -> list[RunRecord]:
-    """The jobs of a sweep in the order of what was swept; a run itself."""
+    """Returns the jobs of a sweep, in the order of the swept values; for a run, the run itself."""
     if found.kind == "run":
         return [monitor.current(found)]
     return summary.summarize([monitor.current(job) for job in SweepDirectory(found.directory).jobs()]).jobs
@@ -117,24 +120,24 @@ def _of_directory(run: RunRecord) -> Entry:
 
 
 def _of_mlflow(run_id: str, uri: str) -> list[Entry]:
-    """A run of which MLflow alone knows, such as one of another machine; or the jobs of a sweep."""
+    """Returns a run, or the jobs of a sweep, from the MLflow store, such as those of another machine."""
     from mlp_tape.mlflow_backend import store  # imports MLflow
 
     entries = []
     if not may_exist(uri):
-        raise _nowhere(run_id)
+        raise _not_found(run_id)
     for run in store.pasts(uri, run_id, KEYS):
         losses, test_losses, accuracies = (run.curves[key] for key in KEYS)
         outcome = _outcome(run.status, run.seconds, losses, test_losses, accuracies)
         entries.append(Entry(_label(run.name), run.run_id, run.params, outcome, losses, accuracies))
     if not entries:
-        raise _nowhere(run_id)
+        raise _not_found(run_id)
     return entries
 
 
-def _nowhere(run_id: str) -> ConfigError:
+def _not_found(run_id: str) -> ConfigError:
     return ConfigError(
-        f"no run {run_id} below {Path.cwd()}, nor in MLflow", "give its directory, MLflow's id, or last"
+        f"no run {run_id} below {Path.cwd()} or in MLflow", "type its directory, its MLflow run id, or last"
     )
 
 
@@ -152,8 +155,8 @@ def _outcome(
 
 
 def _label(name: str) -> str:
-    return name if len(name) <= LONGEST else f"{name[: LONGEST - 3]}..."
+    return name if len(name) <= MAX_LENGTH else f"{name[: MAX_LENGTH - 3]}..."
 
 
 def _short(text: str) -> str:
-    return text if len(text) <= LONGEST else f"...{text[3 - LONGEST :]}"
+    return text if len(text) <= MAX_LENGTH else f"...{text[3 - MAX_LENGTH :]}"

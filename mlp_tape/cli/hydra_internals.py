@@ -1,7 +1,7 @@
-"""Every part of Hydra that is not documented and used here, each with its reason.
+"""All undocumented parts of Hydra that this package uses, each with its purpose.
 
-They were tried with Hydra 1.3.2 and 1.3.8. Where a version lacks one, the program works without it, as each
-function says; `tests/cli/test_hydra_internals.py` fails with the name.
+They were tested with Hydra 1.3.2 and 1.3.8. The program also works with a version that lacks one of them, as
+each function describes; `tests/cli/test_hydra_internals.py` then fails and names it.
 """
 
 import argparse
@@ -22,7 +22,7 @@ SWEEP_COMPOSITION = "hydra._internal.config_loader_impl:ConfigLoaderImpl.load_sw
 
 
 def find(name: str) -> Any:
-    """The object of a name such as `package.module:Class.method`; None where this Hydra does not have it."""
+    """Returns the object named `package.module:Class.method`; None if this version of Hydra lacks it."""
     module, _, path = name.partition(":")
     try:
         found: Any = importlib.import_module(module)
@@ -34,23 +34,28 @@ def find(name: str) -> Any:
 
 
 def missing() -> list[str]:
-    """The names that this version of Hydra does not have."""
+    """Returns the names that this version of Hydra lacks."""
     return [name for name in (PARSER, OVERRIDE_DIRNAME, SWEEP_COMPOSITION) if find(name) is None]
 
 
 def arguments_parser() -> argparse.ArgumentParser | None:
-    """The parser of Hydra's own options, by which an unknown one is refused in two lines.
+    """Returns the parser of Hydra's own options, for our own error message for an unknown option.
 
-    Hydra has no other list of its options. None: Hydra refuses them itself, in many lines.
+    Hydra has no other list of its options. If it is None, Hydra rejects them with its own message.
     """
     make = find(PARSER)
     return make() if make else None
 
 
 def override_dirname(overrides: list[Override], settings: DictConfig) -> str | None:
-    """What `hydra.job.override_dirname` is with other overrides, for a job that is a copy of the first.
+    """Returns `hydra.job.override_dirname` for other overrides, for a job that is a copy of the first.
 
-    None where that is not known: the job has to be composed by Hydra.
+    Args:
+        overrides: overrides of the job.
+        settings: `hydra.job.config.override_dirname`.
+
+    Returns:
+        The value; None if it is unknown, and the job has to be composed by Hydra.
     """
     make = find(OVERRIDE_DIRNAME)
     return str(make(overrides, **{str(key): value for key, value in settings.items()})) if make else None
@@ -58,14 +63,14 @@ def override_dirname(overrides: list[Override], settings: DictConfig) -> str | N
 
 @contextlib.contextmanager
 def sweep_composition(compose: Callable[[Composition], Composition]) -> Iterator[None]:
-    """Replaces how Hydra composes the configuration of a job of a sweep, within the block.
+    """Replaces, within the block, the method by which Hydra composes the config of a job.
 
-    Hydra composes each job anew, which takes longer than a short job. Where this Hydra has no such method,
-    each job is composed by Hydra.
+    Hydra composes the config of each job from scratch, which can take longer than the job. A version of
+    Hydra that lacks the method still does so.
 
     Args:
-        compose: from Hydra's method, which takes the sweep's configuration and the overrides of a job, to
-            the one that is called in its place.
+        compose: function from Hydra's method, which takes the config of the sweep and the overrides of a
+            job, to its replacement.
     """
     if find(SWEEP_COMPOSITION) is None:
         yield

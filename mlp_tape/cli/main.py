@@ -1,11 +1,14 @@
-"""The command line: Hydra composes the settings, they are checked, and every error becomes an exit code."""
+"""The command line: Hydra composes the settings, they are validated, and errors become exit codes."""
 
 import contextlib
+import contextvars
 import os
 import secrets
 import string
 import sys
 import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -17,7 +20,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from mlp_tape.cli import hydra_internals, multirun
+from mlp_tape.cli import config_store, hydra_internals, multirun
 from mlp_tape.cli.messages import composition_error, report_error
 from mlp_tape.config import validation
 from mlp_tape.config.settings import Settings
@@ -30,83 +33,118 @@ from mlp_tape.tracking.uri import resolve_uri
 
 WITH_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
 
-# Makes the directories of two runs differ that start within one second.
+
+@dataclass
+class Invocation:
+    """State of one call of the program, which `main` shares with the callback that Hydra creates.
+
+    Attributes:
+        sweep: what is open during a sweep, such as its MLflow run; closed after its last job.
+        sweeping: whether the jobs of a sweep have begun.
+        runs_exit_handlers: whether the process runs the exit handlers of other packages before it ends.
+        resumed: directory of the run to resume; None for a new run.
+    """
+
+    sweep: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+    sweeping: bool = False
+    runs_exit_handlers: bool = False
+    resumed: Path | None = None
+
+
+_invocation = contextvars.ContextVar[Invocation]("invocation")
+
+
+def _run_directory(new: str) -> str:
+    """Returns the directory of a run: that of the run to resume, else a new one."""
+    invocation = _invocation.get(None)
+    return str(invocation.resumed) if invocation and invocation.resumed else new
+
+
+config_store.register()
+OmegaConf.register_new_resolver("run_directory", _run_directory, replace=True)
+# Distinguishes the directories of runs that start within the same second.
 OmegaConf.register_new_resolver("token", lambda: secrets.token_hex(3), use_cache=True, replace=True)
-# A run that is gone on with keeps its directory.
-OmegaConf.register_new_resolver("run_directory", lambda new: str(CheckSettings.resumed or new), replace=True)
 
 
 def main(conf: Path) -> NoReturn:
-    """Runs the command line and exits: 0 done, 1 failed, 2 nothing was started, 130 and 143 stopped.
+    """Runs the command line and ends the process.
+
+    The exit code is 0 on success, 1 if the run or a job failed, 2 if nothing was started because of an
+    invalid command, and 130 or 143 after SIGINT or SIGTERM.
 
     Args:
-        conf: the directory of the YAML files.
+        conf: directory of the YAML files.
     """
     exit.own_temporary_directory()
-    code = _exit_code(conf)
+    invocation = Invocation()
+    _invocation.set(invocation)
+    code = _exit_code(conf, invocation)
     client_process.stop_all()
-    if CheckSettings.may_leave_at_once:
-        exit.leave(code)
-    exit.leave_after_handlers(code)  # a launcher of another package may have processes to end
+    if invocation.runs_exit_handlers:
+        exit.leave_after_handlers(code)
+    exit.leave(code)
 
 
-def _exit_code(conf: Path) -> int:
-    """Runs the command line; every error becomes an exit code."""
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise, where it would print and exit
+def _exit_code(conf: Path, invocation: Invocation) -> int:
+    """Runs the command line and returns the exit code."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise errors, instead of printing them and exiting
     code = 0
     try:
-        _refuse_unknown_options(sys.argv[1:])
+        _check_options(sys.argv[1:])
         entry = hydra.main(version_base="1.3", config_path=str(conf), config_name="config")(_run)
         if {"--help", "-h"} & set(sys.argv[1:]):
             print(_help(conf, [text for text in sys.argv[1:] if not text.startswith("-")]))
             return 0
         with signals.on_signals():
             sys.argv[1:] = multirun.without_secrets(multirun.as_recorded(sys.argv[1:]))
-            with CheckSettings.around:
+            with invocation.sweep:
                 entry()
     except BaseException as error:
-        code = _code_of(error)
-    signal = (
-        signals.received()
-    )  # in a sweep, its jobs in other processes may have ended by it without an error here
+        code = _report(error, is_own=invocation.sweeping or isinstance(error, MlpTapeError))
+    # A signal may have ended the jobs of a sweep in other processes without an error in this one.
+    signal = signals.received()
     return 128 + signal if signal else code
 
 
-def _code_of(error: BaseException) -> int:
-    """Says what is wrong, if nobody has said it yet; returns the exit code."""
+def _report(error: BaseException, is_own: bool) -> int:
+    """Prints an error, unless that has been done, and returns the exit code.
+
+    Args:
+        error: the error.
+        is_own: whether this package raised it; if not, Hydra did, while it composed or started the run.
+    """
     if signals.received():
-        return 0  # the signal is the reason
-    if isinstance(error, SystemExit):
+        return 0  # the exit code is that of the signal
+    if isinstance(error, SystemExit):  # already printed
         return error.code if isinstance(error.code, int) else int(error.code is not None)
     if WITH_TRACEBACK or not isinstance(error, Exception):
         traceback.print_exception(error)
         return error.exit_code if isinstance(error, MlpTapeError) else 1
-    told = CheckSettings.sweeping or isinstance(error, MlpTapeError)
-    return report_error(error if told else composition_error(error))
+    return report_error(error if is_own else composition_error(error))
 
 
-def _refuse_unknown_options(arguments: list[str]) -> None:
-    """Answers what Hydra's command line cannot read in two lines, where argparse would list all there is."""
+def _check_options(arguments: list[str]) -> None:
+    """Raises ConfigError for options that Hydra does not have; argparse would print all of them."""
 
-    def refuse(message: str) -> NoReturn:
-        first = message.replace("unrecognized arguments", "unknown option")
-        raise ConfigError(first, "python run.py --help, or --hydra-help, lists what there is")
+    def reject(message: str) -> NoReturn:
+        problem = message.replace("unrecognized arguments", "unknown option")
+        raise ConfigError(problem, "python run.py --help and --hydra-help list the options")
 
     parser = hydra_internals.arguments_parser()
     if parser:
-        parser.error = refuse  # type: ignore[method-assign]
+        parser.error = reject  # type: ignore[method-assign]
         parser.parse_args(arguments)
 
 
 def settings_of(conf: Path, overrides: list[str]) -> Settings:
-    """The settings of a command line, checked, without a run.
+    """Returns the validated settings of a command line, without starting a run.
 
     Args:
-        conf: the directory of the YAML files.
-        overrides: as typed.
+        conf: directory of the YAML files.
+        overrides: overrides as typed on the command line.
 
     Raises:
-        ConfigError: a setting is unknown or wrong.
+        ConfigError: a setting is unknown or invalid.
     """
     try:
         return _parsed(_composed(conf, overrides))
@@ -120,20 +158,17 @@ def _composed(conf: Path, overrides: list[str]) -> DictConfig:
 
 
 def _help(conf: Path, overrides: list[str]) -> str:
-    """What `--help` prints; Hydra itself takes two seconds for it, since it lists its own groups, too."""
+    """Returns the text of `--help`. Hydra's own takes two seconds, since it lists Hydra's groups as well."""
     composed = _composed(conf, overrides)
-    text = str(composed.hydra.help.template)
-    settings = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
-    groups = (path for path in sorted(conf.iterdir()) if path.is_dir() and path.name != "hydra")
-    options = {path.name: ", ".join(sorted(file.stem for file in path.glob("*.yaml"))) for path in groups}
-    return string.Template(text).substitute(
-        APP_CONFIG_GROUPS="\n".join(f"{name}: {names}" for name, names in options.items()),
-        CONFIG=OmegaConf.to_yaml(settings),
+    groups = config_store.option_names(conf)
+    return string.Template(str(composed.hydra.help.template)).substitute(
+        APP_CONFIG_GROUPS="\n".join(f"{group}: {', '.join(names)}" for group, names in groups.items()),
+        CONFIG=OmegaConf.to_yaml(_without_hydra(composed)),
     )
 
 
 def _run(composed: DictConfig) -> float | None:
-    """One run, or one job of a sweep; returns its last test accuracy, which a Hydra sweeper may optimise."""
+    """Executes a run, or a job of a sweep, and returns its test accuracy, which a sweeper may optimize."""
     hydra_config = HydraConfig.get()
     overrides, output = list(hydra_config.overrides.task), Path(hydra_config.runtime.output_dir)
     if hydra_config.mode == RunMode.MULTIRUN:
@@ -142,84 +177,82 @@ def _run(composed: DictConfig) -> float | None:
         sweep = Path(hydra_config.sweep.dir)
         folder = os.path.relpath(output, sweep).removeprefix(".")
         return job.run(_parsed(composed), sweep, hydra_config.job.num, overrides, folder)
-    settings = _settings(composed, overrides)
+    settings = _resumed(_parsed(composed), _invocation.get().resumed, overrides)
     from mlp_tape.runs.run import execute_run
 
     try:
         return execute_run(settings, output, overrides)
     except Exception as error:
         run_record.forget(output)
-        if WITH_TRACEBACK or signals.received():
-            raise
-        sys.exit(report_error(error))
+        sys.exit(_report(error, is_own=True))
 
 
 class CheckSettings(Callback):
-    """Refuses wrong settings before Hydra has made a directory, and opens the run of a sweep.
-
-    Hydra turns an Exception of a callback into a warning, hence SystemExit.
-    """
-
-    around = contextlib.ExitStack()  # what is closed after a sweep's last job, however it ends
-    sweeping = False  # whether a sweep's jobs have begun
-    may_leave_at_once = True
-    resumed: Path | None = None  # the directory of the run that is gone on with
+    """Validates the settings before Hydra creates a directory, and opens the MLflow run of a sweep."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Checks the settings of a run, and finds the one to go on with."""
-        settings = _refuse_if_wrong(config)
-        try:
+        """Validates the settings of a run, and finds the run to resume."""
+        with _exit_on_error():
+            settings = _parsed(config)
             if settings.sweep.resume is not None:
                 raise ConfigError(
-                    "sweep.resume=... picks up a sweep", "type it with -m; for a run, resume=..."
+                    "sweep.resume=... resumes a sweep", "add -m, or type resume=... to resume a run"
                 )
-            if settings.resume is None:
-                return
-            CheckSettings.resumed = resume.find(settings.resume, resolve_uri(settings.tracking))
-            _settings(config, list(config.hydra.overrides.task))
-        except MlpTapeError as error:
-            sys.exit(report_error(error))
+            if settings.resume is not None:
+                directory = resume.find(settings.resume, resolve_uri(settings.tracking))
+                _resumed(settings, directory, list(config.hydra.overrides.task))
+                _invocation.get().resumed = directory
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Checks every value that a sweep names, and opens its run."""
-        try:
+        """Validates every value of a sweep, and opens its run."""
+        invocation = _invocation.get()
+        with _exit_on_error():
             jobs, planned = multirun.check(config, _parsed)
-            directory = multirun.settle_directory(config, jobs[0])
-            CheckSettings.may_leave_at_once = multirun.prepare(config, CheckSettings.around)
+            directory = multirun.set_directory(config, jobs[0])
+            multirun.prepare_launcher(config, invocation.sweep)
+            launcher = multirun.launcher(config)
+            in_this_process = launcher == multirun.IN_THIS_PROCESS
+            invocation.runs_exit_handlers = not in_this_process and launcher != multirun.JOBLIB
             from mlp_tape.sweeps import sweep
 
-            data = list(dict.fromkeys(settings.dataset for settings in jobs))
-            typed = multirun.typed(config)
-            here = multirun.launcher(config) == multirun.IN_THIS_PROCESS
-            ready = tensorflow_setup.import_tensorflow if here else lambda: None
-            around = sweep.opened(jobs[0], directory, typed, data, planned, ready)
-            CheckSettings.around.enter_context(around)
-        except Exception as error:
-            if WITH_TRACEBACK or signals.received():
-                raise
-            sys.exit(report_error(composition_error(error) if isinstance(error, HydraException) else error))
-        CheckSettings.sweeping = True
+            datasets = list(dict.fromkeys(settings.dataset for settings in jobs))
+            typed = multirun.typed_overrides(config)
+            prepare = tensorflow_setup.import_tensorflow if in_this_process else lambda: None
+            opened = sweep.opened(jobs[0], directory, typed, datasets, planned, prepare)
+            invocation.sweep.enter_context(opened)
+            invocation.sweeping = True
 
 
-def _refuse_if_wrong(composed: DictConfig) -> Settings:
+@contextlib.contextmanager
+def _exit_on_error() -> Iterator[None]:
+    """Reports an error and exits; Hydra would turn an exception of a callback into a warning."""
     try:
-        return _parsed(composed)
-    except ConfigError as error:
-        sys.exit(report_error(error))
+        yield
+    except Exception as error:
+        sys.exit(_report(error, is_own=not isinstance(error, HydraException)))
 
 
 def _parsed(composed: DictConfig) -> Settings:
-    """The settings, without Hydra's own."""
-    if "hydra" in composed:
-        composed = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
-    return validation.parse(composed)
+    """Returns the validated settings of a composed config."""
+    return validation.parse(_without_hydra(composed))
 
 
-def _settings(composed: DictConfig, overrides: list[str]) -> Settings:
-    """The settings as typed, or those of the run that is gone on with."""
-    settings = _parsed(composed)
-    if CheckSettings.resumed is None:
+def _without_hydra(composed: DictConfig) -> DictConfig:
+    if "hydra" not in composed:
+        return composed
+    return OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
+
+
+def _resumed(settings: Settings, directory: Path | None, overrides: list[str]) -> Settings:
+    """Returns the settings with which to resume a run, or the given settings for a new run.
+
+    Args:
+        settings: settings from the command line.
+        directory: directory of the run to resume; None for a new run.
+        overrides: overrides as typed on the command line.
+    """
+    if directory is None:
         return settings
     typed = OverridesParser.create().parse_overrides(overrides)
     names = resume.typed_keys(override.key_or_group for override in typed)
-    return resume.settings(CheckSettings.resumed, settings, names)
+    return resume.settings(directory, settings, names)

@@ -1,4 +1,4 @@
-"""What is done beside runs, and with those that are over: `python -m mlp_tape --help`."""
+"""Commands other than training: `python -m mlp_tape --help`."""
 
 import argparse
 import dataclasses
@@ -16,39 +16,44 @@ from mlp_tape.tracking.uri import resolve_uri
 
 
 def main() -> int:
-    """Runs a command; returns the exit code: 0 done, 1 not all could be done, 2 the command was wrong."""
-    parser = argparse.ArgumentParser(prog="python -m mlp_tape", description=__doc__)
+    """Runs a command and returns its exit code: 0 success, 1 failure of a part or all, 2 invalid command."""
+    parser = argparse.ArgumentParser(
+        prog="python -m mlp_tape", description="Tools for finished runs and sweeps."
+    )
     commands = parser.add_subparsers(dest="command", required=True)
-    command = commands.add_parser("sync", help="sends what MLflow is missing of finished runs")
+    command = commands.add_parser("sync", help="deliver the data of finished runs that MLflow is missing")
     command.add_argument(
-        "directory", nargs="?", type=Path, help="of a run, or above it; outputs/ and multirun/ if not given"
+        "directory",
+        nargs="?",
+        type=Path,
+        help="directory of a run, or above runs (default: outputs/ and multirun/)",
     )
-    command.add_argument("--uri", help="of the MLflow store, where it is not the one the run was tracked in")
+    command.add_argument("--uri", help="MLflow tracking URI (default: that of each run)")
     command = commands.add_parser(
-        "rebuild", help="makes a damaged database anew from the directories of its runs and sweeps"
+        "rebuild", help="recreate a damaged database from the directories of its runs and sweeps"
     )
     command.add_argument(
-        "directory", nargs="?", type=Path, help="above the runs; outputs/ and multirun/ if not given"
+        "directory", nargs="?", type=Path, help="directory above the runs (default: outputs/ and multirun/)"
     )
-    command.add_argument("--uri", help="of the database; sqlite:///mlflow.db in this directory if not given")
-    command = commands.add_parser("replay", help="shows the step at which a run diverged, tensor by tensor")
-    command.add_argument("directory", type=Path, help="of the run")
+    command.add_argument("--uri", help="URI of the database (default: sqlite:///mlflow.db in this directory)")
+    command = commands.add_parser("replay", help="show the step at which a run diverged, tensor by tensor")
+    command.add_argument("directory", type=Path, help="directory of the run")
     command = commands.add_parser(
-        "walk", help="shows the first step of a run operation by operation, and two pitfalls"
+        "walk", help="show the first step of a run, operation by operation, and two pitfalls"
     )
-    command.add_argument("settings", nargs="*", metavar="SETTING=VALUE", help="as of run.py")
-    command = commands.add_parser("compare", help="shows runs side by side: settings, results, curves")
+    command.add_argument("settings", nargs="*", metavar="SETTING=VALUE", help="settings, as for run.py")
+    command = commands.add_parser("compare", help="compare the settings, results and curves of runs")
     command.add_argument(
         "runs",
         nargs="+",
         metavar="RUN",
-        help="MLflow's id, a directory, or last; a sweep stands for its jobs",
+        help="MLflow run id, directory, or last; a sweep is replaced by its jobs",
     )
-    command.add_argument("--uri", help="of the MLflow store, for runs that have no directory here")
+    command.add_argument("--uri", help="MLflow tracking URI, for runs that have no directory here")
     command.add_argument(
-        "--png", type=Path, default=Path("comparison.png"), help="where the curves are drawn (comparison.png)"
+        "--png", type=Path, default=Path("comparison.png"), help="file of the plot (default: comparison.png)"
     )
-    commands.add_parser("settings", help="prints the settings reference, docs/settings.md")
+    commands.add_parser("settings", help="print the settings reference, docs/settings.md")
     exit.own_temporary_directory()
     try:
         arguments = parser.parse_args()
@@ -58,7 +63,7 @@ def main() -> int:
         return error.exit_code
     except KeyboardInterrupt:
         return 130
-    except SystemExit as error:  # of the parser, which has said why
+    except SystemExit as error:  # raised by the parser, after its message
         return error.code if isinstance(error.code, int) else 1
     except Exception as error:
         traceback.print_exception(error)
@@ -70,7 +75,7 @@ def _sync(arguments: argparse.Namespace) -> int:
     if arguments.directory:
         parents = [arguments.directory.absolute()]
     if not any(parent.is_dir() for parent in parents):
-        raise ConfigError(f"{parents[0].absolute()} does not exist", "python -m mlp_tape sync DIRECTORY")
+        raise ConfigError(f"{parents[0].absolute()} does not exist", "type python -m mlp_tape sync DIRECTORY")
     from mlp_tape.mlflow_backend.sync import sync
 
     return 0 if sync([parent.absolute() for parent in parents], arguments.uri, print) else 1
@@ -112,8 +117,9 @@ def _compare(arguments: argparse.Namespace) -> int:
     utf8 = (sys.stdout.encoding or "").lower().startswith("utf")
     colour = sys.stdout.isatty() and utf8 and not os.environ.get("NO_COLOR")
     for title, lines in compare.curves(entries).items():
-        drawn = terminal_plots.curves(title, lines, shutil.get_terminal_size().columns, colour)
-        print(f"\n{drawn}" if drawn else "", end="\n" if drawn else "")
+        plot = terminal_plots.curves(title, lines, shutil.get_terminal_size().columns, colour)
+        if plot:
+            print(f"\n{plot}")
     compare.draw(arguments.png.absolute(), entries)
     print(f"\ncurves        {arguments.png.absolute()}")
     return 0

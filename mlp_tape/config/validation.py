@@ -3,13 +3,14 @@
 import difflib
 import importlib.util
 import math
-from dataclasses import MISSING, Field, fields, is_dataclass
+from dataclasses import Field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from mlp_tape.config.constraints import default_of
 from mlp_tape.config.settings import (
     RULE_SETTINGS,
     SCHEDULE_SETTINGS,
@@ -36,43 +37,42 @@ def parse(config: DictConfig) -> Settings:
     try:
         given = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
-        raise ConfigError(str(error).splitlines()[0], f"{_named(error)}give it a value") from error
+        raise ConfigError(str(error).splitlines()[0], f"{_key_of(error)}type a value for it") from error
     assert isinstance(given, dict)
     settings: Settings = _build(Settings, given, prefix="")
     _check_keywords("optimizer", settings.optimizer, RULE_SETTINGS)
     _check_keywords("schedule", settings.schedule, SCHEDULE_SETTINGS)
     if settings.stopping.patience is not None and not settings.validation_fraction:
         raise ConfigError(
-            f"stopping.patience={settings.stopping.patience} needs images that are not trained on",
-            "type validation_fraction=0.1, say",
+            f"stopping.patience={settings.stopping.patience} requires validation images",
+            "type for example validation_fraction=0.1",
         )
     if settings.tracking.system_metrics and importlib.util.find_spec("psutil") is None:
         raise ConfigError(
-            "tracking.system_metrics=true: psutil is not installed, which measures",
-            "pip install -e '.[system]', or type tracking.system_metrics=false",
+            "tracking.system_metrics=true requires psutil, which is not installed",
+            "run pip install -e '.[system]', or type tracking.system_metrics=false",
         )
     return settings
 
 
 def _check_keywords(group: str, settings: Any, known: dict[str, tuple[str, ...]]) -> None:
-    """Raises ConfigError for a setting that the rule or schedule does not use, and for one it lacks."""
+    """Raises ConfigError if a rule or schedule has a setting that it does not use, or lacks one."""
     given, name = non_null(settings), settings.name
-    if name not in known:  # a user's function, whose settings are not known here
+    if name not in known:  # a user's function, whose settings are unknown
         return
-    default = type(settings)()
-    mine = {rule.name for rule in fields(settings) if getattr(default, rule.name) is not None}
+    common = {rule.name for rule in fields(settings) if rule.metadata["by_option"] is None}
     for key in given:
-        if key not in mine and key not in known[name]:
+        if key not in common and key not in known[name]:
             others = [other for other, keys in known.items() if key in keys]
             raise ConfigError(
-                f"{group}.{key}: {name} has no such setting", f"leave it out; {' and '.join(others)} have it"
+                f"{group}.{key} is not a setting of {name}", f"remove it, or type {group}={others[0]}"
             )
     for key in known[name]:
         if key not in given:
-            raise ConfigError(f"{group}.{key} has no value, which {name} needs", f"type {group}={name}")
+            raise ConfigError(f"{group}.{key} has no value, but {name} requires it", f"type {group}={name}")
 
 
-def _named(error: OmegaConfBaseException) -> str:
+def _key_of(error: OmegaConfBaseException) -> str:
     """Returns the key that the error concerns, on one line; empty if unknown."""
     return f"{' '.join(error.full_key.split())}: " if error.full_key else ""
 
@@ -85,7 +85,7 @@ def _build(kind: type, given: dict[Any, Any], prefix: str) -> Any:
             raise unknown_key(f"{prefix}{name}")
     for name, rule in rules.items():
         if name not in given and rule.default is not None:
-            raise ConfigError(f"{prefix}{name} has no value", f"type {prefix}{name}=..., without ~")
+            raise ConfigError(f"{prefix}{name} has no value", f"type {prefix}{name}=... without ~")
     values = {}
     for name, value in given.items():
         key = f"{prefix}{name}"
@@ -93,7 +93,7 @@ def _build(kind: type, given: dict[Any, Any], prefix: str) -> Any:
             if not isinstance(value, dict):
                 raise ConfigError(
                     f"{key}={format_value(value)}: expected a group of settings",
-                    f"type a setting of it, such as {key}.{fields(types[name])[0].name}=...",
+                    f"type one of its settings, such as {key}.{fields(types[name])[0].name}=...",
                 )
             values[name] = _build(types[name], value, prefix=f"{key}.")
         else:
@@ -102,7 +102,7 @@ def _build(kind: type, given: dict[Any, Any], prefix: str) -> Any:
 
 
 def _checked(key: str, given: Any, kind: Any, rule: Field[Any]) -> Any:
-    """Converts a value to its type; raises ConfigError, with what was expected, if it is not valid."""
+    """Returns a value, converted to its type; raises ConfigError if it is not valid."""
     value = given
     if kind in (float, float | None) and type(value) is int:
         value = float(value) if abs(value) < 2**1023 else math.inf
@@ -111,7 +111,8 @@ def _checked(key: str, given: Any, kind: Any, rule: Field[Any]) -> Any:
     if not _fits(value, kind) or (value is not None and not rule.metadata["check"](value)):
         expected = rule.metadata["expected"]
         near = difflib.get_close_matches(str(value), expected.removeprefix("one of: ").split(", "), n=1)
-        default = rule.default if rule.default_factory is MISSING else rule.default_factory()
+        by_option = rule.metadata["by_option"]
+        default = next(iter(by_option.values())) if by_option else default_of(rule)
         raise ConfigError(
             f"{key}={format_value(given)}: expected {expected}",
             f"type for example {key}={near[0] if near else format_value(default)}",
@@ -135,7 +136,7 @@ def unknown_key(key: str) -> ConfigError:
     """Returns the error for an unknown key, with the most similar known key."""
     group = key.partition("@")[0].removeprefix("+")
     if group in ("experiment", "cluster", "sweep"):
-        return ConfigError(f"{group} is not among the defaults", f"type +{group}=..., with a plus")
+        return ConfigError(f"{group} is not in the defaults list", f"type +{group}=... with a plus sign")
     known = [name for name, _ in flatten(Settings())]
     leaves = {name.split(".")[-1]: name for name in known}
     group, _, leaf = key.rpartition(".")
@@ -148,5 +149,5 @@ def unknown_key(key: str) -> ConfigError:
         return ConfigError(f"unknown setting: {key}", f"did you mean {near[0]}=... ?")
     of_group = [name for name in known if group and name.startswith(f"{group}.")]
     if of_group:
-        return ConfigError(f"unknown setting: {key}", f"{group} has {', '.join(of_group)}")
+        return ConfigError(f"unknown setting: {key}", f"the settings of {group} are {', '.join(of_group)}")
     return ConfigError(f"unknown setting: {key}", "python run.py --help lists the settings")

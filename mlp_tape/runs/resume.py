@@ -7,7 +7,15 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from mlp_tape.config import validation
-from mlp_tape.config.settings import FREE, TO_THE_END, Settings, TrackingSettings, differences, flatten
+from mlp_tape.config.settings import (
+    FREE,
+    TO_THE_END,
+    Settings,
+    TrackingSettings,
+    defaults_with,
+    differences,
+    flatten,
+)
 from mlp_tape.errors import BrokenFileError, ConfigError
 from mlp_tape.storage import lock, run_paths, run_record
 from mlp_tape.storage.run_record import RunRecord
@@ -114,7 +122,7 @@ def settings(directory: Path, requested: Settings, typed: Container[str]) -> Set
         BrokenFileError: the record of the run is damaged.
     """
     run = run_record.read(directory)
-    defaults = OmegaConf.create(dataclasses.asdict(Settings()))  # for records of older versions
+    defaults = OmegaConf.create(defaults_with(run.settings))  # for records of older versions
     defaults.merge_with(run.settings)
     old = validation.parse(defaults)
     different = differences(old, requested, typed)

@@ -2,10 +2,10 @@
 
 import functools
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
-from mlp_tape.config.settings import Settings, non_null
+from mlp_tape.config.settings import Settings, flatten, non_null
 from mlp_tape.data.datasets import Dataset
 from mlp_tape.data.sources import Array
 from mlp_tape.storage.checkpoint import Checkpoint
@@ -68,23 +68,11 @@ class Trainer:
 
     @property
     def step_names(self) -> dict[str, Any]:
-        """The arguments of `step_config`, JSON-serializable."""
-        settings = self.settings
-        rule = non_null(settings.optimizer)
-        return {
-            "activation": settings.model.activation,
-            "loss": settings.loss,
-            "rule": rule.pop("name"),
-            "rule_settings": rule,
-            "scale": self.dataset.scale,
-            "label_smoothing": settings.label_smoothing,
-            "l2": settings.l2,
-            "clip_norm": settings.clip_norm,
-            "dropout": settings.model.dropout,
-            "shift": settings.augment.shift,
-            "rotate": settings.augment.rotate,
-            "precision": settings.precision,
-        }
+        """The arguments of `step_config`, JSON-serializable: the settings that `StepConfig` has by name."""
+        values = {key.rpartition(".")[2]: value for key, value in flatten(self.settings)}
+        rule = non_null(self.settings.optimizer)
+        of_step = {each.name: values[each.name] for each in fields(StepConfig) if each.name in values}
+        return of_step | {"rule": rule.pop("name"), "rule_settings": rule, "scale": self.dataset.scale}
 
     @functools.cached_property
     def rate(self) -> LearningRate:

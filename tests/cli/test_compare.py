@@ -1,4 +1,4 @@
-"""Runs side by side: `python -m mlp_tape compare`."""
+"""`python -m mlp_tape compare`: comparison of runs in tables and plots."""
 
 import json
 import subprocess
@@ -25,7 +25,7 @@ def compare(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str
 
 @pytest.fixture(scope="module")
 def made(run_py: Run, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A directory with a sweep of two jobs and a run of another network."""
+    """A directory with a sweep of two jobs and a run of a different network."""
     directory = tmp_path_factory.mktemp("made")
     rates = ",".join(map(str, RATES))
     for arguments in (["-m", f"lr={rates}"], ["model.hidden_sizes=[16]", "lr=0.1", "batch_size=32"]):
@@ -35,23 +35,23 @@ def made(run_py: Run, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path
 
 
 def by_key(output: str) -> dict[str, list[str]]:
-    """The columns of each line of the table."""
+    """Returns the cells of each row of the printed table, by the first cell."""
     lines = [line.split("  ") for line in output.partition("\n\n")[0].splitlines()]
     return {line[0]: [cell.strip() for cell in line[1:] if cell] for line in lines}
 
 
 @pytest.mark.long
-def test_a_sweep_and_a_run_are_shown_with_what_differs_and_what_came_of_it(made: Path) -> None:
+def test_the_settings_that_differ_and_the_results_of_a_sweep_and_a_run_are_printed(made: Path) -> None:
     (sweep,), (run,) = made.glob("multirun/*/*"), made.glob("outputs/*/*")
     done = compare(made, str(sweep), str(run))
     assert done.returncode == 0, done.stderr
     found = by_key(done.stdout)
-    assert found["lr"] == ["0.03", "0.3", "0.1"], "jobs in the order of what was swept"
+    assert found["lr"] == ["0.03", "0.3", "0.1"], "jobs are sorted by the swept value"
     assert found["batch_size"] == ["128", "128", "32"]
     assert found["layer_sizes"][2] == "[64, 16, 10]"
     assert found["status"] == ["FINISHED"] * 3
     assert found["steps"] == ["24", "24", "90"]
-    assert "epochs" not in found, "in which they do not differ"
+    assert "epochs" not in found, "a setting that does not differ is left out"
     results = [
         json.loads((path / "run.json").read_text())["results"] for path in (sweep / "1", sweep / "0", run)
     ]
@@ -59,14 +59,14 @@ def test_a_sweep_and_a_run_are_shown_with_what_differs_and_what_came_of_it(made:
     assert found["test/loss"] == [f"{result['test/loss']:.6f}" for result in results]
     for shown in ("train/loss", "++ lr=0.03   xx lr=0.3", "test/accuracy"):
         assert shown in done.stdout
-    assert done.stdout.isascii() is False, "a frame"
-    assert "\x1b" not in done.stdout, "no colours in a pipe"
+    assert done.stdout.isascii() is False, "the plot has a frame"
+    assert "\x1b" not in done.stdout, "no colors in a pipe"
     assert str(made / "comparison.png") in done.stdout
     assert matplotlib.image.imread(made / "comparison.png").std() > 0.03
 
 
 @pytest.mark.long
-def test_mlflow_is_asked_for_what_has_no_directory_here(made: Path, tmp_path: Path) -> None:
+def test_runs_without_a_directory_here_are_read_from_mlflow(made: Path, tmp_path: Path) -> None:
     (sweep,), (run,) = made.glob("multirun/*/*"), made.glob("outputs/*/*")
     ids = [json.loads((path / "run.json").read_text())["run_id"] for path in (sweep, run)]
     here = by_key(compare(made, *ids, "--png", str(tmp_path / "a.png")).stdout)
@@ -74,17 +74,17 @@ def test_mlflow_is_asked_for_what_has_no_directory_here(made: Path, tmp_path: Pa
     assert done.returncode == 0, done.stderr
     there = by_key(done.stdout)
     for line in (here, there):
-        del line["seconds"]  # of training; MLflow knows when it began and ended
+        del line["seconds"]  # duration of training; MLflow only has start and end time
     order = [there["lr"].index(rate) for rate in here["lr"]]
     assert {key: [cells[i] for i in order] for key, cells in there.items()} == here
 
 
-def test_a_run_that_is_not_there_is_told_of_in_two_lines(tmp_path: Path) -> None:
+def test_the_error_for_an_unknown_run_has_two_lines(tmp_path: Path) -> None:
     done = compare(tmp_path, "nope")
     assert done.returncode == 2
     assert done.stderr.splitlines() == [
-        f"error: no run nope below {tmp_path}, nor in MLflow",
-        "       give its directory, MLflow's id, or last",
+        f"error: no run nope below {tmp_path} or in MLflow",
+        "       type its directory, its MLflow run id, or last",
     ]
     assert not list(tmp_path.iterdir())
 
@@ -93,7 +93,7 @@ def entry(label: str, run_id: str = "", **params: str) -> Entry:
     return Entry(label, run_id, params, {"status": "FINISHED"}, [], [])
 
 
-def test_many_runs_have_a_row_each() -> None:
+def test_more_than_six_runs_have_a_row_each() -> None:
     few = comparison.table([entry("a", lr="1"), entry("b", lr="2")])
     assert few.headings == ["run", "a", "b"]
     assert few.rows == [["lr", "1", "2"], ["status", "FINISHED", "FINISHED"]]
@@ -102,11 +102,11 @@ def test_many_runs_have_a_row_each() -> None:
     assert many.rows[6] == ["r6", "6", "FINISHED"]
 
 
-def test_a_setting_that_a_run_does_not_have_differs() -> None:
+def test_a_setting_that_one_run_lacks_is_a_difference() -> None:
     assert comparison.table([entry("a", lr="1"), entry("b", lr="1", new="x")]).rows[0] == ["new", "", "x"]
 
 
-def test_curves_in_characters_are_told_apart_and_as_wide_as_they_may_be() -> None:
+def test_terminal_plots_use_different_markers_and_at_most_the_given_width() -> None:
     lines = [("one", [(i, 1.0 / (i + 1)) for i in range(100)]), ("two", [(i, 0.9) for i in range(100)])]
     plain = terminal_plots.curves("train/loss", [*lines, ("none", [])], 80, colour=False)
     assert max(map(len, plain.splitlines())) <= 80
@@ -116,7 +116,7 @@ def test_curves_in_characters_are_told_apart_and_as_wide_as_they_may_be() -> Non
     assert terminal_plots.curves("train/loss", [("none", [])], 80, colour=True) == ""
 
 
-def test_runs_of_one_name_without_mlflow_are_each_shown(tmp_path: Path) -> None:
+def test_untracked_runs_of_the_same_name_are_distinguished_by_directory(tmp_path: Path) -> None:
     for name, path in (("a", "x.npz"), ("b", "y.npz")):
         (tmp_path / name).mkdir()
         (tmp_path / name / "journal.jsonl").touch()

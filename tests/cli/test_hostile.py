@@ -1,4 +1,4 @@
-"""Every wrong thing gets one clear line, at once, and harms nothing."""
+"""Invalid input is rejected immediately with one clear error, and changes no file."""
 
 import os
 import time
@@ -13,7 +13,7 @@ from mlp_tape.errors import ConfigError
 
 QUICK = [case for case in CASES if case.is_quick]
 TYPED = [case for case in CASES if not case.is_quick]
-TABLE = os.environ.get("MLP_TAPE_CORPUS")  # a file that is given a line for each input
+TABLE = os.environ.get("MLP_TAPE_CORPUS")  # a file to which each input appends a line
 
 
 def name(case: Case) -> str:
@@ -21,13 +21,13 @@ def name(case: Case) -> str:
 
 
 @pytest.mark.parametrize("case", sample(CASES, *QUICK, *TYPED[::12]), ids=name)
-def test_a_wrong_input_is_refused_and_harms_nothing(run_py: Run, tmp_path: Path, case: Case) -> None:
+def test_invalid_input_is_rejected_and_changes_no_file(run_py: Run, tmp_path: Path, case: Case) -> None:
     if case.is_quick and not TABLE:
-        with pytest.raises(ConfigError) as refused:
+        with pytest.raises(ConfigError) as error:
             main.settings_of(ROOT / "conf", case.arguments)
-        assert case.message in f"error: {refused.value.what}"
-        assert refused.value.hint.strip()
-        assert refused.value.exit_code == 2
+        assert case.message in f"error: {error.value.what}"
+        assert error.value.hint.strip()
+        assert error.value.exit_code == 2
         return
     there = set()
     if case.file is not None:
@@ -47,11 +47,11 @@ def test_a_wrong_input_is_refused_and_harms_nothing(run_py: Run, tmp_path: Path,
     assert second.strip()
     assert "secret" not in done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
-    left = {path.name for path in tmp_path.iterdir()} - {"data.npz.lock"}  # which lies beside a database
+    left = {path.name for path in tmp_path.iterdir()} - {"data.npz.lock"}  # the lock of a database
     assert left == there
 
 
-def test_a_refused_run_takes_nothing_that_is_not_its_own(run_py: Run, tmp_path: Path) -> None:
+def test_a_rejected_run_removes_no_file_of_the_user(run_py: Run, tmp_path: Path) -> None:
     mine = tmp_path / "mine"
     (mine / "empty").mkdir(parents=True)
     (mine / "__init__.py").touch()

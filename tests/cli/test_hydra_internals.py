@@ -1,4 +1,4 @@
-"""What is used of Hydra that is not documented."""
+"""The undocumented parts of Hydra that this package uses."""
 
 import re
 import sys
@@ -11,21 +11,21 @@ from conftest import ROOT, Run
 from mlp_tape.cli import hydra_internals
 
 
-def test_this_hydra_has_all_of_it() -> None:
+def test_the_installed_hydra_has_all_of_them() -> None:
     assert hydra_internals.missing() == [], (
-        f"Hydra {hydra.__version__} no longer has these names; mlp_tape/cli/hydra_internals.py says what "
-        "each is for, and what the program does without it"
+        f"Hydra {hydra.__version__} lacks these names; mlp_tape/cli/hydra_internals.py describes the "
+        "purpose of each, and what happens without it"
     )
 
 
-def test_a_name_that_is_gone_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_name_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     module, _, name = hydra_internals.PARSER.partition(":")
     monkeypatch.delattr(sys.modules[module], name)
     assert hydra_internals.missing() == [hydra_internals.PARSER]
     assert hydra_internals.arguments_parser() is None
 
 
-def test_no_other_file_uses_what_is_private() -> None:
+def test_no_other_module_uses_private_parts_of_hydra() -> None:
     used = [
         path.name
         for path in (ROOT / "mlp_tape").rglob("*.py")
@@ -34,7 +34,7 @@ def test_no_other_file_uses_what_is_private() -> None:
     assert used == ["hydra_internals.py"]
 
 
-def test_a_sweep_runs_with_a_hydra_that_lacks_them(run_py: Run, tmp_path: Path) -> None:
+def test_a_sweep_runs_with_a_hydra_that_lacks_all_of_them(run_py: Run, tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(
         "import mlp_tape.cli.hydra_internals as internals\ninternals.find = lambda name: None\n"
     )

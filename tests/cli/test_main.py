@@ -1,4 +1,4 @@
-"""`run.py` as a person types it: what comes back on the screen, as exit code and in MLflow."""
+"""`run.py` as a subprocess: console output, exit code and the run in MLflow."""
 
 import contextlib
 import os
@@ -25,7 +25,7 @@ def runs_in(directory: Path) -> list[mlflow.entities.Run]:
     return list(client.search_runs([experiment.experiment_id]))
 
 
-def test_the_first_command_works_without_network_cache_or_settings(run_py: Run, tmp_path: Path) -> None:
+def test_the_default_run_needs_no_network_cache_or_settings(run_py: Run, tmp_path: Path) -> None:
     done = run_py(tmp_path)
     assert done.returncode == 0, done.stderr
     assert "WARNING  Training on the 5,000 MNIST images of mnist_5k instead" in done.stderr
@@ -47,7 +47,7 @@ def test_the_first_command_works_without_network_cache_or_settings(run_py: Run, 
 
 
 @pytest.mark.long
-def test_the_seeds_run_on_all_of_mnist(run_py: Run, mnist_npz: str, tmp_path: Path) -> None:
+def test_the_default_run_on_all_of_mnist(run_py: Run, mnist_npz: str, tmp_path: Path) -> None:
     done = run_py(tmp_path, f"dataset.path={mnist_npz}")
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
@@ -60,7 +60,7 @@ def test_the_seeds_run_on_all_of_mnist(run_py: Run, mnist_npz: str, tmp_path: Pa
 
 
 @pytest.mark.long
-def test_the_tuned_experiment_is_above_98_7_percent(run_py: Run, mnist_npz: str, tmp_path: Path) -> None:
+def test_the_tuned_experiment_reaches_98_7_percent(run_py: Run, mnist_npz: str, tmp_path: Path) -> None:
     done = run_py(tmp_path, "+experiment=tuned", f"dataset.path={mnist_npz}", "tracking.enabled=false")
     accuracy = re.search(r"^test accuracy (0\.\d{4})", done.stdout, re.M)
     assert accuracy
@@ -69,7 +69,7 @@ def test_the_tuned_experiment_is_above_98_7_percent(run_py: Run, mnist_npz: str,
 
 
 @pytest.mark.concurrency
-def test_two_runs_started_at_once_on_a_fresh_database_are_both_recorded(
+def test_two_runs_that_start_at_once_on_a_new_database_are_both_recorded(
     offline: dict[str, str], tmp_path: Path
 ) -> None:
     command = [sys.executable, str(ROOT / "run.py"), "dataset=digits", "epochs=1"]
@@ -79,7 +79,7 @@ def test_two_runs_started_at_once_on_a_fresh_database_are_both_recorded(
     assert len(list((tmp_path / "outputs").glob("*/*"))) == 2
 
 
-REFUSED = [
+REJECTED = [
     (["lrr=0.01"], "unknown setting: lrr", "did you mean lr=... ?"),
     (["+lrr=0.01"], "unknown setting: lrr", "did you mean lr=... ?"),
     (["++lrr=0.01"], "unknown setting: lrr", "did you mean lr=... ?"),
@@ -90,18 +90,20 @@ REFUSED = [
     (["model.hidden_sizes=[0]"], "model.hidden_sizes=[0]: expected", "model.hidden_sizes=[256,128]"),
     (["batch_size=0"], "batch_size=0: expected an integer from 1", "type for example batch_size=128"),
     (["dataset=nope"], "dataset=nope: expected one of: arrays, digits", "type for example dataset=arrays"),
-    (["experiment=tuned"], "experiment is not among the defaults", "type +experiment=..."),
+    (["experiment=tuned"], "experiment is not in the defaults list", "type +experiment=..."),
     (["lr=0.1,0.2"], "Ambiguous value for argument 'lr=0.1,0.2'", "run.py -m"),
-    (["lr=["], "cannot read lr=[", "quote it"),
+    (["lr=["], "cannot parse lr=[", "quote it"),
     (["model=3"], "Config group override must be a string", "--help"),
     (["~lr"], "lr has no value", "type lr=..."),
 ]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "what", "hint"), sample(REFUSED, *REFUSED[::4]), ids=[" ".join(case[0]) for case in REFUSED]
+    ("arguments", "what", "hint"),
+    sample(REJECTED, *REJECTED[::4]),
+    ids=[" ".join(case[0]) for case in REJECTED],
 )
-def test_a_wrong_command_is_answered_in_two_lines_and_starts_nothing(
+def test_an_invalid_command_prints_two_lines_and_starts_nothing(
     run_py: Run, tmp_path: Path, arguments: list[str], what: str, hint: str
 ) -> None:
     done = run_py(tmp_path, *arguments)
@@ -114,14 +116,14 @@ def test_a_wrong_command_is_answered_in_two_lines_and_starts_nothing(
 
 
 @pytest.mark.concurrency
-def test_bad_data_are_refused_before_a_run_is_opened(run_py: Run, tmp_path: Path) -> None:
+def test_invalid_data_are_rejected_before_a_run_is_opened(run_py: Run, tmp_path: Path) -> None:
     done = run_py(tmp_path, "dataset.path=nowhere.npz")
     assert done.returncode == 2
     assert done.stderr.splitlines()[0] == f"error: {tmp_path / 'nowhere.npz'} does not exist"
     assert not (tmp_path / "mlflow.db").exists()
 
 
-def test_the_settings_are_checked_before_tensorflow_or_mlflow_is_imported() -> None:
+def test_settings_are_validated_before_tensorflow_or_mlflow_is_imported() -> None:
     probe = (
         "import os, sys; from pathlib import Path; from mlp_tape.cli.main import main\n"
         "os._exit = sys.exit\n"
@@ -134,7 +136,7 @@ def test_the_settings_are_checked_before_tensorflow_or_mlflow_is_imported() -> N
     assert done.stdout.strip() == "[]"
 
 
-def test_help_is_our_own_text(run_py: Run, tmp_path: Path) -> None:
+def test_help_prints_the_text_of_this_program(run_py: Run, tmp_path: Path) -> None:
     done = run_py(tmp_path, "--help")
     assert done.returncode == 0
     assert done.stdout.startswith("Trains a multilayer perceptron on MNIST with bare tensors")
@@ -151,7 +153,7 @@ def test_tab_completes_groups_and_settings(run_py: Run, tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-def test_the_mlflow_uri_of_the_environment_is_honoured(run_py: Run, tmp_path: Path) -> None:
+def test_the_tracking_uri_of_the_environment_is_used(run_py: Run, tmp_path: Path) -> None:
     other = tmp_path / "other.db"
     done = run_py(tmp_path, "dataset=digits", "epochs=1", MLFLOW_TRACKING_URI=f"sqlite:///{other}")
     assert done.returncode == 0, done.stderr
@@ -161,7 +163,7 @@ def test_the_mlflow_uri_of_the_environment_is_honoured(run_py: Run, tmp_path: Pa
 
 
 @pytest.mark.concurrency
-def test_a_signal_whose_exception_was_swallowed_still_stops(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_signal_stops_the_run_even_if_its_exception_is_swallowed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(signals, "_received", None)
     with signals.on_signals():
         signals.raise_if_stopped()
@@ -172,7 +174,7 @@ def test_a_signal_whose_exception_was_swallowed_still_stops(monkeypatch: pytest.
             signals.raise_if_stopped()
 
 
-def test_a_directory_that_cannot_be_made_is_answered_in_two_lines(run_py: Run, tmp_path: Path) -> None:
+def test_the_error_for_a_directory_that_cannot_be_created_has_two_lines(run_py: Run, tmp_path: Path) -> None:
     (tmp_path / "outputs").touch()
     done = run_py(tmp_path, "dataset=digits")
     assert done.returncode == 2
@@ -183,7 +185,7 @@ def test_a_directory_that_cannot_be_made_is_answered_in_two_lines(run_py: Run, t
 
 @pytest.mark.long
 @pytest.mark.concurrency
-def test_a_reader_that_leaves_does_not_end_the_run(offline: dict[str, str], tmp_path: Path) -> None:
+def test_a_closed_pipe_does_not_end_the_run(offline: dict[str, str], tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "run.py"), "dataset=digits", "epochs=2"]
     program = subprocess.Popen(command, cwd=tmp_path, env=offline, stdout=subprocess.PIPE)
     assert program.stdout is not None
@@ -202,7 +204,7 @@ def test_a_reader_that_leaves_does_not_end_the_run(offline: dict[str, str], tmp_
 def test_a_signal_closes_the_run_as_killed(
     offline: dict[str, str], tmp_path: Path, number: int, code: int
 ) -> None:
-    """On a terminal, where a progress bar is drawn too."""
+    """On a terminal, where there is also a progress bar."""
     screen, terminal = pty.openpty()
     command = [sys.executable, str(ROOT / "run.py"), "dataset=digits", "epochs=1000000", "log_every=10"]
     program = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""What the jobs of a sweep are told, without Hydra having to compose each of them."""
+"""The configs of the jobs of a sweep, without a composition by Hydra for each job."""
 
 import os
 from typing import Any
@@ -31,10 +31,10 @@ CONF = str(ROOT / "conf")
         (["seed=1", "model.hidden_sizes=[3]", "dataset.path=null", "dataset=digits"], True),
     ],
 )
-def test_a_job_is_given_what_hydra_would_compose(
+def test_a_job_has_the_config_that_hydra_would_compose(
     wanted: list[str], is_composed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert main.CheckSettings  # whose module makes the resolvers known
+    assert main.CheckSettings  # its module registers the resolvers
     compose, composed = ConfigLoaderImpl.load_sweep_config, list[list[str]]()
 
     def counted(self: ConfigLoaderImpl, master: DictConfig, overrides: list[str]) -> DictConfig:
@@ -45,7 +45,7 @@ def test_a_job_is_given_what_hydra_would_compose(
     with initialize_config_dir(CONF, version_base="1.3"):
         loader: Any = GlobalHydra.instance().config_loader()
         master = loader.load_configuration("config", ["lr=0.1,0.2"], RunMode.MULTIRUN)
-        assert master.hydra.sweep.dir  # has a time and a token in it, which the jobs share
+        assert master.hydra.sweep.dir  # contains a time and a token, which the jobs share
         with hydra_internals.sweep_composition(multirun._composed_once):
             loader.load_sweep_config(master, FIRST)
             made = loader.load_sweep_config(master, wanted)
@@ -71,7 +71,7 @@ def test_a_job_is_given_what_hydra_would_compose(
     ],
     ids=["a password", "none", "no sweep", "two stores", "unreadable"],
 )
-def test_a_password_goes_to_the_environment_where_hydra_would_write_it_down(
+def test_a_password_is_moved_to_the_environment_before_hydra_writes_the_command_line(
     monkeypatch: pytest.MonkeyPatch, arguments: list[str], kept: list[str] | None, uri: str
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "")

@@ -1,16 +1,24 @@
-"""A wrong setting is refused with its key, its value and what was expected."""
+"""Settings: defaults, validation and error messages."""
 
+import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from conftest import ROOT
+from mlp_tape.cli import config_store
 from mlp_tape.config import validation
-from mlp_tape.config.settings import Settings, flatten
+from mlp_tape.config.settings import ModelSettings, Settings, defaults_with, flatten, groups, options
 from mlp_tape.errors import ConfigError
 from mlp_tape.system.redaction import without_password
+from mlp_tape.training.train_step import StepConfig
+
+config_store.register()
 
 
 def composed(*overrides: str) -> DictConfig:
@@ -18,10 +26,87 @@ def composed(*overrides: str) -> DictConfig:
         return compose("config", list(overrides))
 
 
-def test_the_yaml_files_and_the_dataclasses_give_the_same_defaults() -> None:
+def test_the_composed_config_has_the_defaults_of_the_dataclasses() -> None:
     settings = validation.parse(composed())
     expected = dict(flatten(Settings())) | {"dataset.offline": "subset"}
     assert dict(flatten(settings)) == expected
+
+
+CONFIGS = sorted(ROOT.glob("conf/*.yaml")) + sorted(
+    path
+    for path in ROOT.glob("conf/*/*.yaml")
+    if path.stem != "seed"  # spells the seed program out
+)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: str(path.relative_to(ROOT / "conf")))
+def test_a_yaml_file_does_not_repeat_a_default(path: Path) -> None:
+    assert repeated_defaults(path.read_text(), path.parent.name) == []
+
+
+def test_a_repeated_default_is_detected() -> None:
+    assert repeated_defaults("warmup_epochs: 0.0\nname: cosine\nfinal: 0.5", "schedule") == [
+        "schedule.warmup_epochs"
+    ]
+    assert repeated_defaults("name: adam\nbeta_1: 0.9\nbeta_2: 0.9", "optimizer") == ["optimizer.beta_1"]
+    assert repeated_defaults("lr: 0.001", "conf") == ["lr"]
+    assert repeated_defaults("# @package _global_\nmodel:\n  dropout: 0.0\nlr: 1", "experiment") == [
+        "model.dropout"
+    ]
+
+
+def repeated_defaults(text: str, group: str) -> list[str]:
+    """Returns the settings in a YAML file whose value is their default, other than the name of an option."""
+    values = yaml.safe_load(text)
+    if group in groups():
+        values = {group: values}
+    defaults = {key: [value] for key, value in flatten(Settings())}
+    for name in groups():
+        for option in options(name).values():
+            for key, value in option.items():
+                defaults[f"{name}.{key}"].append(value)
+    names = [f"{name}.name" for name in groups()]
+    return [key for key, value in leaves(values) if key not in names and value in defaults.get(key, [])]
+
+
+def leaves(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def test_an_option_has_no_setting_of_another_option() -> None:
+    assert set(composed("optimizer=adam").optimizer) == {"name", "beta_1", "beta_2", "epsilon"}
+    assert set(composed("+experiment=tuned", "optimizer=momentum").optimizer) == {"name", "momentum"}
+    assert set(composed("schedule=cosine").schedule) == {"name", "warmup_epochs", "final"}
+    assert "offline" not in composed("dataset=digits").dataset
+
+
+def test_a_user_defined_option_can_extend_another(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "deep.yaml").write_text("defaults: [mlp, _self_]\nhidden_sizes: [9, 9, 9]\n")
+    settings = validation.parse(composed("model=deep", f"hydra.searchpath=[file://{tmp_path}]"))
+    assert settings.model == ModelSettings(hidden_sizes=[9, 9, 9])
+
+
+def test_the_environment_variable_of_a_setting_is_its_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "maybe")
+    with pytest.raises(ConfigError, match=r"tracking\.system_metrics=maybe: expected true or false"):
+        validation.parse(composed())
+
+
+def test_the_settings_of_an_older_version_are_completed() -> None:
+    recorded = {"optimizer": {"name": "adam", "beta_1": 0.5}, "schedule": {"name": "step", "factor": 0.1}}
+    values = defaults_with(recorded)
+    assert (values["optimizer"]["beta_2"], values["schedule"]["every_epochs"]) == (0.999, 3.0)
+    assert values["optimizer"]["momentum"] is None
+
+
+def test_a_setting_of_the_training_step_has_a_unique_name() -> None:
+    names = [key.rpartition(".")[2] for key, _ in flatten(Settings())]
+    assert all(names.count(field.name) <= 1 for field in dataclasses.fields(StepConfig))
 
 
 @pytest.mark.parametrize("experiment", sorted(path.stem for path in ROOT.glob("conf/experiment/*.yaml")))
@@ -34,13 +119,13 @@ def test_the_seed_experiment_is_the_default() -> None:
 
 
 @pytest.mark.parametrize("dataset", ["mnist", "mnist_5k", "digits", "fashion_mnist", "arrays"])
-def test_each_dataset_takes_a_path_which_becomes_absolute(dataset: str) -> None:
+def test_each_dataset_accepts_a_path_and_makes_it_absolute(dataset: str) -> None:
     settings = validation.parse(composed(f"dataset={dataset}", "dataset.path=some/file.npz"))
     assert settings.dataset.name == dataset
     assert settings.dataset.path == str(Path.cwd() / "some/file.npz")
 
 
-WRONG = [
+INVALID = [
     ("lr=-1", "lr=-1", "finite number above 0"),
     ("lr=0", "lr=0", "finite number above 0"),
     ("lr=nan", "lr=nan", "finite number above 0"),
@@ -69,21 +154,23 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("override", "found", "expected"), WRONG)
-def test_a_wrong_value_is_named_with_what_was_expected(override: str, found: str, expected: str) -> None:
-    with pytest.raises(ConfigError) as caught:
+@pytest.mark.parametrize(("override", "found", "expected"), INVALID)
+def test_the_error_for_an_invalid_value_contains_value_and_range(
+    override: str, found: str, expected: str
+) -> None:
+    with pytest.raises(ConfigError) as error:
         validation.parse(composed(override))
-    assert caught.value.what.startswith(f"{found}: expected ")
-    assert expected in caught.value.what
-    assert caught.value.hint.startswith(f"type for example {found.split('=')[0]}=")
-    assert caught.value.exit_code == 2
+    assert error.value.what.startswith(f"{found}: expected ")
+    assert expected in error.value.what
+    assert error.value.hint.startswith(f"type for example {found.split('=')[0]}=")
+    assert error.value.exit_code == 2
 
 
-def test_the_value_that_is_proposed_is_right() -> None:
-    for override, _, _ in WRONG:
-        with pytest.raises(ConfigError) as caught:
+def test_the_suggested_value_is_valid() -> None:
+    for override, _, _ in INVALID:
+        with pytest.raises(ConfigError) as error:
             validation.parse(composed(override))
-        validation.parse(composed(caught.value.hint.removeprefix("type for example ")))
+        validation.parse(composed(error.value.hint.removeprefix("type for example ")))
 
 
 @pytest.mark.parametrize(
@@ -97,7 +184,7 @@ def test_the_value_that_is_proposed_is_right() -> None:
         ("model.actvation", "model.activation"),
     ],
 )
-def test_an_unknown_key_is_answered_with_the_nearest_right_one(key: str, near: str) -> None:
+def test_the_error_for_an_unknown_key_suggests_the_most_similar_key(key: str, near: str) -> None:
     assert validation.unknown_key(key).hint == f"did you mean {near}=... ?"
     with pytest.raises(ConfigError, match=f"unknown setting: {key}"):
         validation.parse(composed(f"+{key}=1"))
@@ -109,7 +196,7 @@ def test_a_deleted_setting_is_not_replaced_by_its_default() -> None:
             validation.parse(composed(f"~{key}"))
 
 
-def test_an_unresolvable_value_is_named() -> None:
+def test_the_error_for_an_unresolvable_value_names_it() -> None:
     with pytest.raises(ConfigError, match="NOT_THERE"):
         validation.parse(OmegaConf.create({"lr": "${oc.env:NOT_THERE}"}))
 
@@ -124,15 +211,15 @@ def test_an_unresolvable_value_is_named() -> None:
         ("lr=0.01", "lr=0.01"),
     ],
 )
-def test_no_text_keeps_a_password(text: str, clean: str) -> None:
+def test_passwords_are_removed_from_text(text: str, clean: str) -> None:
     assert without_password(text) == clean
 
 
 @pytest.mark.parametrize("value", ["${nothing}", "${oc.env:NOTHING}", "${strange:}", "???"])
-def test_a_key_with_a_line_break_is_told_of_in_one_line(value: str) -> None:
+def test_the_error_for_a_key_with_a_line_break_is_one_line(value: str) -> None:
     given = composed()
     given.lr = {"a\nb": value}
-    with pytest.raises(ConfigError) as refused:
+    with pytest.raises(ConfigError) as error:
         validation.parse(given)
-    assert "\n" not in refused.value.what + refused.value.hint
-    assert "lr.a b" in refused.value.what + refused.value.hint
+    assert "\n" not in error.value.what + error.value.hint
+    assert "lr.a b" in error.value.what + error.value.hint

@@ -71,6 +71,6 @@ def test_what_measures_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPa
     settings = OmegaConf.create(to_dict(Settings()))
     assert validation.parse(settings) == Settings()
     settings.tracking.system_metrics = True
-    with pytest.raises(ConfigError, match="psutil is not installed") as told:
+    with pytest.raises(ConfigError, match="requires psutil, which is not installed") as told:
         validation.parse(settings)
     assert "'.[system]'" in told.value.hint

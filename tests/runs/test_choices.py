@@ -182,12 +182,12 @@ def test_validation_images_are_held_out_from_training(digits: Dataset) -> None:
 @pytest.mark.parametrize(
     ("overrides", "what"),
     [
-        (["+optimizer.momentum=0.9"], "optimizer.momentum: sgd has no such setting"),
-        (["optimizer.name=adam"], "optimizer.beta_1 has no value, which adam needs"),
-        (["+schedule.final=0.1"], "schedule.final: constant has no such setting"),
+        (["+optimizer.momentum=0.9"], "optimizer.momentum is not a setting of sgd"),
+        (["optimizer.name=adam"], "optimizer.beta_1 has no value, but adam requires it"),
+        (["+schedule.final=0.1"], "schedule.final is not a setting of constant"),
         (["optimizer=adam", "optimizer.beta_1=1"], "expected a number from 0 to below 1"),
         (["schedule=one_cycle", "schedule.rising=1"], "expected a number above 0 and below 1"),
-        (["stopping.patience=3"], "needs images that are not trained on"),
+        (["stopping.patience=3"], "requires validation images"),
         (["validation_fraction=1"], "expected a number from 0 to below 1"),
         (["augment.rotate=200"], "expected a number up to 180"),
         (["model.activation=mish"], "expected one of: relu"),

@@ -316,11 +316,11 @@ def test_running_sweep_cannot_be_resumed_by_another_process(
 
 
 REFUSED = [
-    (["sweep.resume=last"], "sweep.resume=... picks up a sweep"),
+    (["sweep.resume=last"], "sweep.resume=... resumes a sweep"),
     (["-m", "sweep.resume=last"], "sweep.resume=last: no sweep below"),
     (["-m", "lr=1,2", "sweep.resume=nope"], "sweep.resume=nope: no such sweep below"),
-    (["sweep=optuna"], "sweep is not among the defaults"),
-    (["-m", "cluster=slurm", "lr=1,2"], "cluster is not among the defaults"),
+    (["sweep=optuna"], "sweep is not in the defaults list"),
+    (["-m", "cluster=slurm", "lr=1,2"], "cluster is not in the defaults list"),
 ]
 
 

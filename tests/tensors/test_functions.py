@@ -9,10 +9,8 @@ import pytest
 import scipy.ndimage
 import scipy.stats
 import tensorflow as tf
-import yaml
 
-from conftest import ROOT
-from mlp_tape.config.settings import SCHEDULE_SETTINGS, ModelSettings, ScheduleSettings, Settings
+from mlp_tape.config.settings import SCHEDULE_SETTINGS, ModelSettings, ScheduleSettings, Settings, options
 from mlp_tape.runs.trainer import step_config
 from mlp_tape.tensors import (
     activations,
@@ -28,7 +26,6 @@ from mlp_tape.tensors.initializers import INITIALIZERS
 from mlp_tape.tensors.losses import LOSSES
 from mlp_tape.tensors.schedules import SCHEDULES
 
-CONF = ROOT / "conf"
 RNG = np.random.default_rng(0)
 Y, LOGITS = RNG.integers(0, 10, 64), 3 * RNG.normal(size=(64, 10))
 
@@ -220,10 +217,9 @@ def test_warmup_is_linear_and_followed_by_the_schedule() -> None:
 
 
 def test_settings_of_a_schedule_are_its_keyword_arguments() -> None:
-    files = {path.stem: yaml.safe_load(path.read_text()) for path in CONF.glob("schedule/*.yaml")}
-    assert {given["name"] for given in files.values()} == set(SCHEDULES) == set(SCHEDULE_SETTINGS)
-    for given in files.values():
-        assert set(given) == {"name", "warmup_epochs", *SCHEDULE_SETTINGS[given["name"]]}
+    assert set(SCHEDULES) == set(SCHEDULE_SETTINGS)
+    for name, values in options("schedule").items():
+        assert set(values) == {"name", "warmup_epochs", *SCHEDULE_SETTINGS[name]}
     for name, share in SCHEDULES.items():
         assert set(share.__kwdefaults__ or share.__annotations__) >= set(SCHEDULE_SETTINGS[name])
 

@@ -7,14 +7,11 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-import yaml
 
-from conftest import ROOT
-from mlp_tape.config.settings import RULE_SETTINGS
+from mlp_tape.config.settings import RULE_SETTINGS, options
 from mlp_tape.tensors import optimizers
 from mlp_tape.tensors.optimizers import RULES, Optimizer
 
-CONF = ROOT / "conf"
 SETTINGS: dict[str, dict[str, float]] = {
     "sgd": {},
     "momentum": {"momentum": 0.9},
@@ -83,13 +80,13 @@ def test_update_rule_matches_keras(name: str, engine: str) -> None:
 
 
 def test_settings_of_an_update_rule_are_its_keyword_arguments() -> None:
-    assert set(RULE_SETTINGS) == set(RULES) == {path.stem for path in CONF.glob("optimizer/*.yaml")}
+    assert set(RULE_SETTINGS) == set(RULES)
     for name, rule in RULES.items():
         kinds = inspect.signature(rule).parameters.values()
         keywords = {each.name for each in kinds if each.kind is each.KEYWORD_ONLY}
         if name == "adamw":
             keywords |= set(inspect.signature(RULES["adam"]).parameters) - set(POSITIONAL)
-        given = yaml.safe_load((CONF / f"optimizer/{name}.yaml").read_text())
+        given = options("optimizer")[name]
         assert given.pop("name") == name
         assert set(RULE_SETTINGS[name]) == keywords == set(given) == set(SETTINGS[name])
 
