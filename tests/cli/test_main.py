@@ -115,6 +115,17 @@ def test_an_invalid_command_prints_two_lines_and_starts_nothing(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("arguments", [["lr=-1"], ["-m", "lr=0.1,-1"]], ids=["run", "sweep"])
+def test_full_errors_add_a_traceback_and_start_nothing(
+    run_py: Run, tmp_path: Path, arguments: list[str]
+) -> None:
+    done = run_py(tmp_path, *arguments, HYDRA_FULL_ERROR="1")
+    assert done.returncode == 2
+    assert "Traceback" in done.stderr
+    assert "lr=-1: expected a finite number above 0" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.concurrency
 def test_invalid_data_are_rejected_before_a_run_is_opened(run_py: Run, tmp_path: Path) -> None:
     done = run_py(tmp_path, "dataset.path=nowhere.npz")
