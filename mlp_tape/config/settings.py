@@ -140,7 +140,7 @@ class ScheduleSettings:
 
 @dataclass(frozen=True)
 class AugmentSettings:
-    """Random shifts and rotations of the training images, drawn anew in each step."""
+    """Random shifts and rotations of the training images, drawn in each step."""
 
     shift: float = constraints.not_negative(0.0, "Maximum shift along each axis, in pixels.")
     rotate: float = constraints.not_negative(0.0, "Maximum rotation, in degrees.", up_to=180.0)

@@ -54,7 +54,7 @@ def rebuild(parents: list[Path], uri: str, say: Say) -> bool:
     if file.exists() and file.stat().st_size and not sqlite_file.find_problem(file, math.inf):
         raise ConfigError(
             f"nothing is wrong with {file}: SQLite's integrity check passes",
-            f"to make it anew all the same, first: mv {file} {file}.old",
+            f"to rebuild it nevertheless, first: mv {file} {file}.old",
         )
     runs = _runs_of(file, parents, say)
     for run in runs:

@@ -1,4 +1,4 @@
-"""The record of what MLflow has received of a run, which whoever delivers to MLflow writes."""
+"""The record of what MLflow has received of a run, written by the process that delivers."""
 
 import dataclasses
 import json

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
-import mlflow.pyfunc  # which warns of itself while it is imported
+import mlflow.pyfunc  # it emits warnings when it is imported
 import numpy as np
 import pytest
 import yaml
@@ -58,7 +58,7 @@ def the_run(directory: Path) -> tuple[mlflow.MlflowClient, Run]:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The directory of a run that was trained to its end."""
+    """The directory of a finished run."""
     directory = tmp_path_factory.mktemp("finished")
     before = Path.cwd()
     os.chdir(directory)
@@ -239,7 +239,7 @@ def test_rows_are_sent_in_batches_while_the_run_is_running(
 
 
 def test_delivery_that_is_stopped_after_any_step_is_continued(tmp_path: Path) -> None:
-    """As by a kill, each attempt ends after one step; what MLflow holds at the end is everything, once."""
+    """As by a kill, each attempt ends after one step; at the end, MLflow has everything once."""
     record = saved(tmp_path)
     record.mark_ended("FAILED", "no reason")
     (tmp_path / "config.yaml").write_text("lr: 0.1")
@@ -257,7 +257,7 @@ def test_delivery_that_is_stopped_after_any_step_is_continued(tmp_path: Path) ->
     assert [file.path for file in client.list_artifacts(found.info.run_id)] == ["config.yaml"]
 
 
-def test_lost_record_of_the_delivery_costs_nothing(finished: Path, tmp_path: Path) -> None:
+def test_loss_of_the_delivery_record_is_harmless(finished: Path, tmp_path: Path) -> None:
     """The run is found by its token, and what is sent again changes nothing."""
     client, before = the_run(finished)
     rows = client.get_metric_history(before.info.run_id, "train/loss")
@@ -271,7 +271,7 @@ def test_lost_record_of_the_delivery_costs_nothing(finished: Path, tmp_path: Pat
 
 
 class Notifications(list[dict[str, Any]]):
-    """The notifications that the delivering process would send."""
+    """The notifications that the MLflow process would send."""
 
     def send(self, directory: str, event: str, **details: Any) -> None:
         self.append({"event": event} | details)
@@ -288,7 +288,7 @@ def notified(monkeypatch: pytest.MonkeyPatch) -> Notifications:
     return found
 
 
-def test_error_of_a_store_is_reported_and_delivery_continues_when_it_has_passed(
+def test_error_of_the_store_is_reported_and_delivery_is_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, notified: Notifications
 ) -> None:
     record = saved(tmp_path)
@@ -323,7 +323,7 @@ def test_delivery_that_is_given_up_ends(
     wait_until("the end", lambda: notified.has("step", step=delivery.ENDED))
 
 
-def test_journal_with_delivered_rows_that_is_missing_is_an_error(tmp_path: Path) -> None:
+def test_missing_journal_is_an_error_if_rows_were_delivered(tmp_path: Path) -> None:
     with Journal(tmp_path) as rows:
         rows.append([Row("train/loss", 0, 0.5, 1)])
         size = rows.size
@@ -357,7 +357,7 @@ def test_process_that_is_killed_while_it_creates_the_database_leaves_none(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has priorities of threads")
-def test_training_has_precedence_until_somebody_waits(
+def test_delivery_has_low_priority_until_somebody_is_waiting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, notified: Notifications
 ) -> None:
     """On a busy machine, a thread of low priority would not deliver the rest in time."""
@@ -379,7 +379,7 @@ def test_training_has_precedence_until_somebody_waits(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has clocks of threads")
-def test_delivery_that_computes_is_reported_as_working_and_one_that_hangs_is_not(
+def test_delivery_that_computes_counts_as_progress_and_one_that_hangs_does_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, notified: Notifications
 ) -> None:
     """Patience is for a store that does not respond, and not for a busy machine."""
@@ -411,7 +411,7 @@ def test_delivery_that_computes_is_reported_as_working_and_one_that_hangs_is_not
     wait_until("the end of the thread", lambda: not server._followers)
 
 
-def test_position_without_meaning_makes_all_rows_be_sent_again(tmp_path: Path) -> None:
+def test_invalid_position_makes_all_rows_undelivered(tmp_path: Path) -> None:
     row = Row("train/loss", 0, 0.5, 1)
     with Journal(tmp_path) as rows:
         rows.append([row])

@@ -1,4 +1,4 @@
-"""The model in use: from MLflow in a fresh process, served over HTTP, and as a SavedModel."""
+"""Use of the model: loaded from MLflow in a new process, served over HTTP, and as a SavedModel."""
 
 import json
 import os
@@ -35,7 +35,7 @@ def trained(run_py: Run, tmp_path_factory: pytest.TempPathFactory) -> RunRecord:
 
 @pytest.fixture(autouse=True)
 def in_its_store(trained: RunRecord, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets `runs:/...` be looked for there, by what another test does not see."""
+    """Sets the tracking URI for `runs:/...`, for one test."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", trained.uri)
 
 
@@ -58,7 +58,7 @@ print(float(np.mean(scores.argmax(axis=1) == data["y_test"])))
 
 
 @pytest.mark.parametrize("what", sample(["runs:/{}/model", "models:/digits/1"], "runs:/{}/model"))
-def test_a_fresh_process_that_loads_the_model_finds_the_logged_accuracy(
+def test_model_loaded_in_a_new_process_has_the_logged_accuracy(
     trained: RunRecord, tmp_path: Path, what: str
 ) -> None:
     np.savez(tmp_path / "test.npz", x_test=DIGITS.x_test, y_test=DIGITS.y_test)
@@ -76,7 +76,7 @@ def test_a_fresh_process_that_loads_the_model_finds_the_logged_accuracy(
     assert float(done.stdout) == logged == trained.results["test/accuracy"]
 
 
-def test_the_saved_model_has_the_bits_of_the_network_computed_eagerly(trained: RunRecord) -> None:
+def test_saved_model_is_bit_identical_to_the_network_computed_eagerly(trained: RunRecord) -> None:
     folder = mlflow.artifacts.download_artifacts(f"runs:/{trained.run_id}/saved_model")
     loaded = tf.saved_model.load(folder)
     with np.load(trained.directory / "weights.npz") as archive:
@@ -91,7 +91,7 @@ def test_the_saved_model_has_the_bits_of_the_network_computed_eagerly(trained: R
         np.testing.assert_array_equal(next(iter(served.values())).numpy(), expected)
 
 
-def test_the_model_has_a_signature_an_example_and_a_version(trained: RunRecord) -> None:
+def test_model_has_a_signature_an_example_and_a_version(trained: RunRecord) -> None:
     info = mlflow.models.get_model_info(f"runs:/{trained.run_id}/model")
     assert info.signature is not None
     assert "uint8" in str(info.signature.inputs) and "(-1, 8, 8)" in str(info.signature.inputs)
@@ -101,14 +101,14 @@ def test_the_model_has_a_signature_an_example_and_a_version(trained: RunRecord) 
     assert version.run_id == trained.run_id
 
 
-def test_images_of_another_shape_or_kind_are_refused(trained: RunRecord) -> None:
+def test_images_of_another_shape_or_dtype_are_rejected(trained: RunRecord) -> None:
     loaded = mlflow.pyfunc.load_model(f"runs:/{trained.run_id}/model")
     for images in (DIGITS.x_test[:, :7], DIGITS.x_test / 16):
         with pytest.raises(mlflow.MlflowException, match="does not match expected"):
             loaded.predict(images)
 
 
-def test_the_page_says_what_it_is_how_good_and_how_to_use_it(trained: RunRecord) -> None:
+def test_description_states_network_accuracy_and_usage(trained: RunRecord) -> None:
     run = client_of(trained).get_run(trained.run_id)
     page = run.data.tags["mlflow.note.content"]
     for text in (
@@ -128,7 +128,7 @@ def test_the_page_says_what_it_is_how_good_and_how_to_use_it(trained: RunRecord)
 
 @pytest.mark.long
 @pytest.mark.concurrency
-def test_a_run_that_failed_says_so_on_its_page(run_py: Run, tmp_path: Path) -> None:
+def test_description_of_a_failed_run_states_the_failure(run_py: Run, tmp_path: Path) -> None:
     assert run_py(tmp_path, "dataset=digits", "lr=1e20").returncode == 1
     (directory,) = tmp_path.glob("outputs/*/*")
     run = client_of(read(directory)).get_run(read(directory).run_id)
@@ -137,7 +137,7 @@ def test_a_run_that_failed_says_so_on_its_page(run_py: Run, tmp_path: Path) -> N
 
 
 @pytest.mark.long
-def test_a_served_model_answers_as_the_run_predicted(trained: RunRecord, tmp_path: Path) -> None:
+def test_served_model_has_the_predictions_of_the_run(trained: RunRecord, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     bin_directory = Path(sys.executable).parent

@@ -1,4 +1,4 @@
-"""A tracking server that goes away costs no row, and never keeps a run from its end."""
+"""An outage of the tracking server loses no row, and never prevents a run from ending."""
 
 import contextlib
 import http.server
@@ -30,8 +30,8 @@ from mlp_tape.storage.journal import Journal
 
 ARGUMENTS = ["dataset=mnist_5k", "lr=0.1", "batch_size=96", "log_every=10"]
 STEPS_PER_EPOCH = 42
-LATER = "epoch 80 "  # not printed yet when "epoch 5 " is read, through a small pipe: an epoch has 220 bytes
-FOR_EVER = {  # how long MLflow itself would try: a program that waited for it would not end within LIMIT
+LATER = "epoch 80 "  # not printed yet when "epoch 5 " is read through a small pipe, as an epoch has 220 bytes
+FOR_EVER = {  # MLflow would try for so long that a program that waited for it would not end within LIMIT
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "100000",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "9",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "100",
@@ -39,7 +39,7 @@ FOR_EVER = {  # how long MLflow itself would try: a program that waited for it w
 
 
 def check_all_is_there(server: Server, epochs: int) -> None:
-    """Every row of the only run is in the server once, as the journal has it."""
+    """Checks that the server has each row of the only run once, as in the journal."""
     client = mlflow.MlflowClient(server.url)
     experiment = client.get_experiment_by_name("mlp_tape")
     assert experiment is not None
@@ -62,7 +62,7 @@ def check_all_is_there(server: Server, epochs: int) -> None:
 
 
 def connections(listening: socket.socket) -> int:
-    """How many connections to a socket nobody has accepted."""
+    """Returns the number of connections to a socket that were not accepted."""
     listening.setblocking(False)
     count = 0
     with contextlib.suppress(BlockingIOError):
@@ -74,7 +74,7 @@ def connections(listening: socket.socket) -> int:
 
 @pytest.mark.long
 @pytest.mark.concurrency
-def test_a_server_that_is_away_for_a_while_misses_nothing(
+def test_server_receives_everything_after_a_temporary_outage(
     server: Server, offline: dict[str, str], tmp_path: Path
 ) -> None:
     arguments = [*ARGUMENTS, "epochs=150", f"tracking.uri={server.url}", f"tracking.patience={LIMIT}"]
@@ -93,7 +93,7 @@ def test_a_server_that_is_away_for_a_while_misses_nothing(
 
 @pytest.mark.long
 @pytest.mark.concurrency
-def test_a_server_that_stays_away_is_sent_everything_later(
+def test_rows_of_a_lasting_outage_are_sent_by_sync(
     server: Server, offline: dict[str, str], tmp_path: Path
 ) -> None:
     arguments = [*ARGUMENTS, "epochs=100", f"tracking.uri={server.url}", "tracking.patience=3"]
@@ -126,10 +126,10 @@ def test_a_server_that_stays_away_is_sent_everything_later(
 
 @pytest.mark.long
 @pytest.mark.concurrency
-def test_a_server_that_has_hung_up_delays_neither_the_start_nor_the_end(
+def test_server_that_hangs_delays_neither_the_start_nor_the_end(
     run_py: Run, server: Server, offline: dict[str, str], tmp_path: Path
 ) -> None:
-    """A process that is stopped accepts connections and answers nothing."""
+    """A stopped process accepts connections and does not respond."""
     arguments = [*ARGUMENTS, "epochs=1000000", f"tracking.uri={server.url}", "tracking.patience=1000000"]
     program = start_program(tmp_path, offline | FOR_EVER, "epoch 5 ", *arguments, pipe=SMALL_PIPE)
     assert server._process is not None
@@ -156,12 +156,12 @@ def test_a_server_that_has_hung_up_delays_neither_the_start_nor_the_end(
 
 @pytest.mark.concurrency
 @pytest.mark.parametrize("kind", sample(["refused", "silent"], "silent"))
-def test_a_server_that_cannot_be_reached_at_the_start_is_an_error_at_once(
+def test_server_that_cannot_be_reached_at_the_start_is_an_immediate_error(
     run_py: Run, tmp_path: Path, kind: str
 ) -> None:
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
-        if kind == "silent":  # accepts, and says nothing
+        if kind == "silent":  # accepts connections and does not respond
             silent.listen(100)
         port = silent.getsockname()[1]
         done = run_py(tmp_path, "dataset=digits", f"tracking.uri=http://127.0.0.1:{port}", **FOR_EVER)
@@ -175,7 +175,7 @@ def test_a_server_that_cannot_be_reached_at_the_start_is_an_error_at_once(
 
 
 class Guarded(http.server.BaseHTTPRequestHandler):
-    """Asks everybody for a password, as a proxy does in front of MLflow."""
+    """Requires a password, like a proxy in front of MLflow."""
 
     def answer(self) -> None:
         self.send_response(401)
@@ -188,7 +188,9 @@ class Guarded(http.server.BaseHTTPRequestHandler):
 
 
 @pytest.mark.long
-def test_a_server_that_wants_a_password_is_answered_by_where_to_give_it(run_py: Run, tmp_path: Path) -> None:
+def test_server_that_requires_a_password_is_an_error_that_says_how_to_set_it(
+    run_py: Run, tmp_path: Path
+) -> None:
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Guarded) as guarded:
         threading.Thread(target=guarded.serve_forever, daemon=True).start()
         done = run_py(tmp_path, "dataset=digits", f"tracking.uri=http://127.0.0.1:{guarded.server_port}")
@@ -200,7 +202,7 @@ def test_a_server_that_wants_a_password_is_answered_by_where_to_give_it(run_py: 
     assert not list(tmp_path.iterdir())
 
 
-def test_a_database_server_that_is_not_there_is_an_error_at_once(run_py: Run, tmp_path: Path) -> None:
+def test_database_server_that_does_not_exist_is_an_immediate_error(run_py: Run, tmp_path: Path) -> None:
     done = run_py(tmp_path, "dataset=digits", "tracking.uri=postgresql://me:secret@127.0.0.1:9/mlflow")
     assert done.returncode == 2
     assert done.stderr.splitlines()[0].startswith(

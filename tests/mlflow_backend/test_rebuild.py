@@ -1,4 +1,4 @@
-"""A damaged database is told of as such, and made anew from the directories of its runs."""
+"""A damaged database is reported as such, and rebuilt from the directories of its runs."""
 
 import json
 import os
@@ -30,7 +30,7 @@ def cut_it(path: Path) -> None:
 
 
 def held(uri: str) -> dict[str, Any]:
-    """All that a store holds of runs, models and versions."""
+    """Returns all runs, models and versions of a store."""
     client, found = mlflow.MlflowClient(uri), dict[str, Any]()
 
     def files(run_id: str, path: str | None = None) -> list[tuple[str, int]]:
@@ -68,7 +68,7 @@ def held(uri: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def project(run_py: Run, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
-    """A directory with runs of every kind and a sweep, and what its database held; it is made once."""
+    """A directory with runs of each kind and a sweep, and the content of its database; created once."""
     place = tmp_path_factory.mktemp("project") / "here"
     place.mkdir()
     assert run_py(place, *SMALL, "tracking.enabled=false").returncode == 0
@@ -87,12 +87,12 @@ def project(run_py: Run, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path
 @pytest.mark.parametrize(
     "damage", sample([overwrite_the_middle, overwrite_the_header, cut_it], overwrite_the_middle)
 )
-def test_a_damaged_database_is_told_of_and_made_anew_with_all_that_it_held(
+def test_damaged_database_is_reported_and_rebuilt_completely(
     run_py: Run, offline: dict[str, str], project: tuple[Path, dict[str, Any]], damage: Any
 ) -> None:
     place, before = project
     database = place / "mlflow.db"
-    assert len([each for each in before.values() if "rows" in each]) == 4  # a sweep, its two jobs, a run
+    assert len([each for each in before.values() if "rows" in each]) == 4  # a sweep, its two jobs and a run
     assert [version for version, *_ in before["mine"]] == [1, 2, 3]  # of a job, and of a run before and after
     damage(database)
 
@@ -123,7 +123,7 @@ def test_a_damaged_database_is_told_of_and_made_anew_with_all_that_it_held(
         kept.unlink()
 
 
-def test_a_database_that_is_damaged_while_a_run_lasts_is_told_of_at_its_end(
+def test_database_that_is_damaged_during_a_run_is_reported_at_its_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     why = "(sqlite3.DatabaseError) database disk image is malformed"
@@ -146,7 +146,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("arguments", "what"), REFUSED, ids=[" ".join(case[0]) for case in REFUSED])
-def test_a_database_that_cannot_be_rebuilt_is_left_alone(
+def test_database_that_cannot_be_rebuilt_is_not_changed(
     offline: dict[str, str], tmp_path: Path, arguments: list[str], what: str
 ) -> None:
     done = mlp_tape(tmp_path, offline, "rebuild", *arguments)
@@ -157,7 +157,7 @@ def test_a_database_that_cannot_be_rebuilt_is_left_alone(
 
 
 @pytest.mark.long
-def test_a_database_with_a_run_that_lasts_is_not_rebuilt(
+def test_database_with_a_running_run_is_not_rebuilt(
     run_py: Run, offline: dict[str, str], tmp_path: Path
 ) -> None:
     assert run_py(tmp_path, *SMALL).returncode == 0
@@ -170,10 +170,8 @@ def test_a_database_with_a_run_that_lasts_is_not_rebuilt(
     assert not list(tmp_path.glob("mlflow.db.*damaged*"))
 
 
-def test_a_run_of_an_earlier_version_is_rebuilt_too(
-    run_py: Run, offline: dict[str, str], tmp_path: Path
-) -> None:
-    """Its record has no token, no creation time and no source."""
+def test_run_of_an_earlier_version_is_rebuilt(run_py: Run, offline: dict[str, str], tmp_path: Path) -> None:
+    """Its record has no token, no creation time and no source; three files record the delivery."""
     assert run_py(tmp_path, *SMALL).returncode == 0
     (directory,) = tmp_path.glob("outputs/*/*")
     state = json.loads((directory / "delivery.json").read_text())

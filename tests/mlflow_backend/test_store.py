@@ -1,4 +1,4 @@
-"""The embedded database on a busy machine: it is never destroyed, and nothing in it is doubled."""
+"""The embedded database on a busy machine: it is never damaged, and nothing in it is duplicated."""
 
 import dataclasses
 import multiprocessing
@@ -51,7 +51,7 @@ WATCH = """
                 except OSError:
                     pass
             if event == "open" and len(arguments) > 2 and arguments[2] & os.O_EXCL:
-                found = ""  # a file that was not there before has no locks
+                found = ""  # a new file has no locks
             if found:
                 with open(LOG, "a") as log:
                     log.write(f"{event} {found}\\n")
@@ -59,12 +59,12 @@ WATCH = """
             busy = False
     sys.addaudithook(note)
 """
-MADE = {"os.link mlflow.db.making", "os.remove mlflow.db.making"}  # before anybody can have it open
+MADE = {"os.link mlflow.db.making", "os.remove mlflow.db.making"}  # before any process can have it open
 
 
 @pytest.fixture
 def watched(tmp_path: Path) -> dict[str, str]:
-    """An environment in which every Python process notes who touches the database but through SQLite."""
+    """An environment in which Python processes log accesses to the database other than by SQLite."""
     folder = tmp_path / "watch"
     folder.mkdir()
     (folder / "sitecustomize.py").write_text(textwrap.dedent(WATCH))
@@ -84,10 +84,10 @@ def touched(watched: dict[str, str]) -> set[str]:
 
 
 @pytest.mark.long
-def test_no_process_touches_the_database_but_through_sqlite(
+def test_database_is_accessed_only_through_sqlite(
     run_py: Run, offline: dict[str, str], watched: dict[str, str], tmp_path: Path
 ) -> None:
-    """A run, sweeps, a resumed run, `sync`, `compare`, by one path and by a symbolic link to it."""
+    """By a run, sweeps, a resumed run, `sync` and `compare`, by its path and by a symbolic link."""
     here = tmp_path / "here"
     joblib = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
     (tmp_path / "link.db").symlink_to(here / "mlflow.db")
@@ -107,7 +107,7 @@ def test_no_process_touches_the_database_but_through_sqlite(
 
 
 @pytest.mark.parametrize("how", ["open(path, 'rb').read(16)", "import os; os.utime(path)", "open('link.db')"])
-def test_the_watch_sees_who_does(watched: dict[str, str], tmp_path: Path, how: str) -> None:
+def test_other_accesses_to_the_database_are_logged(watched: dict[str, str], tmp_path: Path, how: str) -> None:
     here = tmp_path / "here"
     (here / "mlflow.db").touch()
     (here / "link.db").symlink_to(here / "mlflow.db")
@@ -117,7 +117,7 @@ def test_the_watch_sees_who_does(watched: dict[str, str], tmp_path: Path, how: s
 
 
 def insert(path: str, number: int, transactions: int) -> None:
-    """Inserts rows in transactions of 40, while a thread looks whether the store can be opened."""
+    """Inserts rows in transactions of 40, while a thread checks whether the store can be opened."""
     over = threading.Event()
 
     def look() -> None:
@@ -134,8 +134,8 @@ def insert(path: str, number: int, transactions: int) -> None:
 
 
 @pytest.mark.concurrency
-def test_a_look_at_the_database_drops_no_lock(tmp_path: Path) -> None:
-    """With a look that opens the file itself, three of three databases were malformed within seconds."""
+def test_check_of_the_database_releases_no_lock(tmp_path: Path) -> None:
+    """With a check that opens the file itself, three of three databases were malformed within seconds."""
     path = tmp_path / "mlflow.db"
     with sqlite3.connect(path) as database:
         database.execute("CREATE TABLE rows (process, number, content)")
@@ -153,7 +153,7 @@ def test_a_look_at_the_database_drops_no_lock(tmp_path: Path) -> None:
 
 
 @pytest.mark.concurrency
-def test_one_database_has_one_lock_and_one_journal_by_whichever_path(tmp_path: Path) -> None:
+def test_database_has_one_lock_and_one_journal_for_all_its_paths(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "linked").symlink_to(tmp_path / "real")
     (tmp_path / "mlflow.db").symlink_to(tmp_path / "real" / "store.db")
@@ -165,8 +165,8 @@ def test_one_database_has_one_lock_and_one_journal_by_whichever_path(tmp_path: P
 
 
 @pytest.mark.concurrency
-def test_a_fresh_database_is_never_put_in_the_place_of_another_programs(tmp_path: Path) -> None:
-    """Such as `mlflow ui`, started in the same second, which makes its tables in place."""
+def test_new_database_never_replaces_that_of_another_program(tmp_path: Path) -> None:
+    """Such as `mlflow ui`, started in the same second, which creates its tables in place."""
     (tmp_path / "mlflow.db").touch()
     before = (tmp_path / "mlflow.db").stat().st_ino
     store.ask(f"sqlite:///{tmp_path / 'mlflow.db'}", lambda client: client.search_experiments())
@@ -180,8 +180,8 @@ def test_a_fresh_database_is_never_put_in_the_place_of_another_programs(tmp_path
 
 
 @pytest.mark.concurrency
-def test_a_store_that_is_locked_is_waited_for(tmp_path: Path) -> None:
-    """MLflow itself gives up on a writer that finds the database locked between a look and a write."""
+def test_locked_store_is_waited_for(tmp_path: Path) -> None:
+    """MLflow itself gives up if the database is locked between a read and a write."""
     uri, asked = f"sqlite:///{tmp_path / 'mlflow.db'}", []
 
     def question(client: mlflow.MlflowClient) -> str:
@@ -206,7 +206,7 @@ def ended_run(directory: Path, uri: str) -> RunRecord:
 
 
 @pytest.mark.concurrency
-def test_run_that_was_created_although_an_error_was_reported_has_no_twin(
+def test_run_that_was_created_although_an_error_was_reported_has_no_duplicate(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     uri, create, tries = f"sqlite:///{tmp_path / 'mlflow.db'}", mlflow.MlflowClient.create_run, list[int]()
@@ -228,8 +228,8 @@ def test_run_that_was_created_although_an_error_was_reported_has_no_twin(
 
 @pytest.mark.concurrency
 @pytest.mark.long
-def test_answers_that_are_lost_double_nothing(run_py: Run, server: Server, tmp_path: Path) -> None:
-    """The server has created experiment, run, model, registered model and version when the answer is lost."""
+def test_lost_responses_duplicate_nothing(run_py: Run, server: Server, tmp_path: Path) -> None:
+    """The server creates experiment, run, model, registered model and version; responses are lost."""
     created = ("experiments/create", "runs/create", "logged-models", "registered-models/create")
     with Proxy(server.url, lose=(*created, "model-versions/create", "runs/log-batch")) as proxy:
         arguments = [*SMALL, f"tracking.uri={proxy.url}", "tracking.register_as=mine", "report=full"]
@@ -248,8 +248,8 @@ def test_answers_that_are_lost_double_nothing(run_py: Run, server: Server, tmp_p
 
 @pytest.mark.concurrency
 @pytest.mark.long
-def test_a_request_that_the_server_carries_out_late_leaves_no_twin(server: Server, tmp_path: Path) -> None:
-    """It was given up, not found, and sent again; then the first one was carried out, too."""
+def test_request_that_the_server_executes_late_leaves_no_duplicate(server: Server, tmp_path: Path) -> None:
+    """The client gave up, found no run and sent it again; then the first request was executed as well."""
     record = ended_run(tmp_path, server.url)
     assert next(delivery.deliver(tmp_path, server.url)) == delivery.OPENED
     client = mlflow.MlflowClient(server.url)
@@ -261,7 +261,7 @@ def test_a_request_that_the_server_carries_out_late_leaves_no_twin(server: Serve
 
 @pytest.mark.concurrency
 @pytest.mark.long
-def test_a_twin_that_an_older_version_left_is_closed_at_the_next_start(run_py: Run, tmp_path: Path) -> None:
+def test_duplicate_run_of_an_earlier_version_is_closed_at_the_next_start(run_py: Run, tmp_path: Path) -> None:
     assert run_py(tmp_path, *SMALL).returncode == 0
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     (run,) = runs_in(uri)
@@ -306,7 +306,7 @@ MOUNTS = """\
         ("/late/mlflow.db", "nfs", True),
     ],
 )
-def test_a_network_file_system_is_known_by_its_mount(
+def test_network_file_system_is_recognized_by_its_mount(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, kind: str, warned: bool
 ) -> None:
     (tmp_path / "mounts").write_text(MOUNTS)
@@ -320,8 +320,8 @@ def test_a_network_file_system_is_known_by_its_mount(
 
 
 @pytest.mark.long
-def test_a_database_on_a_network_file_system_is_warned_of_once(run_py: Run, tmp_path: Path) -> None:
-    """A real file system in user space, as sshfs is one."""
+def test_database_on_a_network_file_system_causes_one_warning(run_py: Run, tmp_path: Path) -> None:
+    """With a real file system in user space, such as sshfs."""
     if shutil.which("bindfs") is None or os.geteuid() != 0:
         pytest.skip("apt-get install bindfs, and run as root, for a file system in user space")
     (tmp_path / "disk").mkdir()
@@ -341,7 +341,7 @@ def test_a_database_on_a_network_file_system_is_warned_of_once(run_py: Run, tmp_
         subprocess.run(["umount", "--lazy", str(place)], check=True)
 
 
-def test_a_second_name_of_a_database_is_warned_of(tmp_path: Path) -> None:
+def test_second_name_of_a_database_causes_a_warning(tmp_path: Path) -> None:
     path = tmp_path / "mlflow.db"
     assert store_warnings(f"sqlite:///{path}") == []
     path.touch()

@@ -1,4 +1,4 @@
-"""What the machine does is recorded where it is asked for, whatever becomes of server and run."""
+"""System metrics are recorded if requested, also during outages and when a run is stopped."""
 
 import signal
 import sys
@@ -25,7 +25,7 @@ def samples(directory: Path, key: str) -> list[journal.Row]:
 
 @pytest.mark.long
 @pytest.mark.concurrency
-def test_an_outage_and_a_stop_cost_no_sample(
+def test_outage_and_stop_lose_no_sample(
     run_py: Run, server: Server, offline: dict[str, str], tmp_path: Path
 ) -> None:
     pytest.importorskip("psutil", reason="pip install -e '.[system]' to run this test")
@@ -42,7 +42,7 @@ def test_an_outage_and_a_stop_cost_no_sample(
     trained = samples(directory, "train/loss")[-1].step
     first = samples(directory, LOAD)
 
-    epochs = trained // 42 + 100  # what was not sent is now
+    epochs = trained // 42 + 100  # the rest is sent now
     done = run_py(tmp_path, "resume=last", f"epochs={epochs}", **MEASURED)
     assert done.returncode == 0, done.stdout + done.stderr
     rows = samples(directory, "system/")
@@ -56,7 +56,7 @@ def test_an_outage_and_a_stop_cost_no_sample(
 
 
 @pytest.mark.long
-def test_a_short_run_has_a_sample_and_one_that_did_not_ask_has_none(run_py: Run, tmp_path: Path) -> None:
+def test_short_run_has_a_sample_if_requested(run_py: Run, tmp_path: Path) -> None:
     pytest.importorskip("psutil", reason="pip install -e '.[system]' to run this test")
     for setting, name in (("true", "asked"), ("false", "not")):
         arguments = [f"tracking.system_metrics={setting}", f"hydra.run.dir={name}"]
@@ -66,7 +66,7 @@ def test_a_short_run_has_a_sample_and_one_that_did_not_ask_has_none(run_py: Run,
     assert not samples(tmp_path / "not", "system/")
 
 
-def test_what_measures_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_psutil_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "psutil", None)
     settings = OmegaConf.create(to_dict(Settings()))
     assert validation.parse(settings) == Settings()

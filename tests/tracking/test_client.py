@@ -1,4 +1,4 @@
-"""MLflow is in a process of its own: it may die or hang, and it never outlives the program."""
+"""The MLflow process may be killed or hang, and it never outlives the program."""
 
 import dataclasses
 import math
@@ -34,13 +34,13 @@ ARGUMENTS = ["dataset=mnist_5k", "lr=0.1", "batch_size=96", "report=none"]
 
 
 def children(pid: int) -> list[int]:
-    """The processes that a process has started."""
+    """Returns the child processes of a process."""
     tasks = Path(f"/proc/{pid}/task").glob("*/children")
     return [int(child) for task in tasks for child in task.read_text().split()]
 
 
 def mlflow_process_of(pid: int) -> int:
-    """The process that delivers the runs of another one to MLflow."""
+    """Returns the MLflow process of a process."""
     name = b"mlflow_backend"
     (found,) = [each for each in children(pid) if name in Path(f"/proc/{each}/cmdline").read_bytes()]
     return found
@@ -106,7 +106,7 @@ def test_run_whose_mlflow_process_hangs_ends_after_the_patience(
 
 
 class Silent:
-    """A delivering process that receives messages and does nothing."""
+    """An MLflow process that receives messages and does nothing."""
 
     exists, last_sign, epitaph = True, 0.0, "the process is gone"
 
@@ -184,9 +184,7 @@ def test_job_whose_process_was_killed_before_it_recorded_the_run_id_is_found_aga
 
 @pytest.mark.long
 @pytest.mark.concurrency
-def test_the_mlflow_process_ends_with_a_program_that_is_killed(
-    offline: dict[str, str], tmp_path: Path
-) -> None:
+def test_mlflow_process_ends_when_its_program_is_killed(offline: dict[str, str], tmp_path: Path) -> None:
     program = start_program(tmp_path, offline, "epoch 2 ", *ARGUMENTS, "epochs=100000")
     process = mlflow_process_of(program.pid)
     assert is_there(process)
@@ -198,10 +196,10 @@ def test_the_mlflow_process_ends_with_a_program_that_is_killed(
 @pytest.mark.long
 @pytest.mark.concurrency
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_to_all_processes_of_a_job_closes_its_run(
+def test_signal_to_all_processes_of_a_run_closes_it(
     offline: dict[str, str], tmp_path: Path, number: signal.Signals
 ) -> None:
-    """A terminal's Ctrl-C and a cluster's SIGTERM go to the MLflow process, too."""
+    """Ctrl-C in a terminal and SIGTERM by a cluster are sent to the MLflow process too."""
     program = start_program(tmp_path, offline, "epoch 2 ", *ARGUMENTS, "epochs=100000")
     for pid in (*children(program.pid), program.pid):
         os.kill(pid, number)
@@ -215,7 +213,7 @@ def test_a_signal_to_all_processes_of_a_job_closes_its_run(
 
 
 @pytest.mark.long
-def test_training_has_no_mlflow_in_its_process(run_py: Run, tmp_path: Path) -> None:
+def test_training_process_does_not_import_mlflow(run_py: Run, tmp_path: Path) -> None:
     done = run_py(tmp_path, "+experiment=smoke", PYTHONPROFILEIMPORTTIME="1")
     assert done.returncode == 0, done.stderr
     assert not re.search(r"\| +mlflow$", done.stderr, re.M)
