@@ -1,8 +1,9 @@
 """Constraints on settings: dataclass fields with a default, a range and a help text.
 
-They are plain dataclass fields and not a pydantic model, although MLflow installs pydantic: the range, as an
-error message states it, and the proposed correction would have to be written in addition to pydantic's constraints,
-and pydantic's own errors translated to them. Import time is not the reason; it is a fiftieth of TensorFlow's.
+They are plain dataclass fields and not a pydantic model, although MLflow installs pydantic: the range as it
+appears in an error message, and the proposed correction, would have to be written in addition to pydantic's
+constraints, and pydantic's own errors translated. Import time is not the reason; it is a fiftieth of
+TensorFlow's.
 """
 
 import math
