@@ -31,6 +31,7 @@ NICENESS = 10  # training has precedence if there are not enough processors
 def main() -> None:
     """Handles the messages on standard input until it ends, and ends the process."""
     notifications.at_each_beat.append(_report_work)
+    notifications.send("", "ready")
     for line in sys.stdin:
         message = json.loads(line)
         HANDLERS[message.pop("do")](**message)

@@ -25,6 +25,7 @@ from mlp_tape.tracking.uri import incomplete_error, recorded_uri, run_link
 HURRY = 1.0  # seconds to deliver what is left after a request to stop
 GRACE = 1.0  # seconds to wait for the last system metrics
 PATIENCE = 30.0  # seconds without progress after which `send` gives up
+START = 120.0  # seconds without a sign of life after which the process cannot be started
 NO_ANSWER = "no answer"
 
 
@@ -73,14 +74,13 @@ class ClientRun:
         if self._record.parent:
             self._deliver(urgent=False)
             return
-        patience = self._record.settings["tracking"]["patience"]
-        self._wait_for_start(lambda: self._prepared is not None, patience)
+        self._wait_for_start(lambda: self._prepared is not None)
         for line in self._prepared or []:
             say(line)
         self._deliver(urgent=True)
-        self._wait_for_start(lambda: self._open, patience)
+        self._wait_for_start(lambda: self._open)
 
-    def _wait_for_start(self, is_done: Callable[[], bool], patience: float) -> None:
+    def _wait_for_start(self, is_done: Callable[[], bool]) -> None:
         """Waits for the process; raises TrackingError if it reports an error, is gone or does not run."""
         while not is_done():
             with self._changed:
@@ -88,7 +88,7 @@ class ClientRun:
             signals.raise_if_stopped()
             if self._error and not is_done():
                 raise TrackingError(*self._error)
-            if time.monotonic() - self._process.last_sign > patience:
+            if time.monotonic() - self._process.last_sign > START:
                 raise TrackingError(
                     "the process that talks to MLflow does not respond",
                     "try again, or type tracking.enabled=false to do without it",
@@ -113,6 +113,8 @@ class ClientRun:
                 self._deliver(urgent=True)
             if signals.stop_reason():
                 at_most = min(at_most, now - began + HURRY)
+            if not self._process.is_ready:  # it imports MLflow, which is progress
+                self._progress = max(self._progress, self._process.last_sign)
             if now > min(began + at_most, self._progress + patience):
                 self._process.send("give up", self._record.directory)
                 return self._error[0] if self._error else NO_ANSWER

@@ -43,6 +43,7 @@ class MlflowProcess:
 
     def __init__(self) -> None:
         self.last_sign = time.monotonic()  # when it last sent anything
+        self.is_ready = False  # whether it has imported MLflow
         self._listeners: dict[str, Listener] = {}  # by directory
         self._writing = threading.Lock()
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115, for as long as the process exists
@@ -96,6 +97,7 @@ class MlflowProcess:
         for line in self._program.stdout:
             self.last_sign = time.monotonic()
             notification = json.loads(line)
+            self.is_ready = self.is_ready or notification["event"] == "ready"
             listener = self._listeners.get(notification["directory"])
             if listener:
                 listener(notification)

@@ -108,7 +108,7 @@ def test_run_whose_mlflow_process_hangs_ends_after_the_patience(
 class Silent:
     """An MLflow process that receives messages and does nothing."""
 
-    exists, last_sign, epitaph = True, 0.0, "the process is gone"
+    exists, is_ready, last_sign, epitaph = True, True, 0.0, "the process is gone"
 
     def __init__(self) -> None:
         self.messages: list[str] = []
