@@ -216,6 +216,23 @@ def test_sweep_waits_for_a_job_that_another_process_is_running(
 
 @pytest.mark.long
 @pytest.mark.concurrency
+@pytest.mark.parametrize("launcher", ["basic", "joblib"])
+def test_ctrl_c_ends_a_job_that_waits_for_another_process(
+    run_py: Run, offline: dict[str, str], tmp_path: Path, launcher: str
+) -> None:
+    arguments = ["-m", "lr=1e20,0.1", "dataset=digits", "report=none", "epochs=1"]
+    assert run_py(tmp_path, *arguments).returncode == 1
+    with lock.hold(sweep_directory(tmp_path) / "0"):
+        resumed = [*arguments, f"hydra/launcher={launcher}", "sweep.resume=last"]
+        program = start_program(tmp_path, offline, "sweep ", *resumed)
+        program.send_signal(signal.SIGINT)
+        output = wait_for_exit(program)  # the lock is held until then
+    assert program.returncode == 130, output
+    assert "Traceback" not in output
+
+
+@pytest.mark.long
+@pytest.mark.concurrency
 def test_ctrl_c_closes_job_and_sweep_and_both_can_be_resumed(
     run_py: Run, offline: dict[str, str], tmp_path: Path
 ) -> None:
