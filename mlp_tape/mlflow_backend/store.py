@@ -83,7 +83,7 @@ def close_dead(uri: str, experiment: str) -> Iterator[str]:
 
 def _close_dead(uri: str, run: Run, directory: Path) -> Iterator[str]:
     left, run_id = run_record.read_abandoned(directory), run.info.run_id
-    told = f"{run_id} ({run.info.run_name}) was left RUNNING by a process that is gone"
+    told = f"{run_id} ({run.info.run_name}) was left RUNNING by a process that no longer exists"
     if left.run_id and left.run_id != run_id:
         reason = TWIN + left.run_id
         twin = RunRecord(directory, status="KILLED", reason=reason, ended=left.ended)

@@ -392,7 +392,7 @@ def test_killed_run_is_closed_at_the_next_start(run_py: Run, offline: dict[str, 
     program.communicate()
     next_one = run_py(tmp_path, "dataset=digits", "epochs=1", "report=none")
     assert re.search(
-        rf"^{run_id} \(.*\) was left RUNNING by a process that is gone; "
+        rf"^{run_id} \(.*\) was left RUNNING by a process that no longer exists; "
         rf"to resume: python run.py resume={run_id}$",
         next_one.stdout,
         re.M,

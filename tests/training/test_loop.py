@@ -166,7 +166,10 @@ def test_256_images_can_be_overfitted(mnist_5k: Dataset) -> None:
     assert evaluation.evaluate(params, x, y, CONFIG).accuracy == 1.0
 
 
-def test_evaluation_matches_a_direct_computation(mnist_5k: Dataset) -> None:
+def test_evaluation_in_chunks_matches_a_direct_computation(
+    mnist_5k: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluation, "ROWS", 1_000)  # 3,001 = 3 * 1,000 + 1
     params = network.init_params([784, 16, 10], 0.1, seed=0)
     x, y = mnist_5k.x_train[:3001], mnist_5k.y_train[:3001]
     logits = network.forward(params, network.to_float(tf.constant(x), 255.0), tf.nn.relu)
