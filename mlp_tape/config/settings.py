@@ -187,11 +187,6 @@ class TrackingSettings:
         "a name that is not empty",
         lambda name: bool(name.strip()),
     )
-    patience: float = constraints.positive(
-        30.0,
-        "Number of seconds without a response, at the end of a run, after which the remaining data are left "
-        "to `python -m mlp_tape sync`.",
-    )
     system_metrics: bool = constraints.flag(
         False,
         "Whether to record CPU load, memory, disk, network and GPU of the machine, each second, as metrics "
@@ -204,6 +199,11 @@ class TrackingSettings:
         "Name under which the model of a full report is also registered.",
         "a name without / and :",
         lambda name: bool(name.strip()) and not set(name) & set("/:'\""),
+    )
+    patience: float = constraints.positive(
+        30.0,
+        "Number of seconds without a response, at the end of a run, after which the remaining data are left "
+        "to `python -m mlp_tape sync`.",
     )
 
 
@@ -284,15 +284,15 @@ class Settings:
         "one of: full, light, none",
         ("full", "light", "none").__contains__,
     )
+    sweep: SweepSettings = constraints.group(SweepSettings)
+    stopping: StoppingSettings = constraints.group(StoppingSettings)
+    augment: AugmentSettings = constraints.group(AugmentSettings)
     checkpoint: CheckpointSettings = constraints.group(CheckpointSettings)
     model: ModelSettings = constraints.group(ModelSettings, option="mlp")
     dataset: DatasetSettings = constraints.group(DatasetSettings)
     optimizer: OptimizerSettings = constraints.group(OptimizerSettings)
     schedule: ScheduleSettings = constraints.group(ScheduleSettings)
-    augment: AugmentSettings = constraints.group(AugmentSettings)
-    stopping: StoppingSettings = constraints.group(StoppingSettings)
     tracking: TrackingSettings = constraints.group(TrackingSettings, option="mlflow")
-    sweep: SweepSettings = constraints.group(SweepSettings)
 
 
 def groups() -> dict[str, type]:
