@@ -143,7 +143,7 @@ class ClientRun:
     def _on_notification(self, notification: dict[str, Any]) -> None:
         event = notification["event"]
         with self._changed:
-            if event in ("step", "working"):
+            if event == "step" or (event == "working" and self._error is None):
                 self._progress, self._error = time.monotonic(), None
             if event == "step":
                 self._record.delivery = delivery_record.read(self._record.directory)

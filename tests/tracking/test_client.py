@@ -144,6 +144,7 @@ def test_client_gives_up_after_the_patience_unless_there_is_progress(
             silent.notify({"event": "working"})
         if len(left) == 6:
             silent.notify({"event": "failed", "what": "the store is down", "hint": "start it"})
+            silent.notify({"event": "working"})  # on an attempt that may fail in the same way
 
     assert run.close(30.0, math.inf, show) == "the store is down"
     assert left == 7 * [1]
