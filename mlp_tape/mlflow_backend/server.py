@@ -55,6 +55,7 @@ class Follower(threading.Thread):
         self._notified = threading.Event()
         self._uploaded: set[Artifact] = set()
         self._clock: tuple[int, float] | None = None  # of the attempt, and its value when last looked at
+        self._measuring = threading.Lock()
         self._metrics: SystemMetrics | None = None
 
     def notify(self, urgent: bool) -> None:
@@ -111,11 +112,10 @@ class Follower(threading.Thread):
             self._clock = None
 
     def _deliver(self, urgent: bool) -> None:
+        self._measure()
         for step in delivery.deliver(Path(self.directory), self._uri, self._uploaded):
             notifications.send(self.directory, "step", step=step)
             self._clock = _processor_clock()
-            if step == delivery.BEGUN:
-                self._measure()
             if step == delivery.ENDED:
                 self._finished = True
             elif not urgent and (self._urgent or step == delivery.BEGUN):
@@ -135,22 +135,23 @@ class Follower(threading.Thread):
         return bool(record.parent) or record.status != "RUNNING" or record.delivery.began == record.began
 
     def _measure(self) -> None:
-        """Starts to measure the machine, if the run records that."""
-        record = run_record.read(Path(self.directory))
-        wanted = record.settings.get("tracking", {}).get("system_metrics")
-        if wanted and record.kind == "run" and record.status == "RUNNING" and self._metrics is None:
-            from mlp_tape.mlflow_backend.system_metrics import SystemMetrics  # imports psutil, an extra
+        """Starts to measure the machine, if the run records that and is running."""
+        with self._measuring:
+            record = run_record.read(Path(self.directory))
+            wanted = record.settings.get("tracking", {}).get("system_metrics")
+            if wanted and record.kind == "run" and record.status == "RUNNING" and self._metrics is None:
+                from mlp_tape.mlflow_backend.system_metrics import SystemMetrics  # imports psutil, an extra
 
-            self._metrics = SystemMetrics(
-                self._uri, lambda values: notifications.send(self.directory, "measured", values=values)
-            )
-            self._metrics.start()
+                self._metrics = SystemMetrics(
+                    self._uri, lambda values: notifications.send(self.directory, "measured", values=values)
+                )
+                self._metrics.start()
 
     def stop_measuring(self) -> None:
         """Measures once more, and no more after that."""
+        self._measure()  # a very short run may end before the first attempt
         if self._metrics:
             self._metrics.finish()
-            self._metrics = None
 
     def has_worked(self) -> bool:
         """Whether the current attempt has used processor time since the last call: it does not hang.

@@ -39,9 +39,9 @@ class DeliveryRecord:
     version: int = -1
 
     def save(self, directory: Path) -> None:
-        """Writes `delivery.json` atomically."""
+        """Writes `delivery.json`."""
         text = json.dumps(dataclasses.asdict(self), indent=1)
-        atomic_files.write(directory / run_paths.DELIVERY, text.encode())
+        atomic_files.write_text(directory / run_paths.DELIVERY, text)
 
 
 def read(directory: Path) -> DeliveryRecord:

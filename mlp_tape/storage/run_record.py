@@ -154,11 +154,11 @@ class RunRecord:
         self.save()
 
     def save(self) -> None:
-        """Writes `run.json` atomically; several threads may call it."""
+        """Writes `run.json`; several threads may call it."""
         with _saving:
             values = dataclasses.asdict(self)
             del values["directory"]
-            atomic_files.write(self.directory / run_paths.RECORD, json.dumps(values, indent=1).encode())
+            atomic_files.write_text(self.directory / run_paths.RECORD, json.dumps(values, indent=1))
 
 
 def read(directory: Path) -> RunRecord:

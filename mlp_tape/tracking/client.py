@@ -23,7 +23,7 @@ from mlp_tape.tracking.tracker import Show
 from mlp_tape.tracking.uri import incomplete_error, recorded_uri, run_link
 
 HURRY = 1.0  # seconds to deliver what is left after a request to stop
-GRACE = 1.0  # seconds to wait for the last system metrics
+GRACE = 5.0  # seconds to wait for the last system metrics
 PATIENCE = 30.0  # seconds without progress after which `send` gives up
 START = 120.0  # seconds without a sign of life after which the process cannot be started
 NO_ANSWER = "no answer"

@@ -13,6 +13,7 @@ from conftest import LIMIT, Run
 from mlp_tape.cli import compare as comparison
 from mlp_tape.cli.compare import Entry
 from mlp_tape.reports import terminal_plots
+from mlp_tape.storage import run_record
 from mlp_tape.storage.run_record import RunRecord
 
 RATES = (0.3, 0.03)
@@ -68,7 +69,7 @@ def test_the_settings_that_differ_and_the_results_of_a_sweep_and_a_run_are_print
 @pytest.mark.long
 def test_runs_without_a_directory_here_are_read_from_mlflow(made: Path, tmp_path: Path) -> None:
     (sweep,), (run,) = made.glob("multirun/*/*"), made.glob("outputs/*/*")
-    ids = [json.loads((path / "run.json").read_text())["run_id"] for path in (sweep, run)]
+    ids = [run_record.read(path).run_id for path in (sweep, run)]
     here = by_key(compare(made, *ids, "--png", str(tmp_path / "a.png")).stdout)
     done = compare(tmp_path, *ids, "--uri", f"sqlite:///{made / 'mlflow.db'}")
     assert done.returncode == 0, done.stderr
