@@ -22,7 +22,7 @@ from mlp_tape.reports import description
 from mlp_tape.storage import journal, run_record
 from mlp_tape.storage.run_record import RunRecord
 from mlp_tape.system.redaction import without_password
-from mlp_tape.tracking.uri import incomplete_error
+from mlp_tape.tracking.uri import check_reachable, incomplete_error
 
 BATCH = 1_000  # maximum number of rows that MLflow accepts in a request
 PATIENCE = 30.0  # seconds without a response after which `deliver_all` gives up
@@ -68,6 +68,7 @@ def deliver_all(directory: Path, uri: str) -> None:
     Raises:
         TrackingError: the store cannot be opened, or did not accept everything.
     """
+    check_reachable(uri)
     uploaded, answered = set[Artifact](), time.monotonic()
     while True:
         try:

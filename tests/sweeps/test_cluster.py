@@ -79,7 +79,8 @@ class Postgres:
         if not found or importlib.util.find_spec("psycopg2") is None:
             pytest.skip("apt-get install postgresql, pip install psycopg2-binary to run this test")
         self._bin = found[-1].parent
-        self._home = Path(tempfile.mkdtemp())  # pytest's directories are accessible only to their owner
+        # The temporary directories of pytest and of the program are accessible only to their owner.
+        self._home = Path(tempfile.mkdtemp(dir=os.environ.get("TMPDIR", "/tmp")))
         self._data = self._home / "data"
         self._as: list[str] = []
         if os.getuid() == 0:
