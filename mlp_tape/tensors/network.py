@@ -50,7 +50,7 @@ def as_params(arrays: Mapping[str, NDArray[np.float32]]) -> Params:
 
 def to_float(x: tf.Tensor, scale: float, dtype: tf.DType = tf.float32) -> tf.Tensor:
     """Flattens and scales images: uint8 or float32 [b, ...] -> `dtype` [b, d], divided by `scale`."""
-    return tf.reshape(tf.cast(x, dtype) / scale, [x.shape[0], -1])
+    return tf.reshape(tf.cast(x, dtype), [x.shape[0], -1]) / scale
 
 
 def forward(
