@@ -22,19 +22,22 @@ def measured(data: Path, rounds: int) -> dict[str, Series]:
     with tempfile.TemporaryDirectory() as name:
         files = {variant: Path(name, f"{i}.npz") for i, variant in enumerate(worker.variants())}
         workers = {
-            variant: Worker(["-m", "benchmarks.worker", variant, str(data), str(file)])
+            variant: Worker(["-m", "benchmarks.worker", variant, str(data), str(file)], variant == "NumPy")
             for variant, file in files.items()
         }
         bounds = {
-            name: Worker(["-m", "benchmarks.floor", which])
+            name: Worker(["-m", "benchmarks.floor", which], with_openblas=which == "rate")
             for name, which in ((FLOOR, "rate"), (PRODUCTS, "products"))
         }
         try:
-            _compare({name: file for name, file in files.items() if workers[name].status == "ready"})
-            return in_turns(rounds, bounds | workers)
+            _compare({name: file for name, file in files.items() if file.exists()})
+            found = in_turns(rounds, bounds | workers)
         finally:
             for each in (*workers.values(), *bounds.values()):
                 each.end()
+    for name, series in found.items():
+        series.kernel = (bounds | workers)[name].kernel
+    return found
 
 
 def _compare(files: dict[str, Path]) -> None:

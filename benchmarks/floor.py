@@ -82,7 +82,7 @@ def products_alone() -> Callable[[], float]:
 
 def main(which: str) -> None:
     seconds = {"rate": at_the_best_rate, "products": products_alone}[which]()
-    print("ready", flush=True)
+    measure.print_ready()
     for _line in sys.stdin:
         print(seconds(), measure.peak_mib(), flush=True)
 

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
+# With these variables, a machine can force OpenBLAS to use a kernel that is not the one for its processor.
+OPENBLAS_VARIABLES = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 PACKAGES = ("tensorflow", "keras", "jax", "torch", "numpy", "mlflow", "hydra-core")
 
 
@@ -27,11 +29,13 @@ class Series:
         seconds: wall time.
         peak_mib: sum of the peak memory of the process and its child processes, in MiB.
         why_not: why it could not be measured; empty if it was.
+        kernel: for variants that compute with NumPy's OpenBLAS, the processor its kernel is written for.
     """
 
     seconds: list[float] = field(default_factory=list)
     peak_mib: list[float] = field(default_factory=list)
     why_not: str = ""
+    kernel: str = ""
 
     @property
     def median(self) -> float:
@@ -129,15 +133,21 @@ class Worker:
     Args:
         arguments: arguments of `python`. The program prints `ready`, or `not installed: ...`, and then
             seconds and MiB for each line of input.
+        with_openblas: whether the work is done by NumPy's OpenBLAS; it then chooses its kernel itself,
+            whatever OPENBLAS_VARIABLES are set to.
 
     Attributes:
-        status: the first line that the program printed.
+        status: the first line that the program printed: `ready ` and the name of OpenBLAS's kernel, or
+            `not installed: ...`.
     """
 
-    def __init__(self, arguments: Sequence[str]) -> None:
+    def __init__(self, arguments: Sequence[str], with_openblas: bool = False) -> None:
+        self._with_openblas = with_openblas
+        unset = OPENBLAS_VARIABLES if with_openblas else ()
         self._program = subprocess.Popen(
             [sys.executable, *arguments],
             cwd=ROOT,
+            env={name: value for name, value in os.environ.items() if name not in unset},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -153,6 +163,11 @@ class Worker:
         print(file=self._program.stdin, flush=True)
         seconds, mib = self._read().split()
         return float(seconds), float(mib)
+
+    @property
+    def kernel(self) -> str:
+        """Name of the OpenBLAS kernel that does the work; empty if OpenBLAS does not do it."""
+        return self.status.removeprefix("ready").strip() if self._with_openblas else ""
 
     def _read(self) -> str:
         assert self._program.stdout
@@ -187,12 +202,22 @@ def machine() -> dict[str, str]:
 
 
 def on_each_line(work: Callable[[], object]) -> None:
-    """Runs the loop of a worker: prints `ready`, then for each line of input works and prints the cost."""
-    print("ready", flush=True)
+    """Runs the loop of a worker: `print_ready`, then for each line of input works and prints the cost."""
+    print_ready()
     for _line in sys.stdin:
         began = time.perf_counter()
         work()
         print(time.perf_counter() - began, peak_mib(), flush=True)
+
+
+def print_ready() -> None:
+    """Prints `ready` and the name of the kernel that NumPy's OpenBLAS uses, such as `SkylakeX`."""
+    import numpy  # noqa: F401  threadpoolctl sees libraries that are loaded
+    import threadpoolctl
+
+    libraries = threadpoolctl.threadpool_info()
+    kernels = {each["architecture"] for each in libraries if each["internal_api"] == "openblas"}
+    print("ready", *sorted(kernels), flush=True)
 
 
 def peak_mib() -> float:

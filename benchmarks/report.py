@@ -60,8 +60,9 @@ def _table(series: Mapping[str, Series]) -> Iterator[str]:
         if each.why_not:
             yield f"| {name} | skipped: {each.why_not} | | |"
             continue
+        label = f"{name} (OpenBLAS kernel {each.kernel})" if each.kernel else name
         rounds = f"{min(each.seconds):.3f} to {max(each.seconds):.3f}, {len(each.seconds)} rounds"
-        yield f"| {name} | {each.median:.3f} s | {rounds} | {each.memory:,.0f} MiB |"
+        yield f"| {label} | {each.median:.3f} s | {rounds} | {each.memory:,.0f} MiB |"
 
 
 def _ratios(section: str, series: Mapping[str, Series]) -> Iterator[str]:

@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from benchmarks import loops, report, worker
+from benchmarks import loops, measure, report, worker
 from conftest import ROOT, sample
 from mlp_tape.data.datasets import Dataset
 
@@ -31,6 +31,16 @@ def test_all_benchmarked_loops_train_the_same_epoch(variant: str, mnist_5k: Data
     for array, other, first in zip(weights(), expected(), start, strict=True):
         np.testing.assert_allclose(array, other, atol=1e-5)
         assert np.abs(other - first).max() > 1e-4, "the weights have not changed"
+
+
+def test_openblas_chooses_its_own_kernel_in_the_workers_that_it_does_the_work_of(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    program = ["-c", "from benchmarks import measure; measure.print_ready()"]
+    chosen = measure.Worker(program, with_openblas=True).kernel
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "Prescott")  # the oldest kernel that OpenBLAS has for x86-64
+    assert measure.Worker(program).status != f"ready {chosen}"
+    assert measure.Worker(program, with_openblas=True).kernel == chosen != ""
 
 
 def test_documentation_shows_the_measured_figures() -> None:
