@@ -23,8 +23,8 @@ class Span(NamedTuple):
 
     images: tf.Tensor
     labels: tf.Tensor
-    first: int
-    n: int
+    first: int | tf.Tensor
+    n: int | tf.Tensor
 
 
 @dataclass(frozen=True)

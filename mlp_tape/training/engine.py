@@ -61,26 +61,23 @@ def run_compiled(state: State, span: Span, rate: LearningRate, config: StepConfi
         config: functions and constants that define a step; each config is compiled once.
         most: upper limit of the number of steps in every call of a run; a compile-time constant.
     """
-    rates = rate.rates(state.global_step, most)
-    first, n = tf.constant(span.first), tf.constant(span.n)
+    rates, n = rate.rates(state.global_step, most), span.n
+    span = span._replace(first=tf.constant(span.first), n=tf.constant(span.n))
     step = tf.constant(state.global_step, tf.int64)
     losses, grads, updates = compiled_loop(config, most)(
-        state.params, state.slots, span.images, span.labels, rates, first, n, step, state.seed
+        state.params, state.slots, step, state.seed, span, rates
     )
-    state.global_step += span.n
-    return Steps(losses.numpy()[: span.n], grads, updates)
+    state.global_step += n
+    return Steps(losses.numpy()[:n], grads, updates)
 
 
 def _loop(
     params: Params,
     slots: Mapping[str, Slot],
-    images: tf.Tensor,
-    labels: tf.Tensor,
-    rates: tf.Tensor,
-    first: tf.Tensor,
-    n: tf.Tensor,
     step: tf.Tensor,
     seed: tf.Tensor,
+    span: Span,
+    rates: tf.Tensor,
     config: StepConfig,
     most: int,
 ) -> tuple[tf.Tensor, Grads, Updates]:
@@ -91,14 +88,14 @@ def _loop(
     """
 
     def body(i: tf.Tensor, losses: tf.TensorArray, *_: Any) -> tuple[Any, ...]:
-        x, y = tf.gather(images, first + i), tf.gather(labels, first + i)  # [k,b,...] -> [b,...]
+        x, y = tf.gather(span.images, span.first + i), tf.gather(span.labels, span.first + i)  # -> [b,...]
         state = State(params, dict(slots), step + tf.cast(i, tf.int64), seed)
         loss, grads, updates = train_step(state, x, y, tf.gather(rates, i), config)
         return i + 1, losses.write(i, loss), grads, updates
 
     none_yet = {name: tf.zeros_like(param) for name, param in params.items()}
     start = (0, tf.TensorArray(tf.float32, most), none_yet, none_yet)
-    _, losses, grads, updates = tf.while_loop(lambda i, *_: i < n, body, start)
+    _, losses, grads, updates = tf.while_loop(lambda i, *_: i < span.n, body, start)
     return losses.stack(), grads, updates
 
 
