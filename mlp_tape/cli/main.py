@@ -13,20 +13,22 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from mlp_tape.cli import config_store, hydra_internals, multirun
+from mlp_tape.cli import command_line, config_store, multirun, planner, sweeper
+from mlp_tape.cli.command_line import CommandLine
 from mlp_tape.cli.messages import composition_error, report_error
 from mlp_tape.config import validation
-from mlp_tape.config.settings import Settings
+from mlp_tape.config.settings import Settings, TrackingSettings
 from mlp_tape.errors import ConfigError, MlpTapeError
 from mlp_tape.runs import resume
 from mlp_tape.storage import run_record
+from mlp_tape.sweeps.plan import TRACEBACK
 from mlp_tape.system import exit, signals, tensorflow_setup
 from mlp_tape.tracking import client_process
 from mlp_tape.tracking.uri import resolve_uri
@@ -39,12 +41,14 @@ class Invocation:
     """State of one call of the program, which `main` shares with the callback that Hydra creates.
 
     Attributes:
+        line: the command line; that of a resumed sweep includes what the sweep recorded.
         sweep: what is open during a sweep, such as its MLflow run; closed after its last job.
         sweeping: whether the jobs of a sweep have begun.
         runs_exit_handlers: whether the process runs the exit handlers of other packages before it ends.
         resumed: directory of the run to resume; None for a new run.
     """
 
+    line: CommandLine
     sweep: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     sweeping: bool = False
     runs_exit_handlers: bool = False
@@ -76,7 +80,7 @@ def main(conf: Path) -> NoReturn:
         conf: directory of the YAML files.
     """
     exit.own_temporary_directory()
-    invocation = Invocation()
+    invocation = Invocation(CommandLine([], [], []))
     _invocation.set(invocation)
     code = _exit_code(conf, invocation)
     client_process.stop_all()
@@ -87,18 +91,19 @@ def main(conf: Path) -> NoReturn:
 
 def _exit_code(conf: Path, invocation: Invocation) -> int:
     """Runs the command line and returns the exit code."""
+    if WITH_TRACEBACK:
+        os.environ[TRACEBACK] = "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise errors, instead of printing them and exiting
     code = 0
     try:
-        _check_options(sys.argv[1:])
+        line = invocation.line = _resumed_line(command_line.parse(sys.argv[1:]))
+        sys.argv[1:] = line.arguments(conf.parent)
         entry = hydra.main(version_base="1.3", config_path=str(conf), config_name="config")(_run)
-        if {"--help", "-h"} & set(sys.argv[1:]):
-            print(_help(conf, [text for text in sys.argv[1:] if not text.startswith("-")]))
+        if line.asks_for_help and not line.config:
+            print(_help(conf, line.overrides))
             return 0
-        with signals.on_signals():
-            sys.argv[1:] = multirun.without_secrets(multirun.as_recorded(sys.argv[1:]))
-            with invocation.sweep:
-                entry()
+        with signals.on_signals(), invocation.sweep:
+            entry()
     except BaseException as error:
         code = _report(error, is_own=invocation.sweeping or isinstance(error, MlpTapeError))
     # A signal may have ended the jobs of a sweep in other processes without an error in this one.
@@ -119,21 +124,21 @@ def _report(error: BaseException, is_own: bool) -> int:
         return error.code if isinstance(error.code, int) else int(error.code is not None)
     if WITH_TRACEBACK or not isinstance(error, Exception):
         traceback.print_exception(error)
-        return error.exit_code if isinstance(error, MlpTapeError) else 1
+        return error.exit_code if isinstance(error, MlpTapeError) else 1 if is_own else ConfigError.exit_code
     return report_error(error if is_own else composition_error(error))
 
 
-def _check_options(arguments: list[str]) -> None:
-    """Raises ConfigError for options that Hydra does not have; argparse would print all of them."""
+def _resumed_line(typed: CommandLine) -> CommandLine:
+    """Returns the command line; if it resumes a sweep, together with what the sweep recorded.
 
-    def reject(message: str) -> NoReturn:
-        problem = message.replace("unrecognized arguments", "unknown option")
-        raise ConfigError(problem, "python run.py --help and --hydra-help list the options")
-
-    parser = hydra_internals.arguments_parser()
-    if parser:
-        parser.error = reject  # type: ignore[method-assign]
-        parser.parse_args(arguments)
+    Raises:
+        ConfigError: the sweep to resume was not found, or a directory of its configs.
+    """
+    which = [text.partition("=")[2] for text in typed.overrides if command_line.key(text) == "sweep.resume"]
+    if not which or not typed.is_multirun:
+        return typed
+    directory = resume.find(which[-1].strip("'\""), resolve_uri(TrackingSettings()), "sweep")
+    return command_line.resumed(run_record.read(directory), typed)
 
 
 def settings_of(conf: Path, overrides: list[str]) -> Settings:
@@ -170,18 +175,20 @@ def _help(conf: Path, overrides: list[str]) -> str:
 def _run(composed: DictConfig) -> float | None:
     """Executes a run, or a job of a sweep, and returns its test accuracy, which a sweeper may optimize."""
     hydra_config = HydraConfig.get()
-    overrides, output = list(hydra_config.overrides.task), Path(hydra_config.runtime.output_dir)
+    os.chdir(hydra_config.runtime.cwd)  # relative paths are relative to it, whatever hydra.job.chdir says
+    output = Path(hydra_config.runtime.output_dir)
     if hydra_config.mode == RunMode.MULTIRUN:
         from mlp_tape.sweeps import job
 
         sweep = Path(hydra_config.sweep.dir)
-        folder = os.path.relpath(output, sweep).removeprefix(".")
+        folder, overrides = os.path.relpath(output, sweep), planner.as_written(hydra_config.overrides.task)
         return job.run(_parsed(composed), sweep, hydra_config.job.num, overrides, folder)
-    settings = _resumed(_parsed(composed), _invocation.get().resumed, overrides)
+    line = _invocation.get().line
+    settings = _resumed(_parsed(composed), _invocation.get().resumed, line.overrides)
     from mlp_tape.runs.run import execute_run
 
     try:
-        return execute_run(settings, output, overrides)
+        return execute_run(settings, output, line.of_a_run())
     except Exception as error:
         run_record.forget(output)
         sys.exit(_report(error, is_own=True))
@@ -200,25 +207,29 @@ class CheckSettings(Callback):
                 )
             if settings.resume is not None:
                 directory = resume.find(settings.resume, resolve_uri(settings.tracking))
-                _resumed(settings, directory, list(config.hydra.overrides.task))
+                _resumed(settings, directory, _invocation.get().line.overrides)
                 _invocation.get().resumed = directory
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Validates every value of a sweep, and opens its run."""
         invocation = _invocation.get()
         with _exit_on_error():
-            jobs, planned = multirun.check(config, _parsed)
-            directory = multirun.set_directory(config, jobs[0])
-            multirun.prepare_launcher(config, invocation.sweep)
+            loader = GlobalHydra.instance().config_loader()
+            choices = planner.choices(config, loader)
+            first = _parsed(loader.load_sweep_config(config, planner.first(choices)))
+            directory = multirun.set_directory(config, first)
+            compose = multirun.composed_once(loader.load_sweep_config)
+            plan = planner.planned(config, choices, compose, _parsed)
+            if plan.is_complete:
+                sweeper.use(config, plan)
+            multirun.prepare_launcher(config, compose, invocation.sweep)
             launcher = multirun.launcher(config)
             in_this_process = launcher == multirun.IN_THIS_PROCESS
             invocation.runs_exit_handlers = not in_this_process and launcher != multirun.JOBLIB
             from mlp_tape.sweeps import sweep
 
-            datasets = list(dict.fromkeys(settings.dataset for settings in jobs))
-            typed = multirun.typed_overrides(config)
             prepare = tensorflow_setup.import_tensorflow if in_this_process else lambda: None
-            opened = sweep.opened(jobs[0], directory, typed, datasets, planned, prepare)
+            opened = sweep.opened(plan, directory, invocation.line.of_a_sweep(), prepare)
             invocation.sweep.enter_context(opened)
             invocation.sweeping = True
 
@@ -253,6 +264,5 @@ def _resumed(settings: Settings, directory: Path | None, overrides: list[str]) -
     """
     if directory is None:
         return settings
-    typed = OverridesParser.create().parse_overrides(overrides)
-    names = resume.typed_keys(override.key_or_group for override in typed)
+    names = resume.typed_keys(command_line.key(text).partition("@")[0] for text in overrides)
     return resume.settings(directory, settings, names)

@@ -218,6 +218,12 @@ class SweepSettings:
         lambda which: bool(which.strip()),
     )
     fail_fast: bool = constraints.flag(False, "Whether the first job that fails ends the sweep.")
+    zip: list[str] = constraints.setting(
+        [],
+        "Swept settings whose values are combined in pairs, the first with the first, and not in all ways.",
+        "a list of swept settings, such as [lr,batch_size]",
+        lambda names: len(set(names)) == len(names) != 1,
+    )
 
 
 @dataclass(frozen=True)

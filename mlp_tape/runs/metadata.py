@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from mlp_tape.config.settings import RULE_SETTINGS, SCHEDULE_SETTINGS, Settings, flatten, to_dict
 from mlp_tape.data.datasets import Dataset
-from mlp_tape.storage.run_record import RunRecord
+from mlp_tape.storage.run_record import Command, RunRecord
 from mlp_tape.system import provenance
 from mlp_tape.system.redaction import without_password
 
@@ -38,7 +38,7 @@ def describe_run(
     settings: Settings,
     dataset: Dataset,
     layer_sizes: list[int],
-    overrides: list[str],
+    command: Command,
     job: Job | None,
 ) -> RunRecord:
     """Fills in the record of a run with everything known before it begins.
@@ -48,7 +48,7 @@ def describe_run(
         settings: settings of the run, with the name of the data set that is actually used.
         dataset: data set of the run.
         layer_sizes: width of each layer, from the input to the number of classes.
-        overrides: overrides as typed on the command line.
+        command: what was typed.
         job: the run's place in a sweep; None if it does not belong to one.
 
     Returns:
@@ -57,7 +57,8 @@ def describe_run(
     if record.made_by:
         record.overrides = _resumed_overrides(record, settings.epochs)
     else:
-        record.overrides = [without_password(text) for text in overrides]
+        record.options = command.options
+        record.overrides = [without_password(text) for text in command.overrides]
         record.made_by, record.source = provenance.fingerprint(), provenance.tags()
         record.token = secrets.token_hex(16)
         record.name = job.name if job else _name(record.overrides)

@@ -21,7 +21,7 @@ from mlp_tape.storage import checkpoint, lock, run_paths, run_record
 from mlp_tape.storage.checkpoint import Checkpoint
 from mlp_tape.storage.journal import Journal
 from mlp_tape.storage.metric_keys import TEST_ACCURACY, TEST_LOSS, VALIDATION_ACCURACY
-from mlp_tape.storage.run_record import RunRecord
+from mlp_tape.storage.run_record import Command, RunRecord
 from mlp_tape.system import provenance, signals, tensorflow_setup
 from mlp_tape.system.console import Console
 from mlp_tape.tracking.session import run_session, tracker
@@ -35,13 +35,13 @@ from mlp_tape.tracking.uri import (
 )
 
 
-def execute_run(settings: Settings, directory: Path, overrides: list[str], job: Job | None = None) -> float:
+def execute_run(settings: Settings, directory: Path, command: Command, job: Job | None = None) -> float:
     """Executes a run: loads the data, trains and evaluates, tracks the run, and writes its report.
 
     Args:
         settings: validated settings; if `resume` is set, those of the run to resume.
         directory: directory of the run, absolute; must exist.
-        overrides: overrides as typed on the command line.
+        command: what was typed.
         job: place of the run in a sweep; None if it does not belong to one. A job resumes the run in its
             directory if there is one, does nothing if that has finished, and prints nothing.
 
@@ -76,9 +76,7 @@ def execute_run(settings: Settings, directory: Path, overrides: list[str], job: 
                 for warning in store_warnings(resolve_uri(settings.tracking)):
                     console.warn(warning)
             _print_summary(console, settings, dataset, layer_sizes)
-            record = describe_run(
-                past or RunRecord(directory), settings, dataset, layer_sizes, overrides, job
-            )
+            record = describe_run(past or RunRecord(directory), settings, dataset, layer_sizes, command, job)
             if past:
                 _warn_of_changed_environment(past, console)
             result, link = _recorded(settings, dataset, layer_sizes, record, journal, console, start)

@@ -12,13 +12,26 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mlp_tape.errors import BrokenFileError, ConfigError
 from mlp_tape.storage import delivery_record, run_paths
 from mlp_tape.storage.delivery_record import DeliveryRecord
 from mlp_tape.storage.metric_keys import TEST_ACCURACY, VALIDATION_ACCURACY
 from mlp_tape.system import atomic_files
+
+
+class Command(NamedTuple):
+    """What was typed after `python run.py`, as far as it is part of the command that repeats a run.
+
+    Attributes:
+        options: options that select configs, such as `--config-dir=mine`.
+        overrides: overrides.
+    """
+
+    options: list[str]
+    overrides: list[str]
+
 
 _saving = threading.Lock()
 GONE = "its process no longer exists"
@@ -37,7 +50,9 @@ class RunRecord:
         data_sha256: SHA-256 of the data set.
         params: MLflow params: settings and data, flat.
         first_params: params as first sent to MLflow, which does not allow changes.
+        options: options of the command line that select configs, such as `--config-dir=mine`.
         overrides: overrides as typed on the command line, without passwords.
+        is_multirun_by_config: whether the configs of a sweep set `hydra.mode` to MULTIRUN.
         uri: URI of the MLflow store in which the run is to be recorded, without password; empty for a run
             that is not tracked.
         status: RUNNING, FINISHED, FAILED or KILLED.
@@ -67,7 +82,9 @@ class RunRecord:
     data_sha256: str = ""
     params: dict[str, str] = field(default_factory=dict)
     first_params: dict[str, str] = field(default_factory=dict)
+    options: list[str] = field(default_factory=list)
     overrides: list[str] = field(default_factory=list)
+    is_multirun_by_config: bool = False
     uri: str = ""
     status: str = "RUNNING"
     reason: str = ""
@@ -120,7 +137,8 @@ class RunRecord:
     @property
     def command(self) -> str:
         """The command that repeats the run."""
-        return shlex.join(["python", "run.py", *(["-m"] if self.kind == "sweep" else []), *self.overrides])
+        multirun = ["-m"] if self.kind == "sweep" else []
+        return shlex.join(["python", "run.py", *multirun, *self.options, *self.overrides])
 
     @property
     def resume(self) -> str:

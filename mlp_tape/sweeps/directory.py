@@ -52,7 +52,7 @@ class SweepDirectory:
         Raises:
             DataError: the data are not available or not usable, or have changed since the sweep began.
         """
-        choice = json.dumps(dataclasses.asdict(settings), sort_keys=True)
+        choice = _choice(settings)
         with self._lock:
             decided = self._read(run_paths.DATA)
             if choice not in decided:
@@ -70,29 +70,48 @@ class SweepDirectory:
             )
         return found
 
-    def claim(self, settings: Settings, dataset: Dataset | None, number: int, name: str = "") -> Path:
+    def identity(self, settings: Settings) -> str:
+        """Returns the identity of a job, with the data set that is actually used, if it has been loaded."""
+        decided = self._read(run_paths.DATA).get(_choice(settings.dataset))
+        if decided is None:
+            return job_identity(settings, "")
+        named = dataclasses.replace(settings.dataset, name=decided["name"])
+        return job_identity(dataclasses.replace(settings, dataset=named), decided["sha256"])
+
+    def claim(self, settings: Settings, number: int, folder: str = ".") -> Path:
         """Returns the directory of a job: the one it already has, or a new one, which is created.
 
         Args:
             settings: settings of the job.
-            dataset: data set that is actually used; None if it is not available.
             number: number of the job in this command, the preferred name of a new directory.
-            name: name of a new directory, instead of a number.
+            folder: name of a new directory; `.` for a number.
+
+        Raises:
+            ConfigError: another job has the directory `folder`.
         """
-        unknown = identity = job_identity(settings, "")
-        if dataset:
-            named = dataclasses.replace(settings.dataset, name=dataset.name)
-            identity = job_identity(dataclasses.replace(settings, dataset=named), dataset.sha256)
         with self._lock:
-            jobs = self._read(run_paths.JOBS)
+            identity, jobs = self.identity(settings), self._read(run_paths.JOBS)
             if identity not in jobs:
-                free = (str(each) for each in [number, *range(len(jobs) + 1)])
-                name = name or next(each for each in free if each not in jobs.values())
-                jobs[identity] = jobs.pop(unknown, name)
+                known = jobs.pop(job_identity(settings, ""), None)  # claimed before its data were loaded
+                jobs[identity] = known or _free_name(set(jobs.values()), number, folder)
                 self._write(run_paths.JOBS, jobs)
             directory = self.directory / str(jobs[identity])
             directory.mkdir(parents=True, exist_ok=True)
         return directory
+
+    def name(self, settings: Settings) -> str:
+        """Returns the name of the directory of a job; its identity if it has none yet."""
+        identity = self.identity(settings)
+        return str(self._read(run_paths.JOBS).get(identity, identity))
+
+    def checksums(self) -> set[str]:
+        """Returns the SHA-256 of each data set that a job of the sweep may have used."""
+        return {decided["sha256"] for decided in self._read(run_paths.DATA).values()}
+
+    def checksum(self, settings: DatasetSettings, say: Say = lambda line: None) -> str:
+        """Returns the SHA-256 of a data set, as `dataset` would load it."""
+        decided = self._read(run_paths.DATA).get(_choice(settings))
+        return str(decided["sha256"]) if decided else _load(settings, say).sha256
 
     def jobs(self) -> list[RunRecord]:
         """Returns the record of each job that has begun, ordered by number."""
@@ -132,6 +151,23 @@ class SweepDirectory:
 
     def _write(self, name: str, content: dict[str, Any]) -> None:
         atomic_files.write(self.directory / name, json.dumps(content, indent=1).encode())
+
+
+def _choice(settings: DatasetSettings) -> str:
+    """Returns the key in `data.json` of the settings of a data set."""
+    return json.dumps(dataclasses.asdict(settings), sort_keys=True)
+
+
+def _free_name(taken: set[str], number: int, folder: str) -> str:
+    """Returns the name of a new directory: `folder`, or a number that no other job has."""
+    if folder not in (".", str(number)):
+        if folder in taken:
+            raise ConfigError(
+                f"hydra.sweep.subdir: the directory {folder} belongs to another job",
+                "leave it out, or include what is swept, such as ${hydra.job.override_dirname}",
+            )
+        return folder
+    return next(str(each) for each in [number, *range(len(taken) + 1)] if str(each) not in taken)
 
 
 _loaded: dict[tuple[str, str | None], Dataset] = {}

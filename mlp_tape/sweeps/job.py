@@ -6,6 +6,7 @@ import platform
 import re
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,15 +15,16 @@ from mlp_tape.errors import BrokenFileError, ConfigError
 from mlp_tape.runs.metadata import Job
 from mlp_tape.runs.run import execute_run
 from mlp_tape.storage import run_record
-from mlp_tape.storage.run_record import RunRecord
+from mlp_tape.storage.run_record import Command, RunRecord
 from mlp_tape.sweeps.directory import SweepDirectory
+from mlp_tape.sweeps.plan import TRACEBACK, is_of_a_sweep
 from mlp_tape.system import exit, signals
 from mlp_tape.system.redaction import without_password
 
-OF_THE_SWEEP = ("sweep.", "sweep=", "cluster=")  # overrides that do not concern a single job
 
-
-def run(settings: Settings, sweep: Path, number: int, overrides: list[str], folder: str = "") -> float | None:
+def run(
+    settings: Settings, sweep: Path, number: int, overrides: list[str], folder: str = "."
+) -> float | None:
     """Runs a job, unless it has already finished.
 
     The failure of a job is recorded in its record, in MLflow and in the table of the sweep. Other jobs
@@ -33,7 +35,7 @@ def run(settings: Settings, sweep: Path, number: int, overrides: list[str], fold
         sweep: directory of the sweep.
         number: number of the job in this command, from 0.
         overrides: overrides of the job.
-        folder: name of its directory; a number if empty.
+        folder: name of its directory; `.` for a number.
 
     Returns:
         The accuracy by which jobs are ranked, 0 to 1: on the validation images if there are any, else on the
@@ -43,10 +45,11 @@ def run(settings: Settings, sweep: Path, number: int, overrides: list[str], fold
         Stopped: the process of the sweep itself received a signal.
     """
     parent, sweep_directory = run_record.read(sweep), SweepDirectory(sweep)
-    overrides = [text for text in overrides if not text.lstrip("+").startswith(OF_THE_SWEEP)]
     typed = {_plain(text) for text in parent.overrides}
-    swept = [_plain(without_password(text)) for text in overrides]
-    name = " ".join(text.lstrip("+") for text in swept if text not in typed)[:200]
+    own = [text for text in overrides if not is_of_a_sweep(text)]
+    swept = [plain for text in own if (plain := _plain(without_password(text))) not in typed]
+    name = " ".join(text.lstrip("+") for text in swept)[:200]
+    command = _command(parent, own)
     here = parent.host == platform.node() and parent.pid == os.getpid()
     if not here:
         exit.leave_at_interpreter_exit()
@@ -54,24 +57,37 @@ def run(settings: Settings, sweep: Path, number: int, overrides: list[str], fold
     with signals.on_file(sweep_directory.stop_file), contextlib.nullcontext() if here else _signals():
         try:
             signals.raise_if_stopped()
-            dataset = None
             try:
                 dataset = sweep_directory.dataset(settings.dataset)
             finally:
-                directory = sweep_directory.claim(settings, dataset, number, folder)
+                directory = sweep_directory.claim(settings, number, folder)
             job = Job(name or f"job {number}", parent.run_id, dataset)
-            return execute_run(settings, directory, overrides, job)
+            return execute_run(settings, directory, command, job)
         except (Exception, KeyboardInterrupt) as error:
             if here and signals.received():
                 raise
             if directory is None and not signals.stop_reason():  # the sweep itself cannot continue
                 raise
             if directory and not signals.stop_reason():
+                if os.environ.get(TRACEBACK):
+                    traceback.print_exception(error)
                 reason = without_password(f"{type(error).__name__}: {error}")
-                _record_failure(directory, reason, name, settings, overrides)
+                _record_failure(directory, reason, name, settings, command)
                 if settings.sweep.fail_fast:
                     sweep_directory.request_stop(f"sweep.fail_fast: {name or directory.name} failed")
             return None
+
+
+def _command(sweep: RunRecord, overrides: list[str]) -> Command:
+    """Returns what repeats a job as a single run.
+
+    Args:
+        sweep: record of the sweep.
+        overrides: overrides of the job that are not Hydra's own settings.
+    """
+    of_hydra = [text for text in sweep.overrides if text.startswith("hydra") and not is_of_a_sweep(text)]
+    mode = ["hydra.mode=RUN"] if sweep.is_multirun_by_config else []
+    return Command(sweep.options, [*of_hydra, *mode, *overrides])
 
 
 def _plain(override: str) -> str:
@@ -89,15 +105,14 @@ def _signals() -> Iterator[None]:
         yield
 
 
-def _record_failure(
-    directory: Path, reason: str, name: str, settings: Settings, overrides: list[str]
-) -> None:
+def _record_failure(directory: Path, reason: str, name: str, settings: Settings, command: Command) -> None:
     """Records why a job failed, even if it failed before it had a record."""
     try:
         record = run_record.read(directory)
     except (ConfigError, BrokenFileError):
         record = RunRecord(directory, name=name, settings=to_dict(settings))
-        record.overrides = [without_password(text) for text in overrides]
+        record.options = command.options
+        record.overrides = [without_password(text) for text in command.overrides]
     if (record.status, record.reason) == ("FAILED", reason):  # already recorded by the job itself
         return
     record.status, record.reason, record.ended = "FAILED", reason, time.time()

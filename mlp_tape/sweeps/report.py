@@ -17,7 +17,6 @@ from mlp_tape.sweeps.directory import SweepDirectory
 from mlp_tape.sweeps.summary import SHOWN, Summary
 from mlp_tape.system import atomic_files, signals, sqlite_file, tensorflow_setup
 from mlp_tape.system.console import Console
-from mlp_tape.system.redaction import without_password
 from mlp_tape.tracking import client
 
 SEND_LIMIT = 2.0  # seconds to send what jobs could not send, if the sweep was stopped by a signal
@@ -36,7 +35,6 @@ def conclude(settings: Settings, record: RunRecord, jobs: SweepDirectory, consol
     found = _summary(jobs)
     _write(found, record)
     _print(found, console)
-    _remove_passwords(record.directory / run_paths.HYDRA_SWEEP)
     if not signals.received():
         if settings.report is None:
             _report_best(found, jobs)
@@ -88,12 +86,6 @@ def _about(best: RunRecord) -> str:
 
 def _more(found: Summary) -> str:
     return f"the best {len(found.table(SHOWN).rows)} of {len(found.jobs)} jobs; sweep.csv has all"
-
-
-def _remove_passwords(path: Path) -> None:
-    """Removes passwords from Hydra's copy of the settings, which contains them as typed."""
-    if path.exists():
-        atomic_files.write(path, without_password(path.read_text()).encode())
 
 
 def _report_best(found: Summary, jobs: SweepDirectory) -> None:

@@ -6,19 +6,20 @@ import functools
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from mlp_tape.config.settings import DatasetSettings, Settings, TrackingSettings, to_dict
+from mlp_tape.config.settings import Settings, TrackingSettings, to_dict
 from mlp_tape.errors import ConfigError, SweepError
 from mlp_tape.reports import run_report
 from mlp_tape.storage import lock, run_paths, run_record
 from mlp_tape.storage.journal import Journal, Row
 from mlp_tape.storage.metric_keys import TEST_ACCURACY
-from mlp_tape.storage.run_record import RunRecord
+from mlp_tape.storage.run_record import Command, RunRecord
 from mlp_tape.sweeps import monitor, report, summary
 from mlp_tape.sweeps.directory import SweepDirectory
 from mlp_tape.sweeps.monitor import Monitor
+from mlp_tape.sweeps.plan import Plan
 from mlp_tape.system import provenance
 from mlp_tape.system.console import Console
 from mlp_tape.system.redaction import without_password
@@ -35,37 +36,34 @@ from mlp_tape.tracking.uri import (
 
 @contextlib.contextmanager
 def opened(
-    settings: Settings,
-    directory: Path,
-    overrides: list[str],
-    choices: Sequence[DatasetSettings],
-    planned: int | None,
-    get_ready: Callable[[], None] = lambda: None,
+    plan: Plan, directory: Path, command: Command, get_ready: Callable[[], None] = lambda: None
 ) -> Iterator[None]:
     """Opens and closes the run of a sweep, whose jobs run in the block, and writes its report.
 
     The report is written however the block ends.
 
     Args:
-        settings: settings of the first job.
+        plan: the jobs; their data sets are loaded here.
         directory: directory of the sweep, absolute; created if it does not exist.
-        overrides: overrides as typed on the command line.
-        choices: dataset settings of the jobs that are known in advance; each data set is loaded here.
-        planned: total number of jobs; None if unknown.
+        command: what was typed.
         get_ready: called while MLflow is imported and its store opened, to prepare for the jobs.
 
     Raises:
-        ConfigError: the directory belongs to another run or sweep, or is in use by another process.
+        ConfigError: the directory belongs to another run or sweep, or is in use by another process, or the
+            jobs cannot be compared with those that the sweep has.
         DataError: the data are not available or not usable.
         TrackingError: MLflow cannot be opened.
         SweepError: not all jobs finished.
     """
+    settings, planned = plan.jobs[0].settings, len(plan.jobs) if plan.is_complete else None
     if settings.tracking.enabled:
         check_reachable(resolve_uri(settings.tracking), CHECK_SECONDS)
     directory.mkdir(parents=True, exist_ok=True)
     with lock.hold(directory), Console() as console, Journal(directory) as journal:
         jobs = SweepDirectory(directory)
-        record = _sweep_record(settings, directory, overrides)
+        record = _sweep_record(settings, directory, command)
+        choices = list(dict.fromkeys(job.settings.dataset for job in plan.jobs))
+        _check_comparable(plan, jobs, console.line)
         jobs.stop_file.unlink(missing_ok=True)
         warnings = {jobs.dataset(choice, console.line).warning for choice in choices}
         warnings |= (
@@ -78,7 +76,8 @@ def opened(
         where = tracker(_tracking_settings(settings, record), record, journal)
         get_ready()
         with run_session(where, settings.tracking.patience, record, write_files, console):
-            console.line(f"sweep  {f'{planned} jobs' if planned else 'jobs'} in {directory}")
+            equal = f", {plan.equal} more with the same settings as one of them" if plan.equal else ""
+            console.line(f"sweep  {f'{planned} jobs{equal}' if planned else 'jobs'} in {directory}")
             try:
                 progress = functools.partial(_report_progress, journal)
                 with Monitor(jobs, console, planned, progress), jobs_closed_in_background():
@@ -89,10 +88,27 @@ def opened(
             if where.link:
                 console.line(f"sweep         {where.overview}")
                 console.line(f"to see it     {how_to_open(resolve_uri(settings.tracking))}")
-            _refuse_failures(jobs, record, planned)
+            _refuse_failures(jobs, record, plan)
 
 
-def _sweep_record(settings: Settings, directory: Path, overrides: list[str]) -> RunRecord:
+def _check_comparable(plan: Plan, jobs: SweepDirectory, say: Callable[[str], None]) -> None:
+    """Raises ConfigError if jobs that are added to a sweep have other data than those that it has."""
+    earlier, known = jobs.jobs(), jobs.checksums()
+    fractions = {job.settings.get("validation_fraction") for job in earlier}
+    for dataset, fraction in {(job.settings.dataset, job.settings.validation_fraction) for job in plan.jobs}:
+        if known and jobs.checksum(dataset, say) not in known:
+            what = f"dataset.path={dataset.path}" if dataset.path else f"dataset={dataset.name}"
+        elif earlier and fraction not in fractions:
+            what = f"validation_fraction={fraction:g}"
+        else:
+            continue
+        raise ConfigError(
+            f"{what} is not what the jobs of the sweep have, so that results could not be compared",
+            "leave it out, or start a new sweep without sweep.resume",
+        )
+
+
+def _sweep_record(settings: Settings, directory: Path, command: Command) -> RunRecord:
     """Returns the record of the sweep: a new one, or that of the sweep to resume."""
     record = RunRecord(directory)
     if (directory / run_paths.RECORD).exists():
@@ -102,7 +118,7 @@ def _sweep_record(settings: Settings, directory: Path, overrides: list[str]) -> 
                 f"{directory} is the directory of another {record.kind}", f"type {record.resume}"
             )
     record.kind, record.settings = "sweep", to_dict(settings)
-    record.overrides = [without_password(text) for text in overrides]
+    record.options, record.overrides = command.options, [without_password(text) for text in command.overrides]
     if not record.made_by:
         record.made_by, record.source = provenance.fingerprint(), provenance.tags()
         record.token = secrets.token_hex(16)
@@ -129,14 +145,18 @@ def _report_progress(journal: Journal, jobs: list[RunRecord]) -> None:
     journal.append(Row(key, len(done), value, int(1000 * time.time())) for key, value in values.items())
 
 
-def _refuse_failures(jobs: SweepDirectory, record: RunRecord, planned: int | None) -> None:
-    """Raises SweepError, with a line for each failed job, if not all jobs finished."""
+def _refuse_failures(jobs: SweepDirectory, record: RunRecord, plan: Plan) -> None:
+    """Raises SweepError, with a line for each failed job, if not all jobs of the plan finished."""
     records = [monitor.current(job) for job in jobs.jobs()]
+    missing = 0
+    if plan.is_complete:
+        names = {jobs.name(job.settings) for job in plan.jobs}
+        records = [job for job in records if job.directory.name in names]
+        missing = len(names) - len(records)
     failed = [job for job in records if job.status != "FINISHED"]
-    missing = max(0, (planned or 0) - len(records))
     if not failed and not missing:
         return
-    what = f"{len(failed)} of {max(planned or 0, len(records))} jobs did not finish"
+    what = f"{len(failed)} of {len(records) + missing} jobs did not finish"
     lines = [f"{monitor.label(job)}  {job.status}: {summary.first_line(job.reason)}" for job in failed]
     if missing:
         lines.append(f"{missing} more did not begin")

@@ -1,0 +1,130 @@
+"""The command line as typed: Hydra's options and the overrides."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+
+from mlp_tape.cli import hydra_internals
+from mlp_tape.errors import ConfigError
+from mlp_tape.storage.run_record import Command, RunRecord
+from mlp_tape.sweeps.plan import is_of_a_sweep
+
+# Hydra's options that select configs, by the name of the option's value in the parsed arguments.
+CONFIG_OPTIONS = {
+    "config_path": "--config-path",
+    "config_name": "--config-name",
+    "config_dir": "--config-dir",
+}
+
+
+@dataclass(frozen=True)
+class CommandLine:
+    """A command line.
+
+    Attributes:
+        config: options that select configs, each in the form `--config-dir=DIRECTORY`, as typed.
+        others: Hydra's other options in their long form, such as `--multirun`.
+        overrides: overrides as typed.
+    """
+
+    config: list[str]
+    others: list[str]
+    overrides: list[str]
+
+    @property
+    def is_multirun(self) -> bool:
+        """Whether it has the option -m or --multirun."""
+        return "--multirun" in self.others
+
+    @property
+    def asks_for_help(self) -> bool:
+        """Whether it has the option -h or --help."""
+        return "--help" in self.others
+
+    def arguments(self, root: Path) -> list[str]:
+        """Returns the arguments for Hydra, with all overrides in one sequence, as argparse requires.
+
+        Args:
+            root: directory of `run.py`. A relative --config-path that does not exist in the current
+                directory is relative to it.
+        """
+        return [*(_absolute_path(option, root) for option in self.config), *self.others, *self.overrides]
+
+    def of_a_run(self) -> Command:
+        """Returns what repeats a run."""
+        return Command(self.config, [text for text in self.overrides if not is_of_a_sweep(text)])
+
+    def of_a_sweep(self) -> Command:
+        """Returns what repeats a sweep."""
+        omitted = ("sweep.resume", "hydra.sweep.dir", "hydra.mode")
+        return Command(self.config, [text for text in self.overrides if key(text) not in omitted])
+
+
+def parse(arguments: Sequence[str]) -> CommandLine:
+    """Parses the arguments of the program; options and overrides may be in any order.
+
+    Raises:
+        ConfigError: an option is unknown or incomplete; argparse would print all options.
+    """
+
+    def reject(message: str) -> NoReturn:
+        problem = message.replace("unrecognized arguments", "unknown option")
+        raise ConfigError(problem, "python run.py --help and --hydra-help list the options")
+
+    parser = hydra_internals.arguments_parser()
+    if parser is None:
+        overrides = [text for text in arguments if not text.startswith("-")]
+        return CommandLine([], [text for text in arguments if text.startswith("-")], overrides)
+    parser.error = reject  # type: ignore[method-assign]
+    parsed = parser.parse_intermixed_args(list(arguments))
+    config = [
+        f"{option}={value}" for name, option in CONFIG_OPTIONS.items() if (value := getattr(parsed, name))
+    ]
+    given = {name: value for name, value in vars(parsed).items() if value and name not in CONFIG_OPTIONS}
+    overrides = given.pop("overrides", [])
+    options = {f"--{name.replace('_', '-')}": value for name, value in given.items()}
+    others = [option if value is True else f"{option}={value}" for option, value in options.items()]
+    return CommandLine(config, others, overrides)
+
+
+def _absolute_path(option: str, root: Path) -> str:
+    name, _, value = option.partition("=")
+    if name != "--config-path" or "://" in value:
+        return option
+    return f"{name}={Path(value).absolute() if Path(value).is_dir() else root / value}"
+
+
+def resumed(recorded: RunRecord, typed: CommandLine) -> CommandLine:
+    """Returns the command line that a sweep recorded, changed by what was typed to resume it.
+
+    What is typed replaces what is recorded for the same setting or option, or is added to it.
+
+    Raises:
+        ConfigError: a directory of configs that the recorded command selects does not exist any more.
+    """
+    replaced = {option.partition("=")[0] for option in typed.config}
+    config = [option for option in recorded.options if option.partition("=")[0] not in replaced]
+    for option in config:
+        name, _, value = option.partition("=")
+        if name == "--config-dir" and not Path(value).is_dir():
+            raise ConfigError(
+                f"the sweep was started with {name} {value}, and {Path(value).absolute()} does not exist",
+                f"restore the directory, or type {name}=... with its new path",
+            )
+    keys = {key(text) for text in typed.overrides}
+    kept = [text for text in recorded.overrides if key(text) not in keys and "***@" not in text]
+    return CommandLine([*config, *typed.config], typed.others, [*kept, *typed.overrides])
+
+
+def key(text: str) -> str:
+    """Returns the setting or group that an override concerns, without the prefixes `+`, `++` and `~`."""
+    try:
+        override: Override = OverridesParser.create().parse_override(text)
+    except HydraException:  # reported when Hydra parses the command line
+        return text.partition("=")[0].lstrip("+~")
+    return override.get_key_element().lstrip("+~")

@@ -1,0 +1,48 @@
+"""The plan of a sweep: its jobs, known and validated before the first one starts."""
+
+from dataclasses import dataclass
+
+from mlp_tape.config.settings import Settings
+
+TRACEBACK = "MLP_TAPE_TRACEBACK"  # environment variable: whether the tracebacks of failed jobs are printed
+# Overrides that concern a whole sweep, or the place of a run, and are no part of the command of a single run.
+OF_A_SWEEP = (
+    "sweep.", "sweep=", "cluster=", "hydra.mode=", "hydra.run.dir=", "hydra.sweep", "hydra/sweeper=",
+    "hydra.launcher", "hydra/launcher=",
+)  # fmt: skip
+
+
+def is_of_a_sweep(override: str) -> bool:
+    """Returns whether an override is no part of the command of a single run."""
+    return override.lstrip("+~").startswith(OF_A_SWEEP)
+
+
+@dataclass(frozen=True)
+class PlannedJob:
+    """A job that will be run.
+
+    Attributes:
+        overrides: its overrides.
+        settings: its validated settings.
+        folder: name of its directory within that of the sweep; `.` for a number.
+    """
+
+    overrides: list[str]
+    settings: Settings
+    folder: str = "."
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The jobs of a sweep.
+
+    Attributes:
+        jobs: the jobs; if they are not known in advance, jobs that together have each value of each swept
+            setting.
+        is_complete: whether the jobs are known in advance, and not selected by a search.
+        equal: number of combinations that are equal to an earlier one, and are not run again.
+    """
+
+    jobs: list[PlannedJob]
+    is_complete: bool = True
+    equal: int = 0
