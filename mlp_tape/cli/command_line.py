@@ -55,14 +55,31 @@ class CommandLine:
         """
         return [*(_absolute_path(option, root) for option in self.config), *self.others, *self.overrides]
 
+    def check_directories(self) -> None:
+        """Raises ConfigError if a directory of configs does not exist, which Hydra may not notice."""
+        found = [tuple(option.split("=", 1)) for option in self.config if option.startswith("--config-dir=")]
+        for text in self.overrides:
+            if key(text) == "hydra.searchpath":
+                given = OverridesParser.create().parse_override(text).value()
+                places = given if isinstance(given, list) else [given]
+                found += [("hydra.searchpath", str(place)) for place in places]
+        for name, place in found:
+            path = Path(place.removeprefix("file://"))
+            if not place.startswith("pkg:") and "://" not in str(path) and not path.is_dir():
+                raise ConfigError(
+                    f"{name}={place}: there is no directory {path.absolute()}",
+                    "create it, or type the path of one that exists",
+                )
+
     def of_a_run(self) -> Command:
         """Returns what repeats a run."""
         return Command(self.config, [text for text in self.overrides if not is_of_a_sweep(text)])
 
-    def of_a_sweep(self) -> Command:
-        """Returns what repeats a sweep."""
+    def of_a_sweep(self, is_multirun_by_config: bool) -> Command:
+        """Returns what repeats a sweep; the argument is as in `Command`."""
         omitted = ("sweep.resume", "hydra.sweep.dir", "hydra.mode")
-        return Command(self.config, [text for text in self.overrides if key(text) not in omitted])
+        kept = [text for text in self.overrides if key(text) not in omitted]
+        return Command(self.config, kept, is_multirun_by_config)
 
 
 def parse(arguments: Sequence[str]) -> CommandLine:
@@ -104,18 +121,9 @@ def resumed(recorded: RunRecord, typed: CommandLine) -> CommandLine:
 
     What is typed replaces what is recorded for the same setting or option, or is added to it.
 
-    Raises:
-        ConfigError: a directory of configs that the recorded command selects does not exist any more.
     """
     replaced = {option.partition("=")[0] for option in typed.config}
     config = [option for option in recorded.options if option.partition("=")[0] not in replaced]
-    for option in config:
-        name, _, value = option.partition("=")
-        if name == "--config-dir" and not Path(value).is_dir():
-            raise ConfigError(
-                f"the sweep was started with {name} {value}, and {Path(value).absolute()} does not exist",
-                f"restore the directory, or type {name}=... with its new path",
-            )
     keys = {key(text) for text in typed.overrides}
     kept = [text for text in recorded.overrides if key(text) not in keys and "***@" not in text]
     return CommandLine([*config, *typed.config], typed.others, [*kept, *typed.overrides])

@@ -97,6 +97,7 @@ def _exit_code(conf: Path, invocation: Invocation) -> int:
     code = 0
     try:
         line = invocation.line = _resumed_line(command_line.parse(sys.argv[1:]))
+        line.check_directories()
         sys.argv[1:] = line.arguments(conf.parent)
         entry = hydra.main(version_base="1.3", config_path=str(conf), config_name="config")(_run)
         if line.asks_for_help and not line.config:
@@ -214,6 +215,7 @@ class CheckSettings(Callback):
         """Validates every value of a sweep, and opens its run."""
         invocation = _invocation.get()
         with _exit_on_error():
+            multirun.check_plugins(config)
             loader = GlobalHydra.instance().config_loader()
             choices = planner.choices(config, loader)
             first = _parsed(loader.load_sweep_config(config, planner.first(choices)))
@@ -229,7 +231,8 @@ class CheckSettings(Callback):
             from mlp_tape.sweeps import sweep
 
             prepare = tensorflow_setup.import_tensorflow if in_this_process else lambda: None
-            opened = sweep.opened(plan, directory, invocation.line.of_a_sweep(), prepare)
+            command = invocation.line.of_a_sweep(multirun.is_by_config(config, loader, choices))
+            opened = sweep.opened(plan, directory, command, prepare)
             invocation.sweep.enter_context(opened)
             invocation.sweeping = True
 

@@ -1,9 +1,11 @@
 """Error messages of the command line: what is wrong, and what to type instead."""
 
 import re
+import shlex
 import sys
 
-from hydra.errors import MissingConfigException, OverrideParseException
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 
 from mlp_tape.cli import multirun
 from mlp_tape.config import validation
@@ -36,15 +38,19 @@ def composition_error(error: Exception) -> ConfigError:
         group, _, option = str(error.missing_cfg_file).rpartition("/")
         return ConfigError(
             f"{group}={option}: expected one of: {', '.join(error.options)}",
-            f"type for example {group}={error.options[0]}",
+            f"type for example {'+' if group in validation.ADDED else ''}{group}={error.options[0]}",
         )
+    if isinstance(error, MissingConfigException):
+        return _missing_primary_config(error)
     if isinstance(error, OverrideParseException):
-        return ConfigError(
-            f"cannot parse {error.override}: {first}", "quote it for the shell, such as 'key=[1,2]'"
-        )
+        return ConfigError(f"cannot parse {error.override}: {first}", _quoted(error.override or ""))
     unknown = re.match(r"Could not override '([^']+)'", first)
     if unknown:
-        return validation.unknown_key(unknown[1])
+        value = re.search(r"use \+[^=]+=(.*)", "\n".join(rest))
+        return _unknown_key(unknown[1], value[1] if value else "...")
+    removed = re.match(r"Could not delete from config. '([^']+)' does not exist", first)
+    if removed:
+        return ConfigError(f"{removed[1]} has no value that could be removed", f"leave out ~{removed[1]}")
     if first.startswith("Config group override must be"):
         return ConfigError(
             first, "type an option of the group, such as dataset=digits; python run.py --help lists them"
@@ -56,3 +62,47 @@ def composition_error(error: Exception) -> ConfigError:
             f"{type(error).__name__}: {first}", "start the program in a directory that you can write to"
         )
     return ConfigError(first, " ".join(rest).strip() or "see python run.py --help")
+
+
+def _missing_primary_config(error: MissingConfigException) -> ConfigError:
+    name = error.missing_cfg_file
+    return ConfigError(
+        f"there is no config {name} in conf" if name else str(error).splitlines()[0],
+        "type --config-name=config, or --config-dir=DIRECTORY with the directory that has the config",
+    )
+
+
+def _unknown_key(key: str, value: str) -> ConfigError:
+    """Returns the error for an unknown key, which may be one of Hydra's."""
+    if key.startswith("hydra.launcher."):
+        return ConfigError(
+            f"the launcher has no setting {key}",
+            f"type hydra/launcher=joblib {key}={value} for parallel jobs",
+        )
+    if key.startswith("hydra."):
+        return ConfigError(f"unknown setting: {key}", "python run.py --hydra-help lists Hydra's settings")
+    return validation.unknown_key(key, value)
+
+
+def _quoted(override: str) -> str:
+    """Returns how to type an override that Hydra cannot parse, with quotes for Hydra and for the shell."""
+    key, sign, value = override.partition("=")
+    if not sign:
+        return f"type a value for it: {key}=..."
+    listed = "," in value and not set(value) & set("[](){}'\"")
+    items = value.split(",") if listed else [value]
+    quoted = f"{key}={','.join(map(_quoted_item, items))}"
+    try:
+        OverridesParser.create().parse_override(quoted)
+    except HydraException:
+        return "quotes for Hydra go inside those for the shell: 'key=\"value\"'"
+    return f"type {shlex.quote(quoted)}"
+
+
+def _quoted_item(value: str) -> str:
+    try:
+        OverridesParser.create().parse_override(f"key={value}")
+    except HydraException:
+        mark = '"' if '"' not in value else "'"
+        return mark + value.replace("\\", "\\\\").replace(mark, f"\\{mark}") + mark
+    return value

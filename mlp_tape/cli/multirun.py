@@ -6,12 +6,16 @@ import pickle
 from collections.abc import Callable
 from pathlib import Path
 
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from mlp_tape.cli import hydra_internals
+from mlp_tape.cli import hydra_internals, planner
 from mlp_tape.cli.hydra_internals import Composition
+from mlp_tape.cli.planner import Choices
 from mlp_tape.config.settings import Settings
+from mlp_tape.errors import ConfigError
 from mlp_tape.runs import resume
 from mlp_tape.system import signals
 from mlp_tape.tracking.uri import resolve_uri
@@ -49,6 +53,29 @@ def set_directory(config: DictConfig, settings: Settings) -> Path:
         config.hydra.sweep.dir = str(directory)
         config.hydra.overrides.hydra.append(f"hydra.sweep.dir={_quoted(str(directory))}")
     return directory
+
+
+def is_by_config(config: DictConfig, loader: ConfigLoader, choices: Choices) -> bool:
+    """Returns whether a config, such as an experiment, sets `hydra.mode` to MULTIRUN."""
+    of_hydra = planner.as_written(config.hydra.overrides.hydra)
+    overrides = [text for text in of_hydra if not text.startswith("hydra.mode=")] + planner.first(choices)
+    composed = loader.load_configuration(config.hydra.job.config_name, overrides, RunMode.RUN)
+    return bool(composed.hydra.mode == RunMode.MULTIRUN)
+
+
+def check_plugins(config: DictConfig) -> None:
+    """Raises ConfigError if launcher or sweeper are not selected by their group, or have no processes."""
+    for name in ("launcher", "sweeper"):
+        node = config.hydra[name]
+        if not isinstance(node, DictConfig):
+            raise ConfigError(
+                f"hydra.{name}={node}: a {name} is selected as a group", f"type hydra/{name}={node}"
+            )
+    if config.hydra.launcher.get("n_jobs") == 0:
+        raise ConfigError(
+            "hydra.launcher.n_jobs=0: expected a number of processes above 0, or -1 for one per processor",
+            "type hydra.launcher.n_jobs=-1",
+        )
 
 
 def _quoted(text: str) -> str:

@@ -1,8 +1,11 @@
 """Validation of the config that Hydra composes, with error messages that suggest a correction."""
 
+import contextlib
 import difflib
 import importlib.util
 import math
+import re
+from collections.abc import Iterator
 from dataclasses import Field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
@@ -18,8 +21,32 @@ from mlp_tape.config.settings import (
     flatten,
     format_value,
     non_null,
+    options,
 )
 from mlp_tape.errors import ConfigError
+
+ADDED = ("experiment", "cluster", "sweep")  # groups that are not in the defaults list: +experiment=...
+# Names that other programs use for a setting.
+SYNONYMS = {
+    "learning_rate": "lr",
+    "batchsize": "batch_size",
+    "bs": "batch_size",
+    "n_epochs": "epochs",
+    "num_epochs": "epochs",
+    "max_epochs": "epochs",
+    "epoch": "epochs",
+    "random_seed": "seed",
+    "random_state": "seed",
+    "hidden": "model.hidden_sizes",
+    "hidden_layer_sizes": "model.hidden_sizes",
+    "layers": "model.hidden_sizes",
+    "wd": "optimizer.weight_decay",
+    "lr_scheduler": "schedule",
+    "scheduler": "schedule",
+    "optim": "optimizer",
+    "opt": "optimizer",
+    "data": "dataset",
+}
 
 
 def parse(config: DictConfig) -> Settings:
@@ -37,7 +64,7 @@ def parse(config: DictConfig) -> Settings:
     try:
         given = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
-        raise ConfigError(str(error).splitlines()[0], f"{_key_of(error)}type a value for it") from error
+        raise _unresolved(error) from error
     assert isinstance(given, dict)
     settings: Settings = _build(Settings, given, prefix="")
     _check_keywords("optimizer", settings.optimizer, RULE_SETTINGS)
@@ -72,20 +99,41 @@ def _check_keywords(group: str, settings: Any, known: dict[str, tuple[str, ...]]
             raise ConfigError(f"{group}.{key} has no value, but {name} requires it", f"type {group}={name}")
 
 
-def _key_of(error: OmegaConfBaseException) -> str:
-    """Returns the key that the error concerns, on one line; empty if unknown."""
-    return f"{' '.join(error.full_key.split())}: " if error.full_key else ""
+def _unresolved(error: OmegaConfBaseException) -> ConfigError:
+    """Returns the error for an interpolation that has no value."""
+    key = " ".join((error.full_key or "").split())
+    rule = dict(_rules(Settings())).get(key)
+    correction = (
+        f"type a value for it, such as {key}={_default(key, rule)}" if rule else "type a value for it"
+    )
+    variable = re.search(r"Environment variable '([^']+)' not found", str(error))
+    if variable:
+        return ConfigError(
+            f"{key}: the environment variable {variable[1]} is not set", f"set it, or {correction}"
+        )
+    return ConfigError(f"{key}: {str(error).splitlines()[0]}", correction)
+
+
+def _rules(settings: Any, prefix: str = "") -> Iterator[tuple[str, Field[Any]]]:
+    """Yields (dotted key, field) of each setting."""
+    for rule in fields(settings):
+        value = getattr(settings, rule.name)
+        if is_dataclass(value):
+            yield from _rules(value, f"{prefix}{rule.name}.")
+        else:
+            yield f"{prefix}{rule.name}", rule
 
 
 def _build(kind: type, given: dict[Any, Any], prefix: str) -> Any:
     rules = {rule.name: rule for rule in fields(kind)}
     types = get_type_hints(kind)
-    for name in given:
+    for name, value in given.items():
         if name not in rules:
-            raise unknown_key(f"{prefix}{name}")
+            raise unknown_key(f"{prefix}{name}", format_value(value))
     for name, rule in rules.items():
         if name not in given and rule.default is not None:
-            raise ConfigError(f"{prefix}{name} has no value", f"type {prefix}{name}=... without ~")
+            typed = f"{prefix}{name}={_default(name, rule)}"
+            raise ConfigError(f"{prefix}{name} has no value", f"every setting needs one; type {typed}")
     values = {}
     for name, value in given.items():
         key = f"{prefix}{name}"
@@ -108,18 +156,36 @@ def _checked(key: str, given: Any, kind: Any, rule: Field[Any]) -> Any:
         value = float(value) if abs(value) < 2**1023 else math.inf
     elif kind in (str, str | None) and type(value) in (int, float):
         value = str(value)
+    elif type(value) is str and re.fullmatch(r"[-+.\d]+(e[-+]?\d+)?", value, re.I):
+        value = _number(value, kind)
     if not _fits(value, kind) or (value is not None and not rule.metadata["check"](value)):
         expected = rule.metadata["expected"]
         near = difflib.get_close_matches(str(value), expected.removeprefix("one of: ").split(", "), n=1)
-        by_option = rule.metadata["by_option"]
-        default = next(iter(by_option.values())) if by_option else default_of(rule)
         raise ConfigError(
             f"{key}={format_value(given)}: expected {expected}",
-            f"type for example {key}={near[0] if near else format_value(default)}",
+            f"type for example {key}={near[0] if near else _default(key, rule)}",
         )
     if key == "dataset.path" and value is not None:
         return str(Path(value).expanduser().absolute())
     return value
+
+
+def _number(text: str, kind: Any) -> Any:
+    """Returns a number for a setting that takes one, such as a value from an environment variable."""
+    for number in (int, float):
+        if kind in (number, number | None):
+            with contextlib.suppress(ValueError):
+                return number(text)
+    return text
+
+
+def _default(name: str, rule: Field[Any]) -> str:
+    """Returns the default of a setting, or the first option of a group, as it is typed."""
+    value = default_of(rule)
+    if is_dataclass(value):
+        return next(iter(options(name)), "...")
+    by_option = rule.metadata["by_option"]
+    return format_value(next(iter(by_option.values())) if by_option else value)
 
 
 def _fits(value: Any, kind: Any) -> bool:
@@ -132,21 +198,26 @@ def _fits(value: Any, kind: Any) -> bool:
     return type(value) is kind
 
 
-def unknown_key(key: str) -> ConfigError:
-    """Returns the error for an unknown key, with the most similar known key."""
+def unknown_key(key: str, value: str = "...") -> ConfigError:
+    """Returns the error for an unknown key, with the most similar known key.
+
+    Args:
+        key: the key.
+        value: its value as typed.
+    """
     group = key.partition("@")[0].removeprefix("+")
-    if group in ("experiment", "cluster", "sweep"):
-        return ConfigError(f"{group} is not in the defaults list", f"type +{group}=... with a plus sign")
+    if group in ADDED:
+        return ConfigError(f"{group} is not in the defaults list", f"type +{group}={value} with a plus sign")
     known = [name for name, _ in flatten(Settings())]
     leaves = {name.split(".")[-1]: name for name in known}
     group, _, leaf = key.rpartition(".")
     near = (
-        [name for name in [leaves.get(leaf)] if name]
+        [name for name in [SYNONYMS.get(leaf.lower()) or leaves.get(leaf)] if name]
         or difflib.get_close_matches(key, known, n=1)
         or [leaves[name] for name in difflib.get_close_matches(leaf, leaves, n=1)]
     )
     if near:
-        return ConfigError(f"unknown setting: {key}", f"did you mean {near[0]}=... ?")
+        return ConfigError(f"unknown setting: {key}", f"did you mean {near[0]}={value} ?")
     of_group = [name for name in known if group and name.startswith(f"{group}.")]
     if of_group:
         return ConfigError(f"unknown setting: {key}", f"the settings of {group} are {', '.join(of_group)}")

@@ -83,8 +83,11 @@ def _hparams(settings: Settings, dataset: Dataset, layer_sizes: list[int]) -> di
 
 
 def _name(overrides: list[str]) -> str:
-    """Returns the name of a run in the UI: its overrides, without paths and tracking settings."""
-    shown = [text for text in overrides if not text.startswith(("dataset.path=", "tracking."))]
+    """Returns the name of a run in the UI: `hydra.job.name`, or its overrides without paths and the like."""
+    for text in overrides:
+        if text.startswith("hydra.job.name="):
+            return text.partition("=")[2].strip("'\"")
+    shown = [text for text in overrides if not text.startswith(("dataset.path=", "tracking.", "hydra"))]
     return " ".join(shown)[:200]
 
 

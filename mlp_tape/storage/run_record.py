@@ -27,10 +27,13 @@ class Command(NamedTuple):
     Attributes:
         options: options that select configs, such as `--config-dir=mine`.
         overrides: overrides.
+        is_multirun_by_config: whether the configs of a sweep set `hydra.mode` to MULTIRUN, so that the
+            command of a job has to set it to RUN.
     """
 
     options: list[str]
     overrides: list[str]
+    is_multirun_by_config: bool = False
 
 
 _saving = threading.Lock()
@@ -52,7 +55,7 @@ class RunRecord:
         first_params: params as first sent to MLflow, which does not allow changes.
         options: options of the command line that select configs, such as `--config-dir=mine`.
         overrides: overrides as typed on the command line, without passwords.
-        is_multirun_by_config: whether the configs of a sweep set `hydra.mode` to MULTIRUN.
+        is_multirun_by_config: as in `Command`.
         uri: URI of the MLflow store in which the run is to be recorded, without password; empty for a run
             that is not tracked.
         status: RUNNING, FINISHED, FAILED or KILLED.

@@ -118,6 +118,7 @@ def _sweep_record(settings: Settings, directory: Path, command: Command) -> RunR
                 f"{directory} is the directory of another {record.kind}", f"type {record.resume}"
             )
     record.kind, record.settings = "sweep", to_dict(settings)
+    record.is_multirun_by_config = command.is_multirun_by_config
     record.options, record.overrides = command.options, [without_password(text) for text in command.overrides]
     if not record.made_by:
         record.made_by, record.source = provenance.fingerprint(), provenance.tags()
