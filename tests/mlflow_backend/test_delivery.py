@@ -35,7 +35,7 @@ from mlp_tape.mlflow_backend import delivery, notifications, server, store
 from mlp_tape.runs.run import execute_run
 from mlp_tape.storage import journal, run_record
 from mlp_tape.storage.journal import Journal, Row
-from mlp_tape.storage.run_record import RunRecord
+from mlp_tape.storage.run_record import Command, RunRecord
 
 SMALL = Settings(
     lr=0.1,
@@ -63,7 +63,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     before = Path.cwd()
     os.chdir(directory)
     try:
-        execute_run(SMALL, directory, ["lr=0.1", "dataset.path=x", "tracking.uri=http://me:secret@h/"])
+        execute_run(
+            SMALL, directory, Command([], ["lr=0.1", "dataset.path=x", "tracking.uri=http://me:secret@h/"])
+        )
     finally:
         os.chdir(before)
     return directory
@@ -175,7 +177,7 @@ def test_run_that_diverges_has_status_failed_and_a_reason(
     monkeypatch.chdir(tmp_path)
     settings = dataclasses.replace(SMALL, lr=1e20)
     with pytest.raises(DivergenceError, match=r"step \d+ \(epoch 0"):
-        execute_run(settings, tmp_path, [])
+        execute_run(settings, tmp_path, Command([], []))
     client, run = the_run(tmp_path)
     assert run.info.status == "FAILED"
     assert "DivergenceError: the loss is" in run.data.tags["reason"]
@@ -197,7 +199,7 @@ def test_run_that_is_stopped_has_status_killed(tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setattr(Journal, "append", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        execute_run(dataclasses.replace(SMALL, epochs=100_000), tmp_path, [])
+        execute_run(dataclasses.replace(SMALL, epochs=100_000), tmp_path, Command([], []))
     sync_unsent(tmp_path, dict(os.environ))
     client, run = the_run(tmp_path)
     assert (run.info.status, run.data.tags["reason"]) == ("KILLED", "SIGINT")
@@ -466,7 +468,7 @@ def test_untracked_run_writes_its_files_and_no_database(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     settings = dataclasses.replace(SMALL, tracking=TrackingSettings(enabled=False))
-    accuracy = execute_run(settings, tmp_path, [])
+    accuracy = execute_run(settings, tmp_path, Command([], []))
     assert accuracy > 0.3
     assert not (tmp_path / "mlflow.db").exists()
     assert (tmp_path / "weights.npz").exists()

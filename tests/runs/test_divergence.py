@@ -19,6 +19,7 @@ from mlp_tape.runs import divergence
 from mlp_tape.runs.run import execute_run
 from mlp_tape.runs.trainer import step_config
 from mlp_tape.storage import checkpoint
+from mlp_tape.storage.run_record import Command
 from mlp_tape.tensors import network
 from mlp_tape.training import trace, train_step
 from mlp_tape.training.state import State
@@ -37,7 +38,7 @@ def diverged(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Divergence
     """The directory and the error of a run that diverged."""
     directory = tmp_path_factory.mktemp("diverged")
     with contextlib.chdir(directory), pytest.raises(DivergenceError) as caught:
-        execute_run(DIVERGING, directory, [])
+        execute_run(DIVERGING, directory, Command([], []))
     return directory, caught.value
 
 
@@ -100,7 +101,7 @@ def test_divergence_in_an_update_is_traced_to_that_update(tmp_path: Path) -> Non
         tracking=TrackingSettings(enabled=False),
     )
     with pytest.raises(DivergenceError, match=r"at step 1 .* is w1 after the update of step 0\n") as caught:
-        execute_run(settings, tmp_path, [])
+        execute_run(settings, tmp_path, Command([], []))
     assert "lr" in caught.value.hint
     (saved,) = checkpoint.usable(tmp_path / "divergence", pytest.fail)
     assert saved.step == 0

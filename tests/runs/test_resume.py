@@ -25,6 +25,7 @@ from mlp_tape.runs.run import execute_run
 from mlp_tape.runs.trainer import step_config
 from mlp_tape.storage import checkpoint, journal, lock, run_record
 from mlp_tape.storage.journal import Journal, Row
+from mlp_tape.storage.run_record import Command
 from mlp_tape.tensors import network
 from mlp_tape.training.batches import Batches
 
@@ -44,7 +45,7 @@ def train_in(directory: Path, settings: Settings, **changes: object) -> None:
     """Executes a run in its own directory, which also contains its database."""
     directory.mkdir(exist_ok=True)
     with contextlib.chdir(directory):
-        execute_run(dataclasses.replace(settings, **changes), directory, [])
+        execute_run(dataclasses.replace(settings, **changes), directory, Command([], []))
 
 
 def state_of(directory: Path) -> tuple[bytes, list[tuple[str, int, float]], str]:
