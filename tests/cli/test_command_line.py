@@ -124,7 +124,6 @@ def test_zipped_settings_take_their_values_in_step() -> None:
             ["seed=1,2", "lr=${oc.env:NOT_SET_ANYWHERE}"],
             "lr: the environment variable NOT_SET_ANYWHERE is not set",
         ),
-        (["hydra.sweeper.params={lr:'0.1,-2'}"], "lr=-2: expected"),
     ],
     ids=str,
 )
@@ -133,8 +132,12 @@ def test_a_sweep_with_an_invalid_job_is_rejected_as_a_whole(overrides: list[str]
         plan(*overrides)
 
 
-def test_values_of_equal_jobs_and_of_the_config_are_part_of_the_plan() -> None:
-    found = plan("lr=0.1,1e-1,0.2", "hydra.sweeper.params={seed:'range(1,3)'}")
+def test_the_values_of_a_config_are_part_of_the_plan_and_equal_jobs_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    config = tmp_path / "experiment" / "mine.yaml"
+    config.write_text("# @package _global_\nhydra: {sweeper: {params: {seed: 'range(1,3)'}}}\n")
+    own = [f"hydra.searchpath=[file://{tmp_path}]", "+experiment=mine"]
+    found = plan("lr=0.1,1e-1,0.2", *own)
     assert [(job.settings.lr, job.settings.seed) for job in found.jobs] == [
         (0.1, 1),
         (0.2, 1),
@@ -142,11 +145,14 @@ def test_values_of_equal_jobs_and_of_the_config_are_part_of_the_plan() -> None:
         (0.2, 2),
     ]
     assert found.equal == 2
+    config.write_text(config.read_text().replace("range(1,3)", "1,-2"))
+    with pytest.raises(ConfigError, match="seed=-2: expected"):
+        plan(*own)
 
 
 ADVICE = [
     (["learning_rate=0.1"], "lr=0.1"),
-    (["+modle.dropout=0.1"], "model.dropout=0.1"),
+    (["+lrr=0.1"], "lr=0.1"),
     (["experiment=adam"], "+experiment=adam"),
     (["+experiment=adamm"], "+experiment=adam"),
     (["tracking.experiment=a=b"], 'tracking.experiment="a=b"'),
