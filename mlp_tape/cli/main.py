@@ -153,7 +153,7 @@ def settings_of(conf: Path, overrides: list[str]) -> Settings:
         ConfigError: a setting is unknown or invalid.
     """
     try:
-        return _parsed(_composed(conf, overrides))
+        return validation.parse(_composed(conf, overrides))
     except HydraException as error:
         raise composition_error(error) from error
 
@@ -183,9 +183,9 @@ def _run(composed: DictConfig) -> float | None:
 
         sweep = Path(hydra_config.sweep.dir)
         folder, overrides = os.path.relpath(output, sweep), planner.as_written(hydra_config.overrides.task)
-        return job.run(_parsed(composed), sweep, hydra_config.job.num, overrides, folder)
+        return job.run(validation.parse(composed), sweep, hydra_config.job.num, overrides, folder)
     line = _invocation.get().line
-    settings = _resumed(_parsed(composed), _invocation.get().resumed, line.overrides)
+    settings = _resumed(validation.parse(composed), _invocation.get().resumed, line.overrides)
     from mlp_tape.runs.run import execute_run
 
     try:
@@ -201,7 +201,7 @@ class CheckSettings(Callback):
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Validates the settings of a run, and finds the run to resume."""
         with _exit_on_error():
-            settings = _parsed(config)
+            settings = validation.parse(config)
             if settings.sweep.resume is not None:
                 raise ConfigError(
                     "sweep.resume=... resumes a sweep", "add -m, or type resume=... to resume a run"
@@ -218,10 +218,10 @@ class CheckSettings(Callback):
             multirun.check_plugins(config)
             loader = GlobalHydra.instance().config_loader()
             choices = planner.choices(config, loader)
-            first = _parsed(loader.load_sweep_config(config, planner.first(choices)))
+            first = validation.parse(loader.load_sweep_config(config, planner.first(choices)))
             directory = multirun.set_directory(config, first)
             compose = multirun.composed_once(loader.load_sweep_config)
-            plan = planner.planned(config, choices, compose, _parsed)
+            plan = planner.planned(config, choices, compose, validation.parse)
             if plan.is_complete:
                 sweeper.use(config, plan)
             multirun.prepare_launcher(config, compose, invocation.sweep)
@@ -244,11 +244,6 @@ def _exit_on_error() -> Iterator[None]:
         yield
     except Exception as error:
         sys.exit(_report(error, is_own=not isinstance(error, HydraException)))
-
-
-def _parsed(composed: DictConfig) -> Settings:
-    """Returns the validated settings of a composed config."""
-    return validation.parse(_without_hydra(composed))
 
 
 def _without_hydra(composed: DictConfig) -> DictConfig:

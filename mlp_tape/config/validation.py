@@ -10,7 +10,7 @@ from dataclasses import Field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mlp_tape.config.constraints import default_of
@@ -55,17 +55,16 @@ def parse(config: DictConfig) -> Settings:
     `dataset.path` is made absolute, relative to the current directory.
 
     Args:
-        config: config composed by Hydra, without its `hydra` node.
+        config: config composed by Hydra; its node `hydra` is ignored.
 
     Raises:
         ConfigError: a key is unknown, or a value is missing, of the wrong type or out of range. The message
             contains the key, the value and what was expected.
     """
     try:
-        given = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        given = {str(key): _plain(config[key]) for key in config if key != "hydra"}
     except OmegaConfBaseException as error:
         raise _unresolved(error) from error
-    assert isinstance(given, dict)
     settings: Settings = _build(Settings, given, prefix="")
     _check_keywords("optimizer", settings.optimizer, RULE_SETTINGS)
     _check_keywords("schedule", settings.schedule, SCHEDULE_SETTINGS)
@@ -80,6 +79,13 @@ def parse(config: DictConfig) -> Settings:
             "run pip install -e '.[system]', or type tracking.system_metrics=false",
         )
     return settings
+
+
+def _plain(value: Any) -> Any:
+    """Returns a value of a config, with interpolations resolved."""
+    if isinstance(value, DictConfig | ListConfig):
+        return OmegaConf.to_container(value, resolve=True, throw_on_missing=True)
+    return value
 
 
 def _check_keywords(group: str, settings: Any, known: dict[str, tuple[str, ...]]) -> None:
