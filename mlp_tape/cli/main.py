@@ -176,7 +176,8 @@ def _help(conf: Path, overrides: list[str]) -> str:
 def _run(composed: DictConfig) -> float | None:
     """Executes a run, or a job of a sweep, and returns its test accuracy, which a sweeper may optimize."""
     hydra_config = HydraConfig.get()
-    os.chdir(hydra_config.runtime.cwd)  # relative paths are relative to it, whatever hydra.job.chdir says
+    if hydra_config.job.chdir:  # relative paths are relative to the directory where the command was typed
+        os.chdir(hydra_config.runtime.cwd)
     output = Path(hydra_config.runtime.output_dir)
     if hydra_config.mode == RunMode.MULTIRUN:
         from mlp_tape.sweeps import job
