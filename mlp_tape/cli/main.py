@@ -222,7 +222,7 @@ class CheckSettings(Callback):
             first = validation.parse(loader.load_sweep_config(config, planner.first(choices)))
             directory = multirun.set_directory(config, first)
             compose = multirun.composed_once(loader.load_sweep_config)
-            plan = planner.planned(config, choices, compose, validation.parse)
+            plan = planner.planned(config, choices, compose)
             if plan.is_complete:
                 sweeper.use(config, plan)
             multirun.prepare_launcher(config, compose, invocation.sweep)

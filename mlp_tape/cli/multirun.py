@@ -3,7 +3,6 @@
 import contextlib
 import logging
 import pickle
-from collections.abc import Callable
 from pathlib import Path
 
 from hydra.core.config_loader import ConfigLoader
@@ -19,8 +18,6 @@ from mlp_tape.errors import ConfigError
 from mlp_tape.runs import resume
 from mlp_tape.system import signals
 from mlp_tape.tracking.uri import resolve_uri
-
-Parse = Callable[[DictConfig], Settings]
 
 # Configs that Hydra only finds if an extra of this package is installed.
 EXTRAS = {

@@ -2,7 +2,7 @@
 
 import itertools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
@@ -11,35 +11,34 @@ from hydra.core.override_parser.types import IntervalSweep, Override
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from mlp_tape.cli.hydra_internals import Composition
-from mlp_tape.config.settings import Settings, job_identity
+from mlp_tape.config import validation
+from mlp_tape.config.settings import job_identity
 from mlp_tape.errors import ConfigError
 from mlp_tape.sweeps.plan import Plan, PlannedJob
 
-Parse = Callable[[DictConfig], Settings]
 Choices = dict[str, list[str]]  # for each overridden setting, the overrides of which each job has one
 MOST_VALUES = 1_000  # of a range that a search explores; of a longer one, both ends are validated
 
 
-def planned(config: DictConfig, choices: Choices, compose: Composition, parse: Parse) -> Plan:
+def planned(config: DictConfig, choices: Choices, compose: Composition) -> Plan:
     """Composes and validates the jobs of a sweep, before anything is started.
 
     Args:
         config: config of the sweep, composed by Hydra.
         choices: as returned by `choices`.
         compose: function that composes the config of a job from that of the sweep and the job's overrides.
-        parse: function that validates the composed config of a job.
 
     Raises:
         ConfigError: a setting is invalid, or two jobs have the same directory.
         HydraException: a config cannot be composed.
     """
-    zipped = parse(compose(config, first(choices))).sweep.zip
+    zipped = validation.parse(compose(config, first(choices))).sweep.zip
     if not is_basic(config):
-        return Plan([_job(config, each, compose, parse, 0) for each in _each_value(choices)], False)
+        return Plan([_job(config, each, compose, 0) for each in _each_value(choices)], False)
     found: dict[str, PlannedJob] = {}
     combinations = list(_combinations(choices, zipped))
     for overrides in combinations:
-        job = _job(config, overrides, compose, parse, len(found))
+        job = _job(config, overrides, compose, len(found))
         found.setdefault(job_identity(job.settings, ""), job)
     _check_folders(list(found.values()))
     return Plan(list(found.values()), True, len(combinations) - len(found))
@@ -47,7 +46,7 @@ def planned(config: DictConfig, choices: Choices, compose: Composition, parse: P
 
 def is_basic(config: DictConfig) -> bool:
     """Returns whether a sweep runs all combinations of its values, and not those that a search selects."""
-    return str(config.hydra.sweeper._target_).endswith(("BasicSweeper", "PlannedSweeper"))
+    return str(config.hydra.sweeper._target_).endswith("BasicSweeper")
 
 
 def as_written(node: Any) -> Any:
@@ -132,11 +131,9 @@ def _each_value(choices: Choices) -> Iterator[list[str]]:
             yield [*start[:i], value, *start[i + 1 :]]
 
 
-def _job(
-    config: DictConfig, overrides: list[str], compose: Composition, parse: Parse, number: int
-) -> PlannedJob:
+def _job(config: DictConfig, overrides: list[str], compose: Composition, number: int) -> PlannedJob:
     composed = compose(config, overrides)
-    settings = parse(composed)
+    settings = validation.parse(composed)
     if settings.resume is not None:
         raise ConfigError(
             "resume=... resumes a single run", "remove -m, or type sweep.resume=... to resume a sweep"

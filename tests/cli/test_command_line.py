@@ -13,7 +13,6 @@ from hydra.types import RunMode
 from conftest import ROOT, SMALL, Run
 from mlp_tape.cli import command_line, main, planner
 from mlp_tape.cli.command_line import CommandLine
-from mlp_tape.config import validation
 from mlp_tape.errors import ConfigError
 from mlp_tape.storage import run_record
 from mlp_tape.storage.run_record import Command, RunRecord
@@ -98,7 +97,7 @@ def plan(*overrides: str) -> Plan:
         loader: Any = GlobalHydra.instance().config_loader()
         config = loader.load_configuration("config", list(overrides), RunMode.MULTIRUN)
         choices = planner.choices(config, loader)
-        return planner.planned(config, choices, loader.load_sweep_config, validation.parse)
+        return planner.planned(config, choices, loader.load_sweep_config)
 
 
 def test_zipped_settings_take_their_values_in_step() -> None:
