@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from mlp_tape.config.settings import RULE_SETTINGS, SCHEDULE_SETTINGS, Settings, flatten, to_dict
 from mlp_tape.data.datasets import Dataset
 from mlp_tape.storage.run_record import RunRecord
-from mlp_tape.system import provenance
+from mlp_tape.system import formatting, provenance
 from mlp_tape.system.redaction import without_password
 
 # Settings that only some update rules or schedules use.
@@ -60,7 +60,8 @@ def describe_run(
         record.overrides = [without_password(text) for text in overrides]
         record.made_by, record.source = provenance.fingerprint(), provenance.tags()
         record.token = secrets.token_hex(16)
-        record.name = job.name if job else _name(record.overrides)
+        words = job.name.split(" ") if job else _shown(record.overrides)
+        record.name = formatting.name(words, dict(flatten(settings)))
     if job:
         record.parent = job.parent
     record.full = settings.report == "full" or (settings.report is None and not record.parent and not job)
@@ -81,10 +82,9 @@ def _hparams(settings: Settings, dataset: Dataset, layer_sizes: list[int]) -> di
     return flat | {key: str(value) for key, value in known.items()}
 
 
-def _name(overrides: list[str]) -> str:
-    """Returns the name of a run in the UI: its overrides, without paths and tracking settings."""
-    shown = [text for text in overrides if not text.startswith(("dataset.path=", "tracking."))]
-    return " ".join(shown)[:200]
+def _shown(overrides: list[str]) -> list[str]:
+    """Returns the overrides in the name of a run: all but paths and tracking settings."""
+    return [text for text in overrides if not text.startswith(("dataset.path=", "tracking."))]
 
 
 def _resumed_overrides(past: RunRecord, epochs: int) -> list[str]:

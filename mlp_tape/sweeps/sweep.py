@@ -14,13 +14,14 @@ from mlp_tape.errors import ConfigError, SweepError
 from mlp_tape.reports import run_report
 from mlp_tape.storage import lock, run_paths, run_record
 from mlp_tape.storage.journal import Journal, Row
-from mlp_tape.storage.metric_keys import TEST_ACCURACY
 from mlp_tape.storage.run_record import RunRecord
 from mlp_tape.sweeps import monitor, report, summary
 from mlp_tape.sweeps.directory import SweepDirectory
 from mlp_tape.sweeps.monitor import Monitor
-from mlp_tape.system import provenance
+from mlp_tape.sweeps.summary import Summary
+from mlp_tape.system import formatting, provenance
 from mlp_tape.system.console import Console
+from mlp_tape.system.formatting import count
 from mlp_tape.system.redaction import without_password
 from mlp_tape.tracking.session import jobs_closed_in_background, run_session, tracker
 from mlp_tape.tracking.uri import (
@@ -65,7 +66,7 @@ def opened(
     directory.mkdir(parents=True, exist_ok=True)
     with lock.hold(directory), Console() as console, Journal(directory) as journal:
         jobs = SweepDirectory(directory)
-        record = _sweep_record(settings, directory, overrides)
+        record = _sweep_record(settings, directory, overrides, planned)
         jobs.stop_file.unlink(missing_ok=True)
         warnings = {jobs.dataset(choice, console.line).warning for choice in choices}
         warnings |= (
@@ -78,7 +79,7 @@ def opened(
         where = tracker(_tracking_settings(settings, record), record, journal)
         get_ready()
         with run_session(where, settings.tracking.patience, record, write_files, console):
-            console.line(f"sweep  {f'{planned} jobs' if planned else 'jobs'} in {directory}")
+            console.line(f"sweep  {count(planned, 'job') if planned else 'jobs'} in {directory}")
             try:
                 progress = functools.partial(_report_progress, journal)
                 with Monitor(jobs, console, planned, progress), jobs_closed_in_background():
@@ -92,7 +93,9 @@ def opened(
             _refuse_failures(jobs, record, planned)
 
 
-def _sweep_record(settings: Settings, directory: Path, overrides: list[str]) -> RunRecord:
+def _sweep_record(
+    settings: Settings, directory: Path, overrides: list[str], planned: int | None
+) -> RunRecord:
     """Returns the record of the sweep: a new one, or that of the sweep to resume."""
     record = RunRecord(directory)
     if (directory / run_paths.RECORD).exists():
@@ -106,13 +109,25 @@ def _sweep_record(settings: Settings, directory: Path, overrides: list[str]) -> 
     if not record.made_by:
         record.made_by, record.source = provenance.fingerprint(), provenance.tags()
         record.token = secrets.token_hex(16)
-    swept = [text for text in record.overrides if "," in text or "(" in text]
-    record.name = " ".join(["sweep", *(swept or record.overrides)])[:200]
+    record.name = _name(record.overrides, planned)
     pairs = [text.lstrip("+~").partition("=") for text in record.overrides]  # the UI displays `0.1,0.01`
     record.params = {
         re.sub(r"[^\w\-./ ]", "_", key): value for key, _, value in pairs if not key.startswith("sweep.")
     }
     return record
+
+
+def _name(overrides: list[str], planned: int | None) -> str:
+    """Returns the name of a sweep in MLflow: its swept settings, with their values if these are short."""
+    nested = re.compile(r"""\[[^][]*\]|"[^"]*"|'[^']*'""")  # commas in these do not separate values
+    swept = [text for text in overrides if re.search(r"=.*,|=\w+\(", nested.sub("", text))]
+    swept = swept or [text for text in overrides if not text.startswith(("sweep.", "tracking.", "hydra"))]
+    name = " ".join(["sweep", *swept])
+    if len(name) <= formatting.NAME:
+        return name
+    keys = ", ".join(text.lstrip("+").partition("=")[0] for text in swept)
+    size = f" ({count(planned, 'job')})" if planned else ""
+    return "sweep " + formatting.shorten(keys, formatting.NAME - len("sweep ") - len(size)) + size
 
 
 def _tracking_settings(settings: Settings, record: RunRecord) -> TrackingSettings:
@@ -124,9 +139,10 @@ def _tracking_settings(settings: Settings, record: RunRecord) -> TrackingSetting
 
 def _report_progress(journal: Journal, jobs: list[RunRecord]) -> None:
     """Appends metrics of the sweep's progress to its journal, one step per finished job."""
-    done = [job.results[TEST_ACCURACY] for job in jobs if job.status == "FINISHED"]
-    values = {"sweep/finished": float(len(done)), "sweep/best_accuracy": max(done)}
-    journal.append(Row(key, len(done), value, int(1000 * time.time())) for key, value in values.items())
+    found = Summary(jobs, [])
+    n, best = len(found.finished), max(map(found.score, found.finished))
+    values = {"sweep/finished": float(n), f"sweep/best_{found.ranked_by.replace('/', '_')}": best}
+    journal.append(Row(key, n, value, int(1000 * time.time())) for key, value in values.items())
 
 
 def _refuse_failures(jobs: SweepDirectory, record: RunRecord, planned: int | None) -> None:
@@ -136,8 +152,9 @@ def _refuse_failures(jobs: SweepDirectory, record: RunRecord, planned: int | Non
     missing = max(0, (planned or 0) - len(records))
     if not failed and not missing:
         return
-    what = f"{len(failed)} of {max(planned or 0, len(records))} jobs did not finish"
+    total = count(max(planned or 0, len(records)), "job")
+    what = f"{len(failed)} of {total} did not finish" if failed else f"{missing} of {total} did not begin"
     lines = [f"{monitor.label(job)}  {job.status}: {summary.first_line(job.reason)}" for job in failed]
-    if missing:
+    if failed and missing:
         lines.append(f"{missing} more did not begin")
     raise SweepError("\n       ".join([what, *lines]), f"to try again: {record.resume}")
