@@ -90,7 +90,7 @@ def _runs_of(file: Path, parents: list[Path], say: Say) -> list[RunRecord]:
         elif run.store:
             elsewhere += 1
     if elsewhere:
-        say(f"recorded in another store, and left there: {count(elsewhere, 'run')}")
+        say(f"{count(elsewhere, 'run')} recorded in other stores, left there")
     if not found:
         raise ConfigError(
             f"no run of {file} is below {', '.join(map(str, parents))}",

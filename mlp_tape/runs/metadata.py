@@ -60,7 +60,9 @@ def describe_run(
         record.overrides = [without_password(text) for text in overrides]
         record.made_by, record.source = provenance.fingerprint(), provenance.tags()
         record.token = secrets.token_hex(16)
-        words = job.name.split(" ") if job else _shown(record.overrides)
+        words = job.name.split(" ") if job else record.overrides
+        hidden = "tracking." if job else ("tracking.", "dataset.path=")
+        words = [word for word in words if not word.startswith(hidden)]
         record.name = formatting.name(words, dict(flatten(settings)))
     if job:
         record.parent = job.parent
@@ -80,11 +82,6 @@ def _hparams(settings: Settings, dataset: Dataset, layer_sizes: list[int]) -> di
     }
     known = {"layer_sizes": layer_sizes, "n_train": len(dataset.x_train), "data_sha256": dataset.sha256}
     return flat | {key: str(value) for key, value in known.items()}
-
-
-def _shown(overrides: list[str]) -> list[str]:
-    """Returns the overrides in the name of a run: all but paths and tracking settings."""
-    return [text for text in overrides if not text.startswith(("dataset.path=", "tracking."))]
 
 
 def _resumed_overrides(past: RunRecord, epochs: int) -> list[str]:

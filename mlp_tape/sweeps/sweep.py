@@ -122,7 +122,7 @@ def _name(overrides: list[str], planned: int | None) -> str:
     nested = re.compile(r"""\[[^][]*\]|"[^"]*"|'[^']*'""")  # commas in these do not separate values
     swept = [text for text in overrides if re.search(r"=.*,|=\w+\(", nested.sub("", text))]
     swept = swept or [text for text in overrides if not text.startswith(("sweep.", "tracking.", "hydra"))]
-    name = " ".join(["sweep", *swept])
+    name = " ".join(["sweep", *map(formatting.numbers, swept)])
     if len(name) <= formatting.NAME:
         return name
     keys = ", ".join(text.lstrip("+").partition("=")[0] for text in swept)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 DIGITS = 6  # significant digits of a float, unless more are needed to tell two values apart
+FLOAT = re.compile(r"(?<![\w.+-])[+-]?(\d+\.\d*|\d*\.\d+|\d+(?=e))(e[+-]?\d+)?(?![\w.])")
 NAME = 80  # maximum number of characters of the name of a run or a sweep
 
 
@@ -47,6 +48,13 @@ def column(settings: Sequence[Any]) -> list[str]:
 def _exact(setting: Any) -> Any:
     """Returns what is equal for equal values only; 1 and 1.0 are equal."""
     return float(setting) if type(setting) in (int, float) else repr(setting)
+
+
+def numbers(text: str) -> str:
+    """Formats the floats in a list of values as it was typed, such as `1e-2,0.5`."""
+    texts = [each[0] for each in FLOAT.finditer(text)]
+    formatted = iter(column([float(each) for each in texts]))
+    return FLOAT.sub(lambda _: next(formatted), text)
 
 
 def name(words: Iterable[str], settings: Mapping[str, Any]) -> str:

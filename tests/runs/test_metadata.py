@@ -13,9 +13,9 @@ from mlp_tape.storage.run_record import RunRecord
 
 @pytest.mark.parametrize("typed", ["1e6", "1000000.0", "+1e+06"])
 def test_value_has_the_same_form_in_the_name_however_it_was_typed(mnist_5k: Dataset, typed: str) -> None:
-    settings, overrides = Settings(lr=1e6), [f"lr={typed}", "tracking.uri=http://x"]
+    settings, overrides = Settings(lr=1e6), [f"lr={typed}", "tracking.uri=http://x", "dataset.path=x.npz"]
     run = describe_run(RunRecord(Path()), settings, mnist_5k, [784, 10], overrides, None)
-    job = Job(f"lr={typed} optimizer=adam", "parent", mnist_5k)
+    job = Job(f"lr={typed} optimizer=adam tracking.enabled=False", "parent", mnist_5k)
     assert run.name == "lr=1e+06"
     assert run.overrides == overrides
     run = describe_run(RunRecord(Path()), settings, mnist_5k, [784, 10], overrides, job)

@@ -50,6 +50,13 @@ def test_the_same_value_has_the_same_name_however_it_was_typed() -> None:
     assert formatting.name(typed, settings) == "lr=0.3 loss=mse model.hidden_sizes=[64,32] optimizer=adam"
 
 
+def test_floats_in_a_list_of_values_are_formatted_and_nothing_else() -> None:
+    assert formatting.numbers("lr=1e-2,.5,-0.30000000000000004,3") == "lr=0.01,0.5,-0.3,3"
+    assert formatting.numbers("lr=0.3,0.30000000000000004") == "lr=0.3,0.30000000000000004"
+    typed = "path=v1.50,data-1.50.npz,1.5.2,run_1e-2,1.50x"
+    assert formatting.numbers(typed) == typed
+
+
 def test_long_name_loses_the_groups_of_its_settings_and_then_its_middle() -> None:
     words = [f"optimizer.long_name_{i}={i}" for i in range(3)] + ["model.init_stddev=0.5"]
     assert formatting.name(words, {}) == "long_name_0=0 long_name_1=1 long_name_2=2 init_stddev=0.5"
