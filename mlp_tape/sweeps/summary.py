@@ -122,17 +122,17 @@ class Summary:
     jobs: list[RunRecord]
     swept: list[str]
 
-    @property
+    @functools.cached_property
     def finished(self) -> list[RunRecord]:
         """The jobs with status FINISHED."""
         return [job for job in self.jobs if job.status == "FINISHED"]
 
-    @property
+    @functools.cached_property
     def best(self) -> RunRecord | None:
         """The finished job with the highest accuracy (`ranked_by`); of several, the first."""
         return max(self.finished, key=self.score, default=None)
 
-    @property
+    @functools.cached_property
     def ranked_by(self) -> str:
         """The metric by which jobs are ranked: validation accuracy if all finished jobs have it, else test.
 
@@ -141,7 +141,7 @@ class Summary:
         validated = self.finished and all(VALIDATION_ACCURACY in job.results for job in self.finished)
         return VALIDATION_ACCURACY if validated else TEST_ACCURACY
 
-    @property
+    @functools.cached_property
     def metrics(self) -> list[str]:
         """The accuracies that finished jobs have."""
         any_validated = any(VALIDATION_ACCURACY in job.results for job in self.finished)

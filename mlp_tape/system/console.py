@@ -20,6 +20,8 @@ class _Plain(rich.console.Console):
     """Prints text unformatted, and stops printing when the pipe is closed, as by `| head`."""
 
     def __init__(self, file: TextIO) -> None:
+        if isinstance(file, io.TextIOWrapper) and file.errors == "strict":  # the encoding may be ASCII
+            file.reconfigure(errors="backslashreplace")
         super().__init__(file=file, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
     def on_broken_pipe(self) -> None:

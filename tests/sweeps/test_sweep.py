@@ -90,6 +90,20 @@ def test_jobs_that_finish_at_the_same_time_are_reported_once(tmp_path: Path) -> 
     assert reported == [2]
 
 
+def test_line_of_a_finished_job_says_of_which_images_an_accuracy_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monitor = Monitor(SweepDirectory(tmp_path), Console(), 2, lambda jobs: None)
+    _, best = finished_sweep(tmp_path, settings={"lr": 0.1 + 0.2}, seconds=2.0)
+    best.name, best.results["validation/accuracy"] = "lr=0.30000000000000004", 0.8
+    best.save()
+    monitor._poll(lambda *_: None)
+    assert capsys.readouterr().out.splitlines() == [
+        "job 0  0  test accuracy 0.8000  2.0 s",
+        "job 1  lr=0.3  validation accuracy 0.8000  test accuracy 0.9000  2.0 s",
+    ]
+
+
 def test_table_has_run_ids_that_are_assigned_only_at_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
