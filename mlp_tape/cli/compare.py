@@ -1,9 +1,11 @@
 """Comparison of runs: the settings in which they differ, their results and their curves."""
 
+import contextlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from mlp_tape.errors import ConfigError
 from mlp_tape.reports import curve_plots
@@ -15,6 +17,7 @@ from mlp_tape.storage.run_record import RunRecord
 from mlp_tape.sweeps import monitor, summary
 from mlp_tape.sweeps.directory import SweepDirectory
 from mlp_tape.sweeps.summary import Table
+from mlp_tape.system import formatting
 from mlp_tape.tracking.uri import may_exist
 
 KEYS = (TRAIN_LOSS, TEST_LOSS, TEST_ACCURACY)
@@ -81,7 +84,9 @@ def table(entries: Sequence[Entry]) -> Table:
     differ = [key for key in keys if len({entry.params.get(key) for entry in entries}) > 1]
     outcome = list(dict.fromkeys(key for entry in entries for key in entry.outcome))
     lines: list[list[str]] = [["run", *(entry.label for entry in entries)]]
-    lines += [[key, *(_short(entry.params.get(key, "")) for entry in entries)] for key in differ]
+    for key in differ:
+        values = formatting.column([_value(entry.params.get(key, "")) for entry in entries])
+        lines.append([key, *map(_short, values)])
     lines += [[key, *(entry.outcome.get(key, "") for entry in entries)] for key in outcome]
     if len(entries) > MAX_COLUMNS:
         lines = [list(line) for line in zip(*lines, strict=True)]
@@ -150,8 +155,18 @@ def _outcome(
         values[key] = f"{points[-1][1]:.6f}" if points else ""
     best = max(accuracies, key=lambda point: point[1], default=None)
     values[TEST_ACCURACY] = f"{accuracies[-1][1]:.4f}" if accuracies else ""
-    values["best accuracy"] = f"{best[1]:.4f} at step {best[0]:,}" if best else ""
+    values["best test accuracy"] = f"{best[1]:.4f} at step {best[0]:,}" if best else ""
     return values
+
+
+def _value(param: str) -> Any:
+    """Returns the value of a setting of which MLflow has the text; a text that is no float is returned."""
+    with contextlib.suppress(ValueError):
+        if repr(float(param)) == param:
+            return float(param)
+    if param.startswith("[") and param.endswith("]"):
+        return [_value(each) for each in param[1:-1].split(", ")]
+    return {"None": None, "True": True, "False": False}.get(param, param)
 
 
 def _label(name: str) -> str:

@@ -15,6 +15,7 @@ from mlp_tape.data.sources import KEYS, Array, Arrays, Say
 from mlp_tape.errors import DataError, MlpTapeError
 from mlp_tape.system import user_functions
 from mlp_tape.system.atomic_files import cache_directory
+from mlp_tape.system.formatting import count
 from mlp_tape.training import host_arrays
 
 
@@ -146,7 +147,7 @@ def with_validation(dataset: Dataset, fraction: float) -> Dataset:
     taken = max(1, round(fraction * n))
     if taken >= n:
         raise DataError(
-            f"validation_fraction={fraction} of {n} images leaves none to train on",
+            f"validation_fraction={fraction} of {count(n, 'image')} leaves none to train on",
             "choose a smaller fraction",
         )
     order = np.random.default_rng(0).permutation(n)
@@ -168,7 +169,7 @@ def _checked(name: str, arrays: Arrays, scale: float = 255.0, warning: str = "")
         y[split] = _labels(f"y_{split}", arrays[f"y_{split}"])
         if len(x[split]) != len(y[split]) or len(y[split]) == 0:
             raise DataError(
-                f"x_{split} has {len(x[split])} rows and y_{split} {len(y[split])}",
+                f"x_{split} has {count(len(x[split]), 'row')} and y_{split} {len(y[split])}",
                 "provide one label for each image, and at least one image",
             )
     for what in ("shape", "dtype"):

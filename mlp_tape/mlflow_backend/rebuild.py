@@ -18,6 +18,7 @@ from mlp_tape.storage import journal, lock, run_record
 from mlp_tape.storage.delivery_record import DeliveryRecord
 from mlp_tape.storage.run_record import RunRecord
 from mlp_tape.system import sqlite_file
+from mlp_tape.system.formatting import are, count
 from mlp_tape.system.redaction import without_password
 
 # isort: split
@@ -68,7 +69,7 @@ def rebuild(parents: list[Path], uri: str, say: Say) -> bool:
             _register_models(made, new)
             sent = sum(_attempt(run, say, lambda run: _send(run, new, file, say)) for run in made)
         kept = _put_in_place(new, file)
-    what = f"{sent} of {len(runs)} runs are in {file}"
+    what = f"{sent} of {count(len(runs), 'run')} {are(len(runs))} in {file}"
     say(f"{what}; the damaged database is {kept}" if kept else what)
     say("if mlflow ui is running, start it again: it has the old database open")
     return sent == len(runs)
@@ -89,7 +90,7 @@ def _runs_of(file: Path, parents: list[Path], say: Say) -> list[RunRecord]:
         elif run.store:
             elsewhere += 1
     if elsewhere:
-        say(f"{elsewhere} runs are recorded in other stores, and stay there")
+        say(f"{count(elsewhere, 'run')} recorded in other stores, left there")
     if not found:
         raise ConfigError(
             f"no run of {file} is below {', '.join(map(str, parents))}",
@@ -207,7 +208,7 @@ def _send(run: RunRecord, new: Path, file: Path, say: Say) -> None:
             raise
         state.uri = f"sqlite:///{file}"
         state.save(directory)
-    say(f"{directory}: {run.status}, {journal.count_after(directory, 0):,} rows")
+    say(f"{directory}: {run.status}, {count(journal.count_after(directory, 0), 'row')}")
 
 
 def _put_in_place(new: Path, file: Path) -> Path | None:

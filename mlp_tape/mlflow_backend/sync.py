@@ -6,6 +6,7 @@ from pathlib import Path
 from mlp_tape.errors import MlpTapeError
 from mlp_tape.mlflow_backend import delivery
 from mlp_tape.storage import journal, lock, run_record
+from mlp_tape.system.formatting import count
 from mlp_tape.tracking.uri import recorded_uri
 
 
@@ -23,7 +24,7 @@ def sync(parents: list[Path], uri: str | None, say: Callable[[str], None]) -> bo
     found = [directory for parent in parents for directory in run_record.directories(parent)]
     unsent = [directory for directory in found if _is_unsent(directory, say)]
     if not unsent:
-        say(f"{len(found)} runs, nothing to send")
+        say(f"{count(len(found), 'run')}, nothing to send")
     done = True
     for directory in unsent:
         try:
@@ -49,4 +50,4 @@ def _send(directory: Path, uri: str | None) -> str:
         run = run_record.close_abandoned(directory)
         rows = journal.count_after(directory, run.delivery.position)
         delivery.deliver_all(directory, uri or recorded_uri(run.store))
-    return f"{rows:,} rows and the status {run.status} sent"
+    return f"{count(rows, 'row')} and the status {run.status} sent"

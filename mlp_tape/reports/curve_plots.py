@@ -12,8 +12,11 @@ from numpy.typing import NDArray
 
 from mlp_tape.reports import style
 from mlp_tape.reports.style import BLUE, COLOURS, GREY, ORANGE, Point
+from mlp_tape.system import formatting
+from mlp_tape.system.formatting import count
 
 MOST = 12  # maximum number of curves in one plot
+LABEL = 90  # maximum number of characters of a run's name in the legend
 
 
 def thinned(rows: Iterable[Point], n: int, most: int = 10_000) -> tuple[NDArray[Any], NDArray[Any], int]:
@@ -52,12 +55,12 @@ def learning_curve(
     figure = Figure(figsize=(8, 6))  # fixed margins: a layout engine takes as long as drawing
     margins = {"left": 0.1, "right": 0.98, "bottom": 0.09, "top": 0.98, "hspace": 0.06}
     top, bottom = figure.subplots(2, sharex=True, gridspec_kw=margins)
-    each = "each step" if k == 1 else f"mean of {k} steps"
+    each = "each step" if k == 1 else f"mean of {count(k, 'step')}"
     top.plot(steps, losses, color=GREY, linewidth=0.5, label=f"training, {each}")
     window = max(1, min(100, len(losses) // 10))
     smooth = np.convolve(losses, np.ones(window) / window, mode="valid")
     middle = np.convolve(steps, np.ones(window) / window, mode="valid")
-    top.plot(middle, smooth, color=BLUE, label=f"mean of {window * k} steps")
+    top.plot(middle, smooth, color=BLUE, label=f"mean of {count(window * k, 'step')}")
     top.plot(
         [step for step, _ in test_losses], [loss for _, loss in test_losses], "o-", color=ORANGE, label="test"
     )
@@ -101,25 +104,31 @@ def layers(path: Path, dead: Mapping[str, Sequence[Point]], ratios: Mapping[str,
     style.save(figure, path)
 
 
-def overlay(path: Path, runs: Sequence[tuple[str, list[Point], list[Point], int]]) -> None:
-    """Plots the training loss and the test accuracy of several runs in the same axes.
+def overlay(
+    path: Path, runs: Sequence[tuple[str, list[Point], list[Point], int]], what: str = "test accuracy"
+) -> None:
+    """Plots the training loss and an accuracy of several runs in the same axes.
 
     Args:
         path: path of the PNG file.
-        runs: for each run, name, steps and training losses, steps and test accuracies (0 to 1), and number of
+        runs: for each run, name, steps and training losses, steps and accuracies (0 to 1), and number of
             steps.
+        what: name of the accuracy.
     """
-    figure = Figure(figsize=(9, 6), layout="constrained")
+    names = [formatting.shorten(name, LABEL) for name, *_ in runs]
+    is_long = max(map(len, names), default=0) > LABEL // 3
+    below = 0.25 * len(runs) if is_long else 0.0  # a legend beside the axes would leave them no room
+    figure = Figure(figsize=(9, 6 + below), layout="constrained")
     top, bottom = figure.subplots(2, sharex=True)
     colours = matplotlib.colormaps["viridis"](np.linspace(0, 0.9, len(runs)))
-    for colour, (name, losses, tested, steps) in zip(colours, runs, strict=True):
+    for colour, name, (_, losses, tested, steps) in zip(colours, names, runs, strict=True):
         top.plot(*thinned(losses, steps, most=100)[:2], color=colour, linewidth=1)
         where, how_good = zip(*tested, strict=True) if tested else ((), ())
         bottom.plot(where, [100 * value for value in how_good], "o-", color=colour, markersize=3, label=name)
     top.set(ylabel="training loss")
     top.set_yscale("log")
-    bottom.set(xlabel="step", ylabel="test accuracy (%)")
-    figure.legend(loc="outside right upper", fontsize="small")
+    bottom.set(xlabel="step", ylabel=f"{what} (%)")
+    figure.legend(loc="outside lower left" if is_long else "outside right upper", fontsize="small")
     for axes in (top, bottom):
         axes.grid(alpha=0.3)
     style.save(figure, path)

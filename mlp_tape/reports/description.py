@@ -3,7 +3,9 @@
 import json
 import shlex
 
+from mlp_tape.storage.metric_keys import TEST_ACCURACY, TEST_LOSS, VALIDATION_ACCURACY
 from mlp_tape.storage.run_record import RunRecord
+from mlp_tape.system.formatting import count, value
 
 DESCRIPTION = "mlflow.note.content"
 DIGEST = 36  # maximum length of a digest in MLflow, in characters
@@ -39,15 +41,17 @@ def _description(record: RunRecord) -> str:
     settings, results = record.settings, record.results
     sizes = record.params["layer_sizes"].strip("[]").replace(", ", " → ")
     lines = [
-        f"A multilayer perceptron {sizes} on **{settings['dataset']['name']}**: {settings['epochs']} epochs "
-        f"in batches of {settings['batch_size']}, {settings['loss']} by {settings['optimizer']['name']}, "
-        f"learning rate {settings['lr']:g}.",
+        f"A multilayer perceptron {sizes} on **{settings['dataset']['name']}**: "
+        f"{count(settings['epochs'], 'epoch')} in batches of {settings['batch_size']}, {settings['loss']} "
+        f"by {settings['optimizer']['name']}, learning rate {value(settings['lr'])}.",
         "",
     ]
     if record.status == "FINISHED":
+        validated = results.get(VALIDATION_ACCURACY)
+        validation = "" if validated is None else f", validation accuracy {validated:.4f}"
         lines += [
-            f"**Test accuracy {results['test/accuracy']:.4f}**, test loss {results['test/loss']:.6f} after "
-            f"{record.steps:,} steps in {record.seconds:.1f} s.",
+            f"**Test accuracy {results[TEST_ACCURACY]:.4f}**{validation}, test loss "
+            f"{results[TEST_LOSS]:.6f} after {count(record.steps, 'step')} in {record.seconds:.1f} s.",
         ]
     elif record.status == "RUNNING":
         lines += ["The run is in progress."]

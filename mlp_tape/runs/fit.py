@@ -20,6 +20,7 @@ from mlp_tape.storage.journal import Journal, Row
 from mlp_tape.storage.metric_keys import TRAIN_LOSS
 from mlp_tape.system import signals
 from mlp_tape.system.console import Console
+from mlp_tape.system.formatting import count
 from mlp_tape.training.evaluation import Evaluation
 from mlp_tape.training.loop import Block
 from mlp_tape.training.state import State
@@ -107,9 +108,11 @@ class _Fitting:
         best = self.best
         if best.arrays:
             self._state.set(best.arrays)
-            self._console.line(f"the best weights are those after {best.steps:,} of {self.done:,} steps")
+            self._console.line(
+                f"the best weights are those after {best.steps:,} of {count(self.done, 'step')}"
+            )
             self._tested = self._trainer.evaluate(self._state.params)
-            self._record_evaluation("test with these weights,", "test", self._tested)
+            self._record_evaluation("with these weights", "test", self._tested)
         return self._tested or self._trainer.evaluate(self._state.params)  # resumed after the last step
 
     def _record_block(self, block: Block) -> None:
@@ -129,16 +132,17 @@ class _Fitting:
         """
         if self._trainer.validates:
             found = self._trainer.validate(self._state.params)
-            self._record_evaluation(f"epoch {epoch}  validation", "validation", found)
+            self._record_evaluation(f"epoch {epoch}", "validation", found)
             self.best.update(found, self.done, self.weights)
         else:
             self._tested = self._trainer.evaluate(self._state.params)
-            self._record_evaluation(f"epoch {epoch}  test", "test", self._tested)
+            self._record_evaluation(f"epoch {epoch}", "test", self._tested)
 
-    def _record_evaluation(self, what: str, split: str, found: Evaluation) -> None:
+    def _record_evaluation(self, when: str, split: str, found: Evaluation) -> None:
         """Writes an evaluation of the current step to the journal, and prints it."""
         self._journal.append(_results(split, found, self.done - 1))
-        self._console.line(f"{what} loss {found.loss:.6f}  accuracy {found.accuracy:.4f}")
+        loss, accuracy = f"{split} loss {found.loss:.6f}", f"{split} accuracy {found.accuracy:.4f}"
+        self._console.line(f"{when}  {loss}  {accuracy}")
 
     def _save_checkpoint(self) -> None:
         """Writes a checkpoint, unless a parameter is not finite."""

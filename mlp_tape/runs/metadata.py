@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from mlp_tape.config.settings import RULE_SETTINGS, SCHEDULE_SETTINGS, Settings, flatten, to_dict
 from mlp_tape.data.datasets import Dataset
 from mlp_tape.storage.run_record import Command, RunRecord
-from mlp_tape.system import provenance
+from mlp_tape.system import formatting, provenance
 from mlp_tape.system.redaction import without_password
 
 # Settings that only some update rules or schedules use.
@@ -61,7 +61,10 @@ def describe_run(
         record.overrides = [without_password(text) for text in command.overrides]
         record.made_by, record.source = provenance.fingerprint(), provenance.tags()
         record.token = secrets.token_hex(16)
-        record.name = job.name if job else _name(record.overrides)
+        record.name = given_name(record.overrides) or _name(record.overrides, settings)
+        if job:
+            words = [word for word in job.name.split(" ") if not word.startswith("tracking.")]
+            record.name = formatting.name(words, dict(flatten(settings)))
     if job:
         record.parent = job.parent
     record.full = settings.report == "full" or (settings.report is None and not record.parent and not job)
@@ -82,13 +85,16 @@ def _hparams(settings: Settings, dataset: Dataset, layer_sizes: list[int]) -> di
     return flat | {key: str(value) for key, value in known.items()}
 
 
-def _name(overrides: list[str]) -> str:
-    """Returns the name of a run in the UI: `hydra.job.name`, or its overrides without paths and the like."""
-    for text in overrides:
-        if text.startswith("hydra.job.name="):
-            return text.partition("=")[2].strip("'\"")
+def given_name(overrides: list[str]) -> str:
+    """Returns the value of `hydra.job.name` on the command line, as the name of a run; empty if it has none."""
+    given = [text.partition("=")[2].strip("'\"") for text in overrides if text.startswith("hydra.job.name=")]
+    return given[-1] if given else ""
+
+
+def _name(overrides: list[str], settings: Settings) -> str:
+    """Returns the name of a run in the UI: its overrides without paths and the like."""
     shown = [text for text in overrides if not text.startswith(("dataset.path=", "tracking.", "hydra"))]
-    return " ".join(shown)[:200]
+    return formatting.name(shown, dict(flatten(settings)))
 
 
 def _resumed_overrides(past: RunRecord, epochs: int) -> list[str]:

@@ -19,6 +19,7 @@ from mlp_tape.config.settings import (
 from mlp_tape.errors import BrokenFileError, ConfigError
 from mlp_tape.storage import lock, run_paths, run_record
 from mlp_tape.storage.run_record import RunRecord
+from mlp_tape.system.formatting import count
 from mlp_tape.tracking.uri import may_exist, recorded_uri
 
 PARENTS = ("outputs", "multirun")
@@ -133,12 +134,12 @@ def settings(directory: Path, requested: Settings, typed: Container[str]) -> Set
     epochs = requested.epochs if "epochs" in typed else old.epochs
     if run.status == "FINISHED" and epochs <= old.epochs and (run.sent or not run.store):
         raise ConfigError(
-            f"the run in {directory} has finished its {old.epochs} epochs",
+            f"the run in {directory} has finished its {count(old.epochs, 'epoch')}",
             f"to train it further, type epochs=... above {old.epochs}",
         )
     if epochs != old.epochs and old.schedule.name in TO_THE_END:
         raise ConfigError(
-            f"epochs={epochs}, but the run's schedule={old.schedule.name} ends with its {old.epochs} epochs",
+            f"epochs={epochs}, but the run's schedule={old.schedule.name} ends with its {count(old.epochs, 'epoch')}",
             f"leave it out, or start a new run without resume={requested.resume}",
         )
     path = requested.dataset.path if "dataset.path" in typed else old.dataset.path

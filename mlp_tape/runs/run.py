@@ -24,6 +24,7 @@ from mlp_tape.storage.metric_keys import TEST_ACCURACY, TEST_LOSS, VALIDATION_AC
 from mlp_tape.storage.run_record import Command, RunRecord
 from mlp_tape.system import provenance, signals, tensorflow_setup
 from mlp_tape.system.console import Console
+from mlp_tape.system.formatting import count
 from mlp_tape.tracking.session import run_session, tracker
 from mlp_tape.tracking.uri import (
     CHECK_SECONDS,
@@ -82,8 +83,8 @@ def execute_run(settings: Settings, directory: Path, command: Command, job: Job 
             result, link = _recorded(settings, dataset, layer_sizes, record, journal, console, start)
 
         seconds = time.perf_counter() - began
-        epochs = result.steps / dataset.steps_per_epoch(settings.batch_size)
-        console.line(f"test accuracy {result.accuracy:.4f} after {epochs:g} epochs, {seconds:.1f} s in all")
+        epochs = count(result.steps // dataset.steps_per_epoch(settings.batch_size), "epoch")
+        console.line(f"test accuracy {result.accuracy:.4f} after {epochs}, {seconds:.1f} s in all")
         console.line(f"directory     {directory}")
         if link:
             console.line(f"run           {link}")
@@ -219,10 +220,11 @@ def _start(
         epoch, step = divmod(found.step, steps_per_epoch)
         if found.step > settings.epochs * steps_per_epoch:
             raise ConfigError(
-                f"epochs={settings.epochs}, but the run has already trained {epoch} epochs and {step} steps",
+                f"epochs={settings.epochs}, but the run has already trained "
+                f"{count(epoch, 'epoch')} and {count(step, 'step')}",
                 f"type epochs={epoch + 1} or more",
             )
-        console.line(f"resumed after {found.step:,} steps, at epoch {epoch}  step {step}")
+        console.line(f"resumed after {count(found.step, 'step')}, at epoch {epoch}  step {step}")
         return found
     console.line("resumed at the first step")
     return None
@@ -233,11 +235,10 @@ def _print_summary(console: Console, settings: Settings, dataset: Dataset, layer
     x, y, b = dataset.x_train, dataset.y_train, min(settings.batch_size, len(dataset.x_train))
     low, high = dataset.span
     held_out = f", {len(dataset.y_validation):,} to validate" if len(dataset.y_validation) else ""
-    console.line(
-        f"data   {dataset.name}, {len(x):,} images to train on{held_out}, {len(dataset.x_test):,} to test"
-    )
+    images = f"{count(len(x), 'image')} to train on{held_out}, {len(dataset.x_test):,} to test"
+    console.line(f"data   {dataset.name}, {images}")
     console.line(f"x      {x.shape} float32, min {low:.1f}, max {high:.1f}")
     console.line(f"y      {y.shape} {y.dtype}, min {y.min()}, max {y.max()}")
     console.line(f"batch  {(b, *x.shape[1:])} {(b,)}")
     weights = sum((d_in + 1) * d_out for d_in, d_out in itertools.pairwise(layer_sizes))
-    console.line(f"layers {' -> '.join(map(str, layer_sizes))}, {weights:,} parameters")
+    console.line(f"layers {' -> '.join(map(str, layer_sizes))}, {count(weights, 'parameter')}")

@@ -25,5 +25,6 @@ DATA = "data.json"  # data sets that all jobs use
 SWEEP_LOCK = "sweep.lock"  # protects these two files
 STOP = "stop"  # contains the reason to stop; running jobs end once it exists
 SWEEP_TABLE = "sweep.csv"
+SWEEP_SEEDS = "sweep_seeds.csv"  # means over seeds
 SWEEP_PAGE = "sweep.md"
 HYDRA_SWEEP = "multirun.yaml"  # written by Hydra

@@ -10,10 +10,10 @@ from typing import Self
 
 from mlp_tape.errors import MlpTapeError
 from mlp_tape.storage import journal, lock, run_record
-from mlp_tape.storage.metric_keys import TEST_ACCURACY, TRAIN_LOSS
+from mlp_tape.storage.metric_keys import TEST_ACCURACY, TRAIN_LOSS, VALIDATION_ACCURACY
 from mlp_tape.storage.run_record import RunRecord
 from mlp_tape.sweeps.directory import SweepDirectory
-from mlp_tape.sweeps.summary import first_line
+from mlp_tape.sweeps.summary import first_line, name_of, spoken
 from mlp_tape.system import signals
 from mlp_tape.system.console import Console
 
@@ -82,15 +82,16 @@ class Monitor(threading.Thread):
             if not self._console.animated:
                 self._console.line(f"{label(job)}  began")
         elif job.status == "FINISHED":
-            accuracy = f"test accuracy {job.results[TEST_ACCURACY]:.4f}"
-            self._console.line(f"{label(job)}  {accuracy}  {job.seconds:.1f} s")
+            keys = [key for key in (VALIDATION_ACCURACY, TEST_ACCURACY) if key in job.results]
+            results = "  ".join(f"{spoken(key)} {job.results[key]:.4f}" for key in keys)
+            self._console.line(f"{label(job)}  {results}  {job.seconds:.1f} s")
         else:
             self._console.error(f"{label(job)}  {job.status}: {first_line(job.reason)}")
 
 
 def label(job: RunRecord) -> str:
     """Returns the name of a job in messages."""
-    return f"job {job.directory.name}  {job.name}"
+    return f"job {job.directory.name}  {name_of(job)}"
 
 
 def current(job: RunRecord) -> RunRecord:

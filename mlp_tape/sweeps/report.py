@@ -10,13 +10,14 @@ from mlp_tape.errors import MlpTapeError
 from mlp_tape.reports import run_report
 from mlp_tape.storage import journal, lock, run_paths
 from mlp_tape.storage.journal import Journal
-from mlp_tape.storage.metric_keys import TEST_ACCURACY, TRAIN_LOSS
+from mlp_tape.storage.metric_keys import TRAIN_LOSS
 from mlp_tape.storage.run_record import RunRecord
 from mlp_tape.sweeps import monitor, summary
 from mlp_tape.sweeps.directory import SweepDirectory
-from mlp_tape.sweeps.summary import SHOWN, Summary
+from mlp_tape.sweeps.summary import SHOWN, WIDE, Summary, Table, spoken
 from mlp_tape.system import atomic_files, signals, sqlite_file, tensorflow_setup
 from mlp_tape.system.console import Console
+from mlp_tape.system.formatting import count
 from mlp_tape.tracking import client
 
 SEND_LIMIT = 2.0  # seconds to send what jobs could not send, if the sweep was stopped by a signal
@@ -50,28 +51,33 @@ def _summary(jobs: SweepDirectory) -> Summary:
 
 def _print(found: Summary, console: Console) -> None:
     """Prints the tables and the best job."""
-    for table in (found.table(SHOWN), found.over_seeds()):
-        if table is not None and table.rows:
-            for line in ("", *table.as_text()):
-                console.line(line)
-    if len(found.jobs) > SHOWN:
-        console.line(_more(found))
+    for table in _tables(found):
+        for line in ("", *table.as_text()):
+            console.line(line)
     if found.best:
         console.line("")
-        console.line(f"best          {_about(found.best)}{found.best.command}")
+        console.line(f"best          {_about_best(found)}: {found.best.command}")
+    if found.over_seeds:
+        console.line(f"best setting  {_about_best_setting(found)}")
+
+
+def _tables(found: Summary) -> list[Table]:
+    """Returns the tables for the screen and the MLflow page."""
+    return [table for table in (found.table(SHOWN), found.seeds_table(SHOWN)) if table.rows]
 
 
 def _write(found: Summary, record: RunRecord) -> None:
-    """Writes `sweep.csv` and `sweep.md`, and sets the description of the sweep for MLflow."""
+    """Writes the CSV files and `sweep.md`, and sets tags and description of the sweep for MLflow."""
     best, page = found.best, []
     if best:
-        page.append(f"**Best:** {_about(best)}`{best.command}`\n")
+        page.append(f"**Best:** {_about_best(found)}: `{best.command}`\n")
         record.tags = {"best.run_id": best.run_id, "best.command": best.command}
-    for table in (found.table(SHOWN), found.over_seeds()):
-        if table is not None and table.rows:
-            page.append(table.as_markdown())
-    if len(found.jobs) > SHOWN:
-        page.append(_more(found) + "\n")
+    if found.over_seeds:
+        page.append(f"**Best setting:** {_about_best_setting(found)}\n")
+        record.tags |= _best_setting_tags(found)
+        seeds = found.seeds_table(columns=found.swept).as_csv()
+        atomic_files.write(record.directory / run_paths.SWEEP_SEEDS, seeds.encode())
+    page += [table.as_markdown() for table in _tables(found)]
     text = "\n".join([*page, f"`{record.command}`\n"])
     record.tags["mlflow.note.content"] = (
         text if len(text) <= TAG else f"{text[:TAG]}\n\n... continued in sweep.md"
@@ -80,12 +86,31 @@ def _write(found: Summary, record: RunRecord) -> None:
     atomic_files.write(record.directory / run_paths.SWEEP_PAGE, text.encode())
 
 
-def _about(best: RunRecord) -> str:
-    return f"job {best.directory.name}, test accuracy {best.results[TEST_ACCURACY]:.4f}: "
+def _about_best(found: Summary) -> str:
+    """Returns the number of the best job and its accuracies, first the one by which jobs are ranked."""
+    best = found.best
+    assert best
+    metrics = sorted(found.metrics, key=lambda metric: metric != found.ranked_by)
+    results = [f"{spoken(key)} {best.results[key]:.4f}" for key in metrics if key in best.results]
+    return ", ".join([f"job {best.directory.name}", *results])
 
 
-def _more(found: Summary) -> str:
-    return f"the best {len(found.table(SHOWN).rows)} of {len(found.jobs)} jobs; sweep.csv has all"
+def _about_best_setting(found: Summary) -> str:
+    """Returns the setting with the best mean over its seeds, its mean, standard deviation and seeds."""
+    best, metric = found.over_seeds[0], found.ranked_by
+    result = f"{spoken(metric)} {best.mean(metric):.4f} ± {best.std(metric):.4f}"
+    return f"{best.name or 'all jobs'}, {result} (mean ± standard deviation of {len(best.jobs)} seeds)"
+
+
+def _best_setting_tags(found: Summary) -> dict[str, str]:
+    best, metric = found.over_seeds[0], found.ranked_by
+    return {
+        "best.setting": best.name or "all jobs",
+        "best.setting.metric": metric,
+        "best.setting.mean": str(best.mean(metric)),
+        "best.setting.std": str(best.std(metric)),
+        "best.setting.seeds": str(len(best.jobs)),
+    }
 
 
 def _report_best(found: Summary, jobs: SweepDirectory) -> None:
@@ -111,21 +136,24 @@ def _draw(found: Summary, folder: Path) -> None:
     from mlp_tape.reports import curve_plots, sweep_plots  # import matplotlib
 
     folder.mkdir(exist_ok=True)
-    settings = [{"name": job.name} | summary.flat(job.settings) for job in found.finished]
-    swept = {key: [each.get(key) for each in settings] for key in found.columns}
-    accuracies = [job.results[TEST_ACCURACY] for job in found.finished]
-    sweep_plots.accuracies(folder / "sweep_accuracy.png", swept, accuracies)
-    best = set(sorted(range(len(accuracies)), key=lambda i: -accuracies[i])[: curve_plots.MOST])
-    shown = [job for i, job in enumerate(found.finished) if i in best]
-    curve_plots.overlay(folder / "sweep_curves.png", [_curves(job) for job in shown])
+    path, metric = folder / "sweep_accuracy.png", spoken(found.ranked_by)
+    settings = [summary.flat(job.settings) for job in found.finished]
+    swept = {key: [each.get(key) for each in settings] for key in found.swept}
+    ranked = sorted(found.finished, key=found.score, reverse=True)
+    if len(swept) <= WIDE and sweep_plots.is_readable(swept):
+        sweep_plots.accuracies(path, swept, [found.score(job) for job in found.finished], metric)
+    else:
+        sweep_plots.ranking(path, [(monitor.label(job), found.score(job)) for job in ranked], metric)
+    best = ranked[: curve_plots.MOST]
+    curves = [_curves(job, found.ranked_by) for job in found.finished if job in best]
+    curve_plots.overlay(folder / "sweep_curves.png", curves, metric)
 
 
-def _curves(job: RunRecord) -> tuple[str, list[tuple[int, float]], list[tuple[int, float]], int]:
-    losses, tested = (
-        [(row.step, row.value) for row in journal.rows(job.directory, key)]
-        for key in (TRAIN_LOSS, TEST_ACCURACY)
+def _curves(job: RunRecord, metric: str) -> tuple[str, list[tuple[int, float]], list[tuple[int, float]], int]:
+    losses, accuracies = (
+        [(row.step, row.value) for row in journal.rows(job.directory, key)] for key in (TRAIN_LOSS, metric)
     )
-    return job.name, losses, tested, job.steps
+    return monitor.label(job), losses, accuracies, job.steps
 
 
 def _send_unsent(found: Summary, console: Console, at_most: float) -> None:
@@ -144,6 +172,6 @@ def _send_unsent(found: Summary, console: Console, at_most: float) -> None:
             console.warn(f"{monitor.label(job)}: {error.what}\n{hint}")
     if unsent:
         console.warn(
-            f"MLflow is missing part of {unsent} more {'job' if unsent == 1 else 'jobs'}.\n"
+            f"MLflow is missing part of {count(unsent, 'more job')}.\n"
             f"To send it: python -m mlp_tape sync {shlex.quote(str(found.jobs[0].directory.parent))}"
         )

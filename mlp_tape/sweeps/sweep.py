@@ -12,16 +12,18 @@ from pathlib import Path
 from mlp_tape.config.settings import Settings, TrackingSettings, to_dict
 from mlp_tape.errors import ConfigError, SweepError
 from mlp_tape.reports import run_report
+from mlp_tape.runs.metadata import given_name
 from mlp_tape.storage import lock, run_paths, run_record
 from mlp_tape.storage.journal import Journal, Row
-from mlp_tape.storage.metric_keys import TEST_ACCURACY
 from mlp_tape.storage.run_record import Command, RunRecord
 from mlp_tape.sweeps import monitor, report, summary
 from mlp_tape.sweeps.directory import SweepDirectory
 from mlp_tape.sweeps.monitor import Monitor
 from mlp_tape.sweeps.plan import Plan
-from mlp_tape.system import provenance
+from mlp_tape.sweeps.summary import Summary
+from mlp_tape.system import formatting, provenance
 from mlp_tape.system.console import Console
+from mlp_tape.system.formatting import count
 from mlp_tape.system.redaction import without_password
 from mlp_tape.tracking.session import jobs_closed_in_background, run_session, tracker
 from mlp_tape.tracking.uri import (
@@ -61,7 +63,7 @@ def opened(
     directory.mkdir(parents=True, exist_ok=True)
     with lock.hold(directory), Console() as console, Journal(directory) as journal:
         jobs = SweepDirectory(directory)
-        record = _sweep_record(settings, directory, command)
+        record = _sweep_record(settings, directory, command, planned)
         choices = list(dict.fromkeys(job.settings.dataset for job in plan.jobs))
         _check_comparable(plan, jobs, console.line)
         jobs.stop_file.unlink(missing_ok=True)
@@ -77,7 +79,8 @@ def opened(
         get_ready()
         with run_session(where, settings.tracking.patience, record, write_files, console):
             equal = f", {plan.equal} more with the same settings as one of them" if plan.equal else ""
-            console.line(f"sweep  {f'{planned} jobs{equal}' if planned else 'jobs'} in {directory}")
+            jobs_planned = f"{count(planned, 'job')}{equal}" if planned else "jobs"
+            console.line(f"sweep  {jobs_planned} in {directory}")
             try:
                 progress = functools.partial(_report_progress, journal)
                 with Monitor(jobs, console, planned, progress), jobs_closed_in_background():
@@ -108,7 +111,7 @@ def _check_comparable(plan: Plan, jobs: SweepDirectory, say: Callable[[str], Non
         )
 
 
-def _sweep_record(settings: Settings, directory: Path, command: Command) -> RunRecord:
+def _sweep_record(settings: Settings, directory: Path, command: Command, planned: int | None) -> RunRecord:
     """Returns the record of the sweep: a new one, or that of the sweep to resume."""
     record = RunRecord(directory)
     if (directory / run_paths.RECORD).exists():
@@ -123,13 +126,25 @@ def _sweep_record(settings: Settings, directory: Path, command: Command) -> RunR
     if not record.made_by:
         record.made_by, record.source = provenance.fingerprint(), provenance.tags()
         record.token = secrets.token_hex(16)
-    swept = [text for text in record.overrides if "," in text or "(" in text]
-    record.name = " ".join(["sweep", *(swept or record.overrides)])[:200]
+    record.name = given_name(record.overrides) or _name(record.overrides, planned)
     pairs = [text.lstrip("+~").partition("=") for text in record.overrides]  # the UI displays `0.1,0.01`
     record.params = {
         re.sub(r"[^\w\-./ ]", "_", key): value for key, _, value in pairs if not key.startswith("sweep.")
     }
     return record
+
+
+def _name(overrides: list[str], planned: int | None) -> str:
+    """Returns the name of a sweep in MLflow: its swept settings, with their values if these are short."""
+    nested = re.compile(r"""\[[^][]*\]|"[^"]*"|'[^']*'""")  # commas in these do not separate values
+    swept = [text for text in overrides if re.search(r"=.*,|=\w+\(", nested.sub("", text))]
+    swept = swept or [text for text in overrides if not text.startswith(("sweep.", "tracking.", "hydra"))]
+    name = " ".join(["sweep", *map(formatting.numbers, swept)])
+    if len(name) <= formatting.NAME:
+        return name
+    keys = ", ".join(text.lstrip("+").partition("=")[0] for text in swept)
+    size = f" ({count(planned, 'job')})" if planned else ""
+    return "sweep " + formatting.shorten(keys, formatting.NAME - len("sweep ") - len(size)) + size
 
 
 def _tracking_settings(settings: Settings, record: RunRecord) -> TrackingSettings:
@@ -141,9 +156,10 @@ def _tracking_settings(settings: Settings, record: RunRecord) -> TrackingSetting
 
 def _report_progress(journal: Journal, jobs: list[RunRecord]) -> None:
     """Appends metrics of the sweep's progress to its journal, one step per finished job."""
-    done = [job.results[TEST_ACCURACY] for job in jobs if job.status == "FINISHED"]
-    values = {"sweep/finished": float(len(done)), "sweep/best_accuracy": max(done)}
-    journal.append(Row(key, len(done), value, int(1000 * time.time())) for key, value in values.items())
+    found = Summary(jobs, [])
+    n, best = len(found.finished), max(map(found.score, found.finished))
+    values = {"sweep/finished": float(n), f"sweep/best_{found.ranked_by.replace('/', '_')}": best}
+    journal.append(Row(key, n, value, int(1000 * time.time())) for key, value in values.items())
 
 
 def _refuse_failures(jobs: SweepDirectory, record: RunRecord, plan: Plan) -> None:
@@ -157,8 +173,9 @@ def _refuse_failures(jobs: SweepDirectory, record: RunRecord, plan: Plan) -> Non
     failed = [job for job in records if job.status != "FINISHED"]
     if not failed and not missing:
         return
-    what = f"{len(failed)} of {len(records) + missing} jobs did not finish"
+    total = count(len(records) + missing, "job")
+    what = f"{len(failed)} of {total} did not finish" if failed else f"{missing} of {total} did not begin"
     lines = [f"{monitor.label(job)}  {job.status}: {summary.first_line(job.reason)}" for job in failed]
-    if missing:
+    if failed and missing:
         lines.append(f"{missing} more did not begin")
     raise SweepError("\n       ".join([what, *lines]), f"to try again: {record.resume}")

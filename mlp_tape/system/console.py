@@ -13,11 +13,15 @@ from typing import Self, TextIO
 import rich.console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from mlp_tape.system.formatting import count
+
 
 class _Plain(rich.console.Console):
     """Prints text unformatted, and stops printing when the pipe is closed, as by `| head`."""
 
     def __init__(self, file: TextIO) -> None:
+        if isinstance(file, io.TextIOWrapper) and file.errors == "strict":  # the encoding may be ASCII
+            file.reconfigure(errors="backslashreplace")
         super().__init__(file=file, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
     def on_broken_pipe(self) -> None:
@@ -92,14 +96,14 @@ class Console:
             def show_once(rows: int) -> None:
                 if not shown:
                     shown.append(rows)
-                    self.line(f"{why}: {rows:,} rows remaining")
+                    self.line(f"{why}: {count(rows, 'row')} remaining")
 
             yield show_once
             return
         status = self._out.status(why)
 
         def update(rows: int) -> None:
-            status.update(f"{why}: {rows:,} rows remaining")
+            status.update(f"{why}: {count(rows, 'row')} remaining")
             status.start()
 
         try:
@@ -125,7 +129,7 @@ class Console:
             all_jobs, tasks = bar.add_task(""), dict[str, TaskID]()
 
             def show(ended: int, planned: int | None, running: dict[str, tuple[int, int]]) -> None:
-                of_all = f"{ended} of {planned} jobs" if planned else f"{ended} jobs"
+                of_all = f"{ended} of {count(planned, 'job')}" if planned else count(ended, "job")
                 bar.update(all_jobs, completed=ended, total=planned, description=of_all)
                 for name in set(tasks) - set(running):
                     bar.remove_task(tasks.pop(name))

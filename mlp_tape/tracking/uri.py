@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from mlp_tape.config.settings import TrackingSettings
 from mlp_tape.errors import TrackingError
 from mlp_tape.system import sqlite_file
+from mlp_tape.system.formatting import are, count
 from mlp_tape.system.redaction import without_password
 
 ANSWER_SECONDS = 5.0  # seconds in which a server must respond
@@ -150,7 +151,7 @@ def incomplete_error(uri: str, rows: int, why: str, hint: str = "") -> TrackingE
         hint: what to do; if empty, to try again, or to rebuild a damaged database.
     """
     hint = damaged_error(uri, why).hint if sqlite_file.is_damage(why) else hint or "try again later"
-    return TrackingError(f"{rows:,} rows are left: {without_password(why)}", hint)
+    return TrackingError(f"{count(rows, 'row')} {are(rows)} left: {without_password(why)}", hint)
 
 
 def rebuild_command(uri: str) -> str:
@@ -169,7 +170,7 @@ def missing_rows_message(uri: str, rows: int, why: str, sync: str) -> str:
         why: reason.
         sync: command that delivers the rest once the store responds again.
     """
-    first = f"MLflow is missing part of this run, {rows:,} rows are left: {why}"
+    first = f"MLflow is missing part of this run, {count(rows, 'row')} {are(rows)} left: {why}"
     if sqlite_file.is_damage(why):
         error = damaged_error(uri, why)
         return f"{first}\n{error.what[0].upper()}{error.what[1:]}.\n{error.hint[0].upper()}{error.hint[1:]}"

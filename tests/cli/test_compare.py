@@ -49,7 +49,7 @@ def test_the_settings_that_differ_and_the_results_of_a_sweep_and_a_run_are_print
     found = by_key(done.stdout)
     assert found["lr"] == ["0.03", "0.3", "0.1"], "jobs are sorted by the swept value"
     assert found["batch_size"] == ["128", "128", "32"]
-    assert found["layer_sizes"][2] == "[64, 16, 10]"
+    assert found["layer_sizes"][2] == "[64,16,10]"
     assert found["status"] == ["FINISHED"] * 3
     assert found["steps"] == ["24", "24", "90"]
     assert "epochs" not in found, "a setting that does not differ is left out"
@@ -101,6 +101,25 @@ def test_more_than_six_runs_have_a_row_each() -> None:
     many = comparison.table([entry(f"r{i}", lr=str(i)) for i in range(7)])
     assert many.headings == ["run", "lr", "status"]
     assert many.rows[6] == ["r6", "6", "FINISHED"]
+
+
+def test_values_of_settings_are_formatted_as_in_the_table_of_a_sweep() -> None:
+    one = {
+        "lr": "0.30000000000000004",
+        "sizes": "[64, 32]",
+        "rate": "0.1234567891",
+        "path": "1e5",
+        "x": "None",
+    }
+    other = {"lr": "1000000.0", "sizes": "[]", "rate": "0.1234567892", "path": "2e5", "x": "0.5"}
+    found = comparison.table([entry("a", **one), entry("b", **other)])
+    assert found.rows[:5] == [
+        ["lr", "0.3", "1e+06"],
+        ["sizes", "[64,32]", "[]"],
+        ["rate", "0.1234567891", "0.1234567892"],
+        ["path", "1e5", "2e5"],
+        ["x", "null", "0.5"],
+    ]
 
 
 def test_a_setting_that_one_run_lacks_is_a_difference() -> None:

@@ -121,7 +121,7 @@ def test_rows_of_a_lasting_outage_are_sent_by_sync(
     check_all_is_there(server, epochs=100)
     assert run_record.read(directory).ended <= over
     done = mlp_tape(tmp_path, offline, "sync", str(directory))
-    assert (done.returncode, done.stdout) == (0, "1 runs, nothing to send\n")
+    assert (done.returncode, done.stdout) == (0, "1 run, nothing to send\n")
 
 
 @pytest.mark.long

@@ -107,6 +107,7 @@ def test_unit_that_one_image_activates_is_not_dead(mnist_5k: Dataset) -> None:
 def test_full_report_has_all_plots_locally_and_in_mlflow(run_py: Run, tmp_path: Path) -> None:
     done = run_py(tmp_path, "dataset=digits", "epochs=3", "lr=0.3")
     assert done.returncode == 0, done.stderr
+    assert re.search(r"^epoch 2  test loss 0\.\d{6}  test accuracy 0\.\d{4}$", done.stdout, re.M)
     (directory,) = tmp_path.glob("outputs/*/*")
     assert {path.name for path in directory.glob("plots/*.png")} == PLOTS
     for path in directory.glob("plots/*.png"):

@@ -1,5 +1,6 @@
 """The table of a sweep: swept settings, order, best job, and statistics over seeds."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -32,23 +33,85 @@ def test_long_table_shows_the_best_jobs_and_csv_shows_all() -> None:
     found = summary.summarize([job(i, lr=i / 7) for i in range(60)])
     assert len(found.table(40).rows) == 40
     assert found.table(40).rows[0][0] == 59
+    assert found.table(40).caption == "best 40 of 60 jobs by test accuracy; sweep.csv has all"
+    assert found.table(40).as_markdown().startswith("best 40 of 60 jobs by")
     assert len(found.everything().as_csv().splitlines()) == 61
     assert found.best is not None
     assert found.best.directory.name == "59"
-    lines = found.table(40).as_text()
+    caption, *lines = found.table(40).as_text()
+    assert caption == found.table(40).caption
     assert len({len(line) for line in lines}) == 1, "columns are not aligned"
 
 
 def test_statistics_over_seeds_require_jobs_that_differ_only_in_seed() -> None:
-    assert summary.summarize([job(0, seed=0, lr=1.0), job(1, seed=1, lr=2.0)]).over_seeds() is None
-    assert summary.summarize([job(0, lr=1.0), job(1, lr=2.0)]).over_seeds() is None
-    table = summary.summarize(
-        [job(0, seed=0, lr=1.0), job(2, seed=1, lr=1.0), job(1, seed=0, lr=2.0)]
-    ).over_seeds()
-    assert table is not None
-    assert table.headings == ["lr", "seeds", "mean accuracy", "std", "mean seconds"]
+    assert not summary.summarize([job(0, seed=0, lr=1.0), job(1, seed=1, lr=2.0)]).over_seeds
+    assert not summary.summarize([job(0, lr=1.0), job(1, lr=2.0)]).over_seeds
+    assert not summary.summarize([job(0, lr=1.0), job(1, lr=2.0)]).seeds_table().rows
+    jobs = [job(0, seed=0, lr=1.0), job(2, seed=1, lr=1.0), job(1, seed=0, lr=2.0)]
+    table = summary.summarize(jobs).seeds_table()
+    assert table.headings == ["lr", "seeds", "mean test accuracy", "std test accuracy", "mean seconds"]
     assert table.rows[0] == [1.0, 2, pytest.approx(0.91), pytest.approx(0.0141421356), 2.0]
     assert table.rows[1] == [2.0, 1, pytest.approx(0.91), None, 2.0]
+
+
+def test_settings_with_fewer_seeds_come_after_those_with_the_most() -> None:
+    """A setting with one lucky seed is not the best one."""
+    jobs = [job(i, seed=i % 3, lr=1.0 + i // 3) for i in range(6)]
+    found = summary.summarize([*jobs, job(9, seed=0, lr=3.0)])
+    assert found.best
+    assert found.best.directory.name == "9"
+    groups = [(group.name, len(group.jobs)) for group in found.over_seeds]
+    assert groups == [("lr=2", 3), ("lr=1", 3), ("lr=3", 1)]
+    caption = "3 settings by mean test accuracy over seeds, settings with fewer seeds last"
+    assert found.seeds_table(40).caption == caption
+
+
+def test_long_table_over_seeds_shows_the_best_settings_and_says_where_the_rest_is() -> None:
+    found = summary.summarize([job(i, seed=i % 2, lr=1.0 + i // 2) for i in range(120)])
+    table = found.seeds_table(40)
+    assert [row[0] for row in table.rows] == [60.0 - i for i in range(40)]
+    assert table.caption == "best 40 of 60 settings by mean test accuracy over seeds; sweep_seeds.csv has all"
+    assert len(found.seeds_table().rows) == 60
+    assert found.seeds_table().caption == "60 settings by mean test accuracy over seeds"
+
+
+def validated(number: int, validation: float, **settings: object) -> RunRecord:
+    """Returns the record of a finished job with validation images."""
+    found = job(number, **settings)
+    found.results["validation/accuracy"] = validation
+    return found
+
+
+def test_jobs_with_validation_images_are_ranked_by_validation_accuracy() -> None:
+    found = summary.summarize([validated(0, 0.8, lr=1.0), validated(1, 0.7, lr=2.0)])
+    assert found.best
+    assert found.best.directory.name == "0"
+    table = found.table()
+    assert table.headings[2:] == ["status", "validation accuracy", "test accuracy", "test loss", "seconds"]
+    assert table.caption == "jobs are ranked by validation accuracy"
+    assert table.rows[0][3:5] == [0.8, 0.9]
+    assert found.table(1).caption == "best 1 of 2 jobs by validation accuracy; sweep.csv has all"
+    jobs = [validated(i, 0.9 - 0.1 * (i // 2), lr=float(i // 2), seed=i % 2) for i in range(4)]
+    found = summary.summarize(jobs)
+    assert [group.name for group in found.over_seeds] == ["lr=0", "lr=1"]
+    assert found.seeds_table().headings[2:6:2] == ["mean validation accuracy", "mean test accuracy"]
+
+
+def test_validation_and_test_accuracy_are_not_compared_with_each_other() -> None:
+    found = summary.summarize([validated(0, 0.99, lr=1.0), job(1, lr=2.0)])
+    assert found.ranked_by == "test/accuracy"
+    assert found.best
+    assert found.best.directory.name == "1"
+    assert [row[3] for row in found.table().rows] == [0.99, None]
+    assert found.table().as_text()[2].split()[3] == "0.9900"
+
+
+def test_different_values_of_a_setting_look_different_and_csv_has_all_digits() -> None:
+    rates = [0.30000000000000004, 0.1, 1e6, 0.12345678, 0.12345671]
+    found = summary.summarize([job(i, lr=rate) for i, rate in enumerate(rates)])
+    shown = [line.split()[1] for line in found.table().as_text()[1:]]
+    assert shown == ["0.1", "0.12345671", "0.12345678", "0.3", "1e+06"]
+    assert "0.30000000000000004" in found.everything().as_csv()
 
 
 def test_jobs_with_many_swept_settings_are_identified_by_name() -> None:
@@ -58,9 +121,21 @@ def test_jobs_with_many_swept_settings_are_identified_by_name() -> None:
     for i, each in enumerate(jobs):
         each.name = f"experiment={'xy'[i // 2]} seed={i % 2}"
     found = summary.summarize(jobs)
-    assert found.table().headings == ["job", "name", "status", "accuracy", "loss", "seconds"]
+    assert found.table().headings == ["job", "name", "status", "test accuracy", "test loss", "seconds"]
     assert [row[1] for row in found.table().rows] == [each.name for each in jobs]
     assert found.everything().headings[1:9] == [*"abcdefg", "seed"]
-    table = found.over_seeds()
-    assert table is not None
-    assert [row[0] for row in table.rows] == ["experiment=x", "experiment=y"]
+    assert [row[0] for row in found.seeds_table().rows] == ["experiment=y", "experiment=x"]
+    assert found.seeds_table(columns=found.swept).headings[:8] == [*"abcdefg", "seeds"]
+    for each in jobs:  # long names, of which parts are omitted, may be equal
+        each.name = f"x=0 ... seed={each.settings['seed']}"
+    found = summary.summarize(jobs)
+    assert [row[:2] for row in found.seeds_table().rows] == [["x=0 ... (job 2)", 2], ["x=0 ... (job 0)", 2]]
+
+
+def test_summary_of_many_jobs_is_made_in_linear_time() -> None:
+    jobs = [validated(i, i / 1e4, seed=i % 5, lr=float(i // 5)) for i in range(4000)]
+    began = time.process_time()
+    found = summary.summarize(jobs)
+    assert found.best
+    assert len(found.table(40).rows) == len(found.seeds_table(40).rows) == 40
+    assert time.process_time() - began < 2, "it takes 0.1 s"

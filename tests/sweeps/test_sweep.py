@@ -1,7 +1,10 @@
 """Sweeps: failures, resuming, and the report at the end."""
 
+import csv
+import json
 import re
 import signal
+import statistics
 import subprocess
 import sys
 import time
@@ -13,10 +16,12 @@ import pytest
 
 from conftest import LIMIT, ROOT, Run, pause_when, sample, start_program, sync_unsent, wait_for_exit
 from mlp_tape.config.settings import Settings
+from mlp_tape.errors import SweepError
 from mlp_tape.storage import journal, lock, run_record
 from mlp_tape.storage.delivery_record import DeliveryRecord
+from mlp_tape.storage.journal import Journal
 from mlp_tape.storage.run_record import RunRecord
-from mlp_tape.sweeps import report
+from mlp_tape.sweeps import report, sweep
 from mlp_tape.sweeps.directory import SweepDirectory
 from mlp_tape.sweeps.monitor import Monitor
 from mlp_tape.system.console import Console
@@ -35,18 +40,18 @@ def test_sweep_has_a_parent_run_a_table_and_a_best_job(run_py: Run, tmp_path: Pa
     assert parent.data.params["lr"] == "0.1,0.02,0.3"
     assert all(loss_steps(tmp_path, run) == list(range(2 * STEPS)) for run in children)
 
-    sweep = sweep_directory(tmp_path)
-    table = read_table(sweep)
+    directory = sweep_directory(tmp_path)
+    table = read_table(directory)
     assert [row["lr"] for row in table] == ["0.02", "0.1", "0.3"]  # sorted as numbers
     assert [row["job"] for row in table] == ["1", "0", "2"]
     logged = {run.info.run_id: run.data.metrics["test/accuracy"] for run in children}
-    assert {row["run_id"]: float(row["accuracy"]) for row in table} == logged
-    best = max(table, key=lambda row: float(row["accuracy"]))
+    assert {row["run_id"]: float(row["test accuracy"]) for row in table} == logged
+    best = max(table, key=lambda row: float(row["test accuracy"]))
     assert best["command"] == f"python run.py lr={best['lr']} dataset=digits epochs=2 seed=5"
     assert parent.data.tags["best.run_id"] == best["run_id"]
     assert parent.data.tags["best.command"] == best["command"]
     assert f"| {best['job']} | {best['lr']} | FINISHED |" in parent.data.tags["mlflow.note.content"]
-    assert parent.data.metrics["sweep/best_accuracy"] == float(best["accuracy"])
+    assert parent.data.metrics["sweep/best_test_accuracy"] == float(best["test accuracy"])
     assert f"best          job {best['job']}, test accuracy" in done.stdout
     assert re.search(rf"^ *{best['job']} +{best['lr']} +FINISHED", done.stdout, re.M)
 
@@ -59,7 +64,7 @@ def test_sweep_has_a_parent_run_a_table_and_a_best_job(run_py: Run, tmp_path: Pa
     assert full == {best["run_id"]}  # only the best job has plots and a model
     (model,) = client.search_logged_models([parent.info.experiment_id])
     assert model.source_run_id == best["run_id"]
-    assert {path.name for path in sweep.iterdir() if path.is_dir()} == {"0", "1", "2", "plots"}
+    assert {path.name for path in directory.iterdir() if path.is_dir()} == {"0", "1", "2", "plots"}
 
 
 def finished_sweep(directory: Path, **more: object) -> list[RunRecord]:
@@ -85,6 +90,20 @@ def test_jobs_that_finish_at_the_same_time_are_reported_once(tmp_path: Path) -> 
     assert reported == [2]
 
 
+def test_line_of_a_finished_job_says_of_which_images_an_accuracy_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monitor = Monitor(SweepDirectory(tmp_path), Console(), 2, lambda jobs: None)
+    _, best = finished_sweep(tmp_path, settings={"lr": 0.1 + 0.2}, seconds=2.0)
+    best.name, best.results["validation/accuracy"] = "lr=0.30000000000000004", 0.8
+    best.save()
+    monitor._poll(lambda *_: None)
+    assert capsys.readouterr().out.splitlines() == [
+        "job 0  0  test accuracy 0.8000  2.0 s",
+        "job 1  lr=0.3  validation accuracy 0.8000  test accuracy 0.9000  2.0 s",
+    ]
+
+
 def test_table_has_run_ids_that_are_assigned_only_at_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -100,6 +119,93 @@ def test_table_has_run_ids_that_are_assigned_only_at_the_end(
         report.conclude(Settings(), record, SweepDirectory(tmp_path), console)
     assert [row["run_id"] for row in read_table(tmp_path)] == ["id of 0", "id of 1"]
     assert record.tags["best.run_id"] == "id of 1"
+
+
+def test_report_names_the_best_job_and_the_best_setting(tmp_path: Path) -> None:
+    """Job 4 is the best, but its setting has a single seed."""
+    results = {(0.1, 0): 0.90, (0.1, 1): 0.80, (0.1 + 0.2, 0): 0.88, (0.1 + 0.2, 1): 0.86, (0.5, 0): 0.95}
+    numbers = {f"identity {i}": str(i) for i in range(len(results))}
+    (tmp_path / "jobs.json").write_text(json.dumps(numbers))
+    for i, ((lr, seed), accuracy) in enumerate(results.items()):
+        directory = tmp_path / str(i)
+        directory.mkdir()
+        (directory / "journal.jsonl").touch()
+        record = RunRecord(directory, name=f"lr={lr} seed={seed}", status="FINISHED", full=True)
+        record.settings = {"lr": lr, "seed": seed}
+        record.results = {"test/accuracy": accuracy, "validation/accuracy": accuracy, "test/loss": 0.1}
+        record.save()
+    record = RunRecord(tmp_path, kind="sweep")
+    with Console(on_screen=False) as console:
+        console.copy_to(tmp_path / "console.log")
+        report.conclude(Settings(), record, SweepDirectory(tmp_path), console)
+    setting = "lr=0.3, validation accuracy 0.8700 ± 0.0141 (mean ± standard deviation of 2 seeds)"
+    shown = (tmp_path / "console.log").read_text()
+    assert "best          job 4, validation accuracy 0.9500, test accuracy 0.9500: python run.py" in shown
+    assert f"best setting  {setting}\n" in shown
+    page = (tmp_path / "sweep.md").read_text()
+    assert f"**Best setting:** {setting}\n" in page
+    assert (
+        "3 settings by mean validation accuracy over seeds, settings with fewer seeds last\n\n| lr |" in page
+    )
+    tags = {key: value for key, value in record.tags.items() if key.startswith("best.setting")}
+    assert tags == {
+        "best.setting": "lr=0.3",
+        "best.setting.metric": "validation/accuracy",
+        "best.setting.mean": "0.87",
+        "best.setting.std": str(statistics.stdev([0.88, 0.86])),
+        "best.setting.seeds": "2",
+    }
+    with (tmp_path / "sweep_seeds.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["lr"] for row in rows] == ["0.30000000000000004", "0.1", "0.5"]
+    assert rows[0]["mean validation accuracy"] == "0.87"
+    assert {path.name for path in tmp_path.glob("plots/*")} == {"sweep_accuracy.png", "sweep_curves.png"}
+
+
+def test_name_of_a_sweep_is_short_and_has_the_swept_settings_only() -> None:
+    fixed = ["dataset=digits", "model.hidden_sizes=[64,32]", "dataset.path='a,b'"]
+    assert sweep._name(["lr=0.1,0.01", *fixed], 2) == "sweep lr=0.1,0.01"
+    assert (
+        sweep._name(["model.hidden_sizes=[64,32],[16]", *fixed], 2) == "sweep model.hidden_sizes=[64,32],[16]"
+    )
+    assert sweep._name(["lr=interval(0.1,1)", *fixed], None) == "sweep lr=interval(0.1,1)"
+    assert sweep._name(["+sweep=optuna", "tracking.uri=http://server"], None) == "sweep +sweep=optuna"
+    many = ",".join(str(i) for i in range(50))
+    assert sweep._name([f"lr={many}", f"+seed={many}", *fixed], 2500) == "sweep lr, seed (2,500 jobs)"
+    long = sweep._name([f"group.setting_{i}={many}" for i in range(20)], None)
+    assert len(long) <= 80
+    assert long.startswith("sweep group.setting_0, ")
+    assert long.endswith(" group.setting_19")
+
+
+def test_error_says_whether_jobs_failed_or_did_not_begin(tmp_path: Path) -> None:
+    jobs, record = SweepDirectory(tmp_path), RunRecord(tmp_path, kind="sweep")
+
+    def message(planned: int) -> str:
+        with pytest.raises(SweepError) as caught:
+            sweep._refuse_failures(jobs, record, planned)
+        return caught.value.what
+
+    assert message(2) == "2 of 2 jobs did not begin"
+    assert message(1) == "1 of 1 job did not begin"
+    _, failed = finished_sweep(tmp_path)
+    assert message(3) == "1 of 3 jobs did not begin"
+    failed.status, failed.reason = "FAILED", "why"
+    failed.save()
+    lines = ["1 of 3 jobs did not finish", "job 1  1  FAILED: why", "1 more did not begin"]
+    assert message(3) == "\n       ".join(lines)
+
+
+def test_progress_of_a_sweep_has_the_best_accuracy_by_which_jobs_are_ranked(tmp_path: Path) -> None:
+    jobs = finished_sweep(tmp_path)
+    with Journal(tmp_path) as rows:
+        sweep._report_progress(rows, jobs)
+        for job in jobs:
+            job.results["validation/accuracy"] = 1 - job.results["test/accuracy"]
+        sweep._report_progress(rows, jobs)
+    values = {row.key: row.value for row in journal.rows(tmp_path, "sweep/")}
+    assert values["sweep/best_test_accuracy"] == 0.9
+    assert values["sweep/best_validation_accuracy"] == pytest.approx(0.2)
 
 
 @pytest.mark.long
@@ -269,11 +375,17 @@ def test_report_has_statistics_over_jobs_that_differ_in_seed(run_py: Run, tmp_pa
     table = read_table(sweep_directory(tmp_path))
     page = (sweep_directory(tmp_path) / "sweep.md").read_text()
     for lr in ("0.1", "0.3"):
-        found = [float(row["accuracy"]) for row in table if row["lr"] == lr]
+        found = [float(row["test accuracy"]) for row in table if row["lr"] == lr]
         mean = sum(found) / 3
         deviation = (sum((value - mean) ** 2 for value in found) / 2) ** 0.5
         assert re.search(rf"^ *{lr} +3 +{mean:.4f} +{deviation:.4f} +[0-9.]+$", done.stdout, re.M)
         assert f"| {lr} | 3 | {mean:.4f} |" in page
+    assert re.search(r"^best setting  lr=0\.3, test accuracy 0\.\d{4} ± 0\.\d{4} \(", done.stdout, re.M)
+    (parent,), _ = runs_in(tmp_path)
+    assert parent.data.tags["best.setting"] == "lr=0.3"
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    artifacts = {item.path for item in client.list_artifacts(parent.info.run_id)}
+    assert {"sweep.csv", "sweep_seeds.csv"} <= artifacts
 
 
 @pytest.mark.long

@@ -1,0 +1,27 @@
+"""The console prints to any terminal, and its progress bars count correctly."""
+
+import io
+import sys
+
+import pytest
+
+from mlp_tape.system.console import Console
+
+
+def test_text_that_the_terminal_cannot_encode_does_not_end_the_program(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    screen = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", screen)
+    Console().line("0.87 ± 0.01")
+    screen.flush()
+    assert screen.buffer.getvalue() == b"0.87 \\xb1 0.01\n"  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("rows", "text"), [(1, "1 row remaining"), (1200, "1,200 rows remaining")])
+def test_number_of_remaining_rows_agrees_with_its_noun(
+    capsys: pytest.CaptureFixture[str], rows: int, text: str
+) -> None:
+    with Console().waiting("sending") as show:
+        show(rows)
+    assert capsys.readouterr().out == f"sending: {text}\n"
