@@ -138,8 +138,9 @@ def settings(directory: Path, requested: Settings, typed: Container[str]) -> Set
             f"to train it further, type epochs=... above {old.epochs}",
         )
     if epochs != old.epochs and old.schedule.name in TO_THE_END:
+        name, planned = old.schedule.name, count(old.epochs, "epoch")
         raise ConfigError(
-            f"epochs={epochs}, but the run's schedule={old.schedule.name} ends with its {count(old.epochs, 'epoch')}",
+            f"epochs={epochs}, but the run's schedule={name} ends with its {planned}",
             f"leave it out, or start a new run without resume={requested.resume}",
         )
     path = requested.dataset.path if "dataset.path" in typed else old.dataset.path
