@@ -86,7 +86,7 @@ def _hparams(settings: Settings, dataset: Dataset, layer_sizes: list[int]) -> di
 
 
 def given_name(overrides: list[str]) -> str:
-    """Returns the value of `hydra.job.name` on the command line, which names a run; empty if it is not set."""
+    """Returns `hydra.job.name` as typed, which names a run; empty if it was not typed."""
     given = [text.partition("=")[2].strip("'\"") for text in overrides if text.startswith("hydra.job.name=")]
     return given[-1] if given else ""
 
