@@ -223,8 +223,6 @@ class CheckSettings(Callback):
             directory = multirun.set_directory(config, first)
             compose = multirun.composed_once(loader.load_sweep_config)
             plan = planner.planned(config, choices, compose)
-            if plan.is_complete:
-                sweeper.use(config, plan)
             multirun.prepare_launcher(config, compose, invocation.sweep)
             launcher = multirun.launcher(config)
             in_this_process = launcher == multirun.IN_THIS_PROCESS
@@ -234,7 +232,9 @@ class CheckSettings(Callback):
             prepare = tensorflow_setup.import_tensorflow if in_this_process else lambda: None
             command = invocation.line.of_a_sweep(multirun.is_by_config(config, loader, choices))
             opened = sweep.opened(plan, directory, command, prepare)
-            invocation.sweep.enter_context(opened)
+            plan = invocation.sweep.enter_context(opened)
+            if plan.is_complete:
+                sweeper.use(config, plan)
             invocation.sweeping = True
 
 

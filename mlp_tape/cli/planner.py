@@ -35,13 +35,11 @@ def planned(config: DictConfig, choices: Choices, compose: Composition) -> Plan:
     zipped = validation.parse(compose(config, first(choices))).sweep.zip
     if not is_basic(config):
         return Plan([_job(config, each, compose, 0) for each in _each_value(choices)], False)
-    found: dict[str, PlannedJob] = {}
-    combinations = list(_combinations(choices, zipped))
-    for overrides in combinations:
-        job = _job(config, overrides, compose, len(found))
-        found.setdefault(job_identity(job.settings, ""), job)
-    _check_folders(list(found.values()))
-    return Plan(list(found.values()), True, len(combinations) - len(found))
+    combinations = enumerate(_combinations(choices, zipped))
+    all_jobs = Plan([_job(config, overrides, compose, number) for number, overrides in combinations])
+    plan = all_jobs.without_equal(lambda settings: job_identity(settings, settings.dataset.path or ""))
+    _check_folders(plan.jobs)
+    return plan
 
 
 def is_basic(config: DictConfig) -> bool:

@@ -407,7 +407,7 @@ def job_identity(settings: Settings, data_sha256: str) -> str:
 
     Args:
         settings: settings of the job, with the name of the data set that is actually used.
-        data_sha256: SHA-256 of that data set.
+        data_sha256: SHA-256 of that data set; its path, if it has not been loaded.
     """
     decisive = {key: value for key, value in flatten(settings) if key == "epochs" or not key.startswith(FREE)}
     text = json.dumps(decisive | {"data_sha256": data_sha256}, sort_keys=True)

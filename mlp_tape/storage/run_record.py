@@ -118,6 +118,13 @@ class RunRecord:
         return self.delivery.run_id
 
     @property
+    def folder(self) -> str:
+        """Directory of a job relative to that of its sweep, such as `3`; for another run, its name."""
+        parents = self.directory.parents
+        sweep = next((path for path in parents if (path / run_paths.JOBS).exists()), parents[0])
+        return str(self.directory.relative_to(sweep))
+
+    @property
     def title(self) -> str:
         """Name in the MLflow UI; the name of the directory if MLflow has none."""
         return self.name or self.delivery.name or self.directory.name

@@ -74,7 +74,7 @@ class SweepDirectory:
         """Returns the identity of a job, with the data set that is actually used, if it has been loaded."""
         decided = self._read(run_paths.DATA).get(_choice(settings.dataset))
         if decided is None:
-            return job_identity(settings, "")
+            return job_identity(settings, settings.dataset.path or "")
         named = dataclasses.replace(settings.dataset, name=decided["name"])
         return job_identity(dataclasses.replace(settings, dataset=named), decided["sha256"])
 
@@ -92,7 +92,8 @@ class SweepDirectory:
         with self._lock:
             identity, jobs = self.identity(settings), self._read(run_paths.JOBS)
             if identity not in jobs:
-                known = jobs.pop(job_identity(settings, ""), None)  # claimed before its data were loaded
+                unloaded = job_identity(settings, settings.dataset.path or "")
+                known = jobs.pop(unloaded, None)  # claimed before its data were loaded
                 jobs[identity] = known or _free_name(set(jobs.values()), number, folder)
                 self._write(run_paths.JOBS, jobs)
             directory = self.directory / str(jobs[identity])

@@ -91,7 +91,7 @@ class Monitor(threading.Thread):
 
 def label(job: RunRecord) -> str:
     """Returns the name of a job in messages."""
-    return f"job {job.directory.name}  {name_of(job)}"
+    return f"job {job.folder}  {name_of(job)}"
 
 
 def current(job: RunRecord) -> RunRecord:

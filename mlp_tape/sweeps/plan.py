@@ -1,5 +1,6 @@
 """The plan of a sweep: its jobs, known and validated before the first one starts."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from mlp_tape.config.settings import Settings
@@ -46,3 +47,12 @@ class Plan:
     jobs: list[PlannedJob]
     is_complete: bool = True
     equal: int = 0
+
+    def without_equal(self, identity: Callable[[Settings], str]) -> "Plan":
+        """Returns the plan with one job of each identity, the first; unchanged if it is not complete."""
+        if not self.is_complete:
+            return self
+        jobs: dict[str, PlannedJob] = {}
+        for job in self.jobs:
+            jobs.setdefault(identity(job.settings), job)
+        return Plan(list(jobs.values()), equal=self.equal + len(self.jobs) - len(jobs))

@@ -92,7 +92,7 @@ def _about_best(found: Summary) -> str:
     assert best
     metrics = sorted(found.metrics, key=lambda metric: metric != found.ranked_by)
     results = [f"{spoken(key)} {best.results[key]:.4f}" for key in metrics if key in best.results]
-    return ", ".join([f"job {best.directory.name}", *results])
+    return ", ".join([f"job {best.folder}", *results])
 
 
 def _about_best_setting(found: Summary) -> str:

@@ -175,7 +175,7 @@ class Summary:
         return Table(["job", *columns, "status", *map(spoken, results), "seconds"], rows, caption)
 
     def _row(self, job: RunRecord, columns: list[str], results: list[str]) -> list[Cell]:
-        known, number = {"name": name_of(job)} | flat(job.settings), job.directory.name
+        known, number = {"name": name_of(job)} | flat(job.settings), job.folder
         first = int(number) if number.isdigit() else number
         cells = [*map(known.get, columns), job.status, *map(job.results.get, results)]
         return [first, *cells, round(job.seconds, 2)]
@@ -217,7 +217,7 @@ class Summary:
             names = [" ".join(word for word in words if not word.startswith("seed=")) for words in split]
             seen = Counter(names)  # a long name is shortened, and may be equal to another
             return [
-                name if seen[name] == 1 else f"{name} (job {job.directory.name})"
+                name if seen[name] == 1 else f"{name} (job {job.folder})"
                 for name, job in zip(names, jobs, strict=True)
             ]
         known = [flat(job.settings) for job in jobs]

@@ -23,7 +23,7 @@ from mlp_tape.sweeps.plan import Plan
 from mlp_tape.sweeps.summary import Summary
 from mlp_tape.system import formatting, provenance
 from mlp_tape.system.console import Console
-from mlp_tape.system.formatting import count
+from mlp_tape.system.formatting import are, count
 from mlp_tape.system.redaction import without_password
 from mlp_tape.tracking.session import jobs_closed_in_background, run_session, tracker
 from mlp_tape.tracking.uri import (
@@ -39,10 +39,11 @@ from mlp_tape.tracking.uri import (
 @contextlib.contextmanager
 def opened(
     plan: Plan, directory: Path, command: Command, get_ready: Callable[[], None] = lambda: None
-) -> Iterator[None]:
+) -> Iterator[Plan]:
     """Opens and closes the run of a sweep, whose jobs run in the block, and writes its report.
 
-    The report is written however the block ends.
+    The report is written however the block ends. The value is the plan without the jobs that are equal
+    because their data are, in files of different names for example.
 
     Args:
         plan: the jobs; their data sets are loaded here.
@@ -57,13 +58,13 @@ def opened(
         TrackingError: MLflow cannot be opened.
         SweepError: not all jobs finished.
     """
-    settings, planned = plan.jobs[0].settings, len(plan.jobs) if plan.is_complete else None
+    settings = plan.jobs[0].settings
     if settings.tracking.enabled:
         check_reachable(resolve_uri(settings.tracking), CHECK_SECONDS)
     directory.mkdir(parents=True, exist_ok=True)
     with lock.hold(directory), Console() as console, Journal(directory) as journal:
         jobs = SweepDirectory(directory)
-        record = _sweep_record(settings, directory, command, planned)
+        record = _sweep_record(settings, directory, command, plan)
         choices = list(dict.fromkeys(job.settings.dataset for job in plan.jobs))
         _check_comparable(plan, jobs, console.line)
         jobs.stop_file.unlink(missing_ok=True)
@@ -73,18 +74,21 @@ def opened(
         )
         for warning in sorted(warnings - {""}):
             console.warn(warning)
+        plan = plan.without_equal(jobs.identity)
+        planned = len(plan.jobs) if plan.is_complete else None
         journal.recover(record.delivery.position)
         write_files = functools.partial(run_report.write_settings, directory, settings)
         where = tracker(_tracking_settings(settings, record), record, journal)
         get_ready()
         with run_session(where, settings.tracking.patience, record, write_files, console):
-            equal = f", {plan.equal} more with the same settings as one of them" if plan.equal else ""
-            jobs_planned = f"{count(planned, 'job')}{equal}" if planned else "jobs"
+            jobs_planned = count(planned, "job") if planned else "jobs"
+            if plan.equal:
+                jobs_planned += f" ({plan.equal} more {are(plan.equal)} equal to one of them)"
             console.line(f"sweep  {jobs_planned} in {directory}")
             try:
                 progress = functools.partial(_report_progress, journal)
                 with Monitor(jobs, console, planned, progress), jobs_closed_in_background():
-                    yield
+                    yield plan
             finally:
                 report.conclude(settings, record, jobs, console)
             console.line(f"directory     {directory}")
@@ -111,7 +115,7 @@ def _check_comparable(plan: Plan, jobs: SweepDirectory, say: Callable[[str], Non
         )
 
 
-def _sweep_record(settings: Settings, directory: Path, command: Command, planned: int | None) -> RunRecord:
+def _sweep_record(settings: Settings, directory: Path, command: Command, plan: Plan) -> RunRecord:
     """Returns the record of the sweep: a new one, or that of the sweep to resume."""
     record = RunRecord(directory)
     if (directory / run_paths.RECORD).exists():
@@ -126,7 +130,9 @@ def _sweep_record(settings: Settings, directory: Path, command: Command, planned
     if not record.made_by:
         record.made_by, record.source = provenance.fingerprint(), provenance.tags()
         record.token = secrets.token_hex(16)
-    record.name = given_name(record.overrides) or _name(record.overrides, planned)
+    record.name = given_name(record.overrides) or _name(
+        record.overrides, len(plan.jobs) if plan.is_complete else None
+    )
     pairs = [text.lstrip("+~").partition("=") for text in record.overrides]  # the UI displays `0.1,0.01`
     record.params = {
         re.sub(r"[^\w\-./ ]", "_", key): value for key, _, value in pairs if not key.startswith("sweep.")
@@ -168,7 +174,7 @@ def _refuse_failures(jobs: SweepDirectory, record: RunRecord, plan: Plan) -> Non
     missing = 0
     if plan.is_complete:
         names = {jobs.name(job.settings) for job in plan.jobs}
-        records = [job for job in records if job.directory.name in names]
+        records = [job for job in records if job.folder in names]
         missing = len(names) - len(records)
     failed = [job for job in records if job.status != "FINISHED"]
     if not failed and not missing:

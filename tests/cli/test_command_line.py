@@ -10,7 +10,7 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 
-from conftest import ROOT, SMALL, Run
+from conftest import ROOT, SMALL, Run, sample
 from mlp_tape.cli import command_line, main, planner
 from mlp_tape.cli.command_line import CommandLine
 from mlp_tape.errors import ConfigError
@@ -181,12 +181,21 @@ def test_advice_works_when_it_is_typed(
 
 @pytest.mark.parametrize(
     ("typed", "advice"),
-    [
-        (["-m", "lr=1,2", "hydra.launcher.n_jobs=2"], ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]),
-        (["-m", "lr=1,2", "hydra.launcher=joblib"], ["hydra/launcher=joblib"]),
-        (["-m", "lr=1,2", "hydra/launcher=joblib", "hydra.launcher.n_jobs=0"], ["hydra.launcher.n_jobs=-1"]),
-        (["-cn", "nope"], ["--config-name=config"]),
-    ],
+    sample(
+        ADVICE := [
+            (
+                ["-m", "lr=1,2", "hydra.launcher.n_jobs=2"],
+                ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"],
+            ),
+            (["-m", "lr=1,2", "hydra.launcher=joblib"], ["hydra/launcher=joblib"]),
+            (
+                ["-m", "lr=1,2", "hydra/launcher=joblib", "hydra.launcher.n_jobs=0"],
+                ["hydra.launcher.n_jobs=-1"],
+            ),
+            (["-cn", "nope"], ["--config-name=config"]),
+        ],
+        ADVICE[-1],
+    ),
     ids=str,
 )
 def test_advice_about_hydra_works_when_it_is_typed(
@@ -202,13 +211,14 @@ def test_advice_about_hydra_works_when_it_is_typed(
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.long
 def test_own_experiments_sweep_resume_and_repeat(run_py: Run, tmp_path: Path) -> None:
     mine = tmp_path / "mine" / "experiment" / "grid.yaml"
     mine.parent.mkdir(parents=True)
     mine.write_text(GRID)
     done = run_py(tmp_path, "--config-dir", "mine", "+experiment=grid", "seed=1,1")
     assert done.returncode == 0, done.stderr
-    assert "2 jobs, 2 more with the same settings as one of them" in done.stdout
+    assert "2 jobs (2 more are equal to one of them)" in done.stdout
     (sweep,) = [path.parent for path in tmp_path.glob("multirun/*/*/run.json")]
     jobs = [run_record.read(path.parent) for path in sorted(sweep.glob("*/run.json"))]
     assert [job.settings["lr"] for job in jobs] == [0.1, 0.2]
@@ -237,6 +247,7 @@ def test_own_experiments_sweep_resume_and_repeat(run_py: Run, tmp_path: Path) ->
     assert f"--config-dir=mine: there is no directory {tmp_path / 'mine'}" in lost.stderr
 
 
+@pytest.mark.long
 def test_a_sweep_is_not_extended_with_other_data(run_py: Run, tmp_path: Path) -> None:
     assert run_py(tmp_path, "-m", "lr=0.1,0.2", *UNTRACKED).returncode == 0
     before = {path: path.read_bytes() for path in tmp_path.rglob("*.json")}
@@ -250,12 +261,14 @@ def test_a_sweep_is_not_extended_with_other_data(run_py: Run, tmp_path: Path) ->
     assert {path: path.read_bytes() for path in tmp_path.rglob("*.json")} == before
 
 
+@pytest.mark.long
 def test_relative_paths_do_not_depend_on_hydra_job_chdir(run_py: Run, tmp_path: Path) -> None:
     done = run_py(tmp_path, "-m", "lr=0.1,0.2", *SMALL, "hydra.job.chdir=true")
     assert done.returncode == 0, done.stderr
     assert [path.parent for path in tmp_path.rglob("mlflow.db")] == [tmp_path]
 
 
+@pytest.mark.long
 def test_hydra_full_error_shows_the_error_of_a_job(run_py: Run, tmp_path: Path) -> None:
     done = run_py(tmp_path, "-m", "lr=1e20,0.1", *UNTRACKED, HYDRA_FULL_ERROR="1")
     assert done.returncode == 1

@@ -119,7 +119,6 @@ def patched(tmp_path: Path, offline: dict[str, str]) -> Callable[..., subprocess
             (0, "optimizer=momentum", "optimizer.damping", "0.5", "2", "a number from 0 to below 1"),
             (1, "optimizer=sgd", "clip_value", "0.0001", "0", "a finite number above 0, or null"),
         ],
-        NEW[0],
     ),
 )
 def test_a_setting_is_added_by_its_field_and_its_use(

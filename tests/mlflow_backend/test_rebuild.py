@@ -170,6 +170,7 @@ def test_database_with_a_running_run_is_not_rebuilt(
     assert not list(tmp_path.glob("mlflow.db.*damaged*"))
 
 
+@pytest.mark.long
 def test_run_of_an_earlier_version_is_rebuilt(run_py: Run, offline: dict[str, str], tmp_path: Path) -> None:
     """Its record has no token, no creation time and no source; three files record the delivery."""
     assert run_py(tmp_path, *SMALL).returncode == 0

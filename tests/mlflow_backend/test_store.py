@@ -133,6 +133,7 @@ def insert(path: str, number: int, transactions: int) -> None:
     over.set()
 
 
+@pytest.mark.long
 @pytest.mark.concurrency
 def test_check_of_the_database_releases_no_lock(tmp_path: Path) -> None:
     """With a check that opens the file itself, three of three databases were malformed within seconds."""

@@ -181,7 +181,7 @@ def test_walkthrough_rejects_an_unknown_setting(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "mlp_tape", "walk", "lrr=0.1"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=LIMIT)
     assert done.returncode == 2
-    assert done.stderr.splitlines() == ["error: unknown setting: lrr", "       did you mean lr=... ?"]
+    assert done.stderr.splitlines() == ["error: unknown setting: lrr", "       did you mean lr=0.1 ?"]
 
 
 @pytest.mark.long

@@ -24,6 +24,7 @@ from mlp_tape.storage.run_record import RunRecord
 from mlp_tape.sweeps import report, sweep
 from mlp_tape.sweeps.directory import SweepDirectory
 from mlp_tape.sweeps.monitor import Monitor
+from mlp_tape.sweeps.plan import Plan, PlannedJob
 from mlp_tape.system.console import Console
 from mlp_tape.tracking import client
 from sweep_helpers import STEPS, loss_steps, read_table, running_job, runs_in, sweep_directory
@@ -182,13 +183,16 @@ def test_error_says_whether_jobs_failed_or_did_not_begin(tmp_path: Path) -> None
     jobs, record = SweepDirectory(tmp_path), RunRecord(tmp_path, kind="sweep")
 
     def message(planned: int) -> str:
+        plan = Plan([PlannedJob([], Settings(seed=seed)) for seed in range(planned)])
         with pytest.raises(SweepError) as caught:
-            sweep._refuse_failures(jobs, record, planned)
+            sweep._refuse_failures(jobs, record, plan)
         return caught.value.what
 
     assert message(2) == "2 of 2 jobs did not begin"
     assert message(1) == "1 of 1 job did not begin"
     _, failed = finished_sweep(tmp_path)
+    names = {jobs.identity(Settings(seed=seed)): str(seed) for seed in range(2)}
+    (tmp_path / "jobs.json").write_text(json.dumps(names))
     assert message(3) == "1 of 3 jobs did not begin"
     failed.status, failed.reason = "FAILED", "why"
     failed.save()
@@ -406,6 +410,32 @@ def test_two_simultaneous_sweeps_do_not_affect_each_other(offline: dict[str, str
     assert len(list(tmp_path.glob("multirun/*/*"))) == 2
     assert len(list(tmp_path.glob("multirun/*/*/*/weights.npz"))) == 4
     assert [run.info.status for run in parents + children] == ["FINISHED"] * 6
+
+
+@pytest.mark.long
+def test_jobs_whose_data_are_equal_are_run_once_and_each_has_its_directory(
+    run_py: Run, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (300, 28, 28), np.uint8), np.arange(300) % 10
+    for name, n in ("a", 100), ("copy_of_a", 100), ("b", 99):
+        np.savez(
+            tmp_path / f"{name}.npz", x_train=images, y_train=labels, x_test=images[:n], y_test=labels[:n]
+        )
+    done = run_py(
+        tmp_path, "-m", "dataset=arrays", "dataset.path=a.npz,copy_of_a.npz,b.npz", "lr=0.1,1e-1", "seed=1,2",
+        "epochs=1", "report=light", "hydra.sweep.subdir='lr=${lr}/${dataset.path}/seed ${seed}'",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "sweep  4 jobs (8 more are equal to one of them)" in done.stdout
+    (sweep,) = [path.parent for path in tmp_path.glob("multirun/*/*/run.json")]
+    folders = {f"lr=0.1/{data}.npz/seed {seed}" for data in "ab" for seed in (1, 2)}
+    assert {str(path.parent.relative_to(sweep)) for path in sweep.glob("*/*/*/run.json")} == folders
+    for folder in folders:
+        assert f"\njob {folder}  " in done.stdout
+    again = run_py(tmp_path, "-m", "sweep.resume=last")
+    assert again.returncode == 0, again.stderr
+    assert "began" not in again.stdout
 
 
 @pytest.mark.long
