@@ -24,7 +24,7 @@ from mlp_tape.cli import command_line, config_store, multirun, planner, sweeper
 from mlp_tape.cli.command_line import CommandLine
 from mlp_tape.cli.messages import composition_error, report_error
 from mlp_tape.config import validation
-from mlp_tape.config.settings import Settings, TrackingSettings
+from mlp_tape.config.settings import Settings, TrackingSettings, format_value
 from mlp_tape.errors import ConfigError, MlpTapeError
 from mlp_tape.runs import resume
 from mlp_tape.storage import run_record
@@ -196,12 +196,23 @@ def _run(composed: DictConfig) -> float | None:
         sys.exit(_report(error, is_own=True))
 
 
+def _check_verbose(config: DictConfig) -> None:
+    """Raises ConfigError if `hydra.verbose` sets the level of log messages that are not printed anywhere."""
+    if config.hydra.verbose and config.hydra.runtime.choices.get("hydra/job_logging") == "none":
+        level = format_value(planner.as_written(config.hydra)["verbose"])
+        raise ConfigError(
+            f"hydra.verbose={level}: log messages of Python's logging are not printed",
+            f"type hydra/job_logging=default hydra.verbose={level}",
+        )
+
+
 class CheckSettings(Callback):
     """Validates the settings before Hydra creates a directory, and opens the MLflow run of a sweep."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Validates the settings of a run, and finds the run to resume."""
         with _exit_on_error():
+            _check_verbose(config)
             settings = validation.parse(config)
             if settings.sweep.resume is not None:
                 raise ConfigError(
@@ -216,6 +227,7 @@ class CheckSettings(Callback):
         """Validates every value of a sweep, and opens its run."""
         invocation = _invocation.get()
         with _exit_on_error():
+            _check_verbose(config)
             multirun.check_plugins(config)
             loader = GlobalHydra.instance().config_loader()
             choices = planner.choices(config, loader)

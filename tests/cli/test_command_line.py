@@ -188,6 +188,7 @@ def test_advice_works_when_it_is_typed(
                 ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"],
             ),
             (["-m", "lr=1,2", "hydra.launcher=joblib"], ["hydra/launcher=joblib"]),
+            (["hydra.verbose=true"], ["hydra/job_logging=default", "hydra.verbose=true"]),
             (
                 ["-m", "lr=1,2", "hydra/launcher=joblib", "hydra.launcher.n_jobs=0"],
                 ["hydra.launcher.n_jobs=-1"],
