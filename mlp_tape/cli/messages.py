@@ -55,6 +55,9 @@ def composition_error(error: Exception) -> ConfigError:
         return ConfigError(
             first, "type an option of the group, such as dataset=digits; python run.py --help lists them"
         )
+    params = [text for text in sys.argv if text.lstrip("+").startswith("hydra.sweeper.params")]
+    if params and first.startswith(("Unexpected type", "Sweeping over Hydra", "'NoneType' object")):
+        return _params_of_no_config(params[-1])
     if first.startswith("Ambiguous value for argument"):
         return ConfigError(first, "to sweep over these values, type python run.py -m ...")
     if isinstance(error, OSError):
@@ -62,6 +65,16 @@ def composition_error(error: Exception) -> ConfigError:
             f"{type(error).__name__}: {first}", "start the program in a directory that you can write to"
         )
     return ConfigError(first, " ".join(rest).strip() or "see python run.py --help")
+
+
+def _params_of_no_config(override: str) -> ConfigError:
+    key, _, value = override.lstrip("+").partition("=")
+    name = key.removeprefix("hydra.sweeper.params").removeprefix(".")
+    unquoted = value[1:-1] if re.fullmatch(r"'.*'|\".*\"", value) else value
+    return ConfigError(
+        f"{key}: no config of this command has hydra.sweeper.params",
+        f"type {shlex.quote(f'{name}={unquoted}') if name else 'values on the command line: lr=0.1,0.2'}",
+    )
 
 
 def _missing_primary_config(error: MissingConfigException) -> ConfigError:

@@ -188,6 +188,9 @@ def test_advice_works_when_it_is_typed(
                 ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"],
             ),
             (["-m", "lr=1,2", "hydra.launcher=joblib"], ["hydra/launcher=joblib"]),
+            (["-m", "hydra.sweeper.params.lr=0.1,0.2"], ["lr=0.1,0.2"]),
+            (["-m", "+hydra.sweeper.params.lr='0.1,0.2'"], ["lr=0.1,0.2"]),
+            (["-m", "hydra.sweeper.params={lr:'0.1,0.2'}"], ["lr=0.1,0.2"]),
             (["hydra.verbose=true"], ["hydra/job_logging=default", "hydra.verbose=true"]),
             (
                 ["-m", "lr=1,2", "hydra/launcher=joblib", "hydra.launcher.n_jobs=0"],
@@ -206,8 +209,8 @@ def test_advice_about_hydra_works_when_it_is_typed(
     assert refused.returncode == 2, refused.stderr
     _, hint = refused.stderr.splitlines()
     assert [word.rstrip(",") for word in shlex.split(hint) if "=" in word][: len(advice)] == advice
-    keys = {word.partition("=")[0] for word in advice} | {"hydra.launcher", "-cn"}
-    kept = [text for text in typed if text.partition("=")[0] not in keys and text != "nope"]
+    keys = {word.partition("=")[0] for word in advice} | {"hydra.launcher", "-cn", "nope"}
+    kept = [text for text in typed if text.partition("=")[0] not in keys and "sweeper.params" not in text]
     done = run_py(tmp_path, *kept, *advice, *UNTRACKED)
     assert done.returncode == 0, done.stderr
 
