@@ -4,6 +4,7 @@ import contextlib
 import os
 import pty
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -13,6 +14,8 @@ import mlflow
 import pytest
 
 from conftest import LIMIT, ROOT, Run, kill_after_limit, sample, sync_unsent
+from mlp_tape.cli import main
+from mlp_tape.errors import ConfigError
 from mlp_tape.system import signals
 
 NOISE = re.compile(r"oneDNN|cuda|absl|INFO|alembic|Traceback|UserWarning", re.IGNORECASE)
@@ -78,6 +81,16 @@ def test_two_runs_that_start_at_once_on_a_new_database_are_both_recorded(
     assert [one.wait(LIMIT) for one in both] == [0, 0]
     assert [run.info.status for run in runs_in(tmp_path)] == ["FINISHED", "FINISHED"]
     assert len(list((tmp_path / "outputs").glob("*/*"))) == 2
+
+
+def test_errors_in_the_readme_are_those_of_the_program() -> None:
+    text = (ROOT / "README.md").read_text()
+    shown = re.findall(r"^\$ python run\.py (.+)\nerror: (.+)\n {7}(.+)$", text, re.M)
+    assert len(shown) == 2
+    for arguments, *lines in shown:
+        with pytest.raises(ConfigError) as error:
+            main.settings_of(ROOT / "conf", shlex.split(arguments))
+        assert [error.value.what, error.value.hint] == lines
 
 
 REJECTED = [
