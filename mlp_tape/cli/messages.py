@@ -1,5 +1,6 @@
 """Error messages of the command line: what is wrong, and what to type instead."""
 
+import difflib
 import re
 import shlex
 import sys
@@ -36,9 +37,10 @@ def composition_error(error: Exception) -> ConfigError:
         return ConfigError(f"{error.missing_cfg_file} is not installed", f"pip install -e '.[{extra}]'")
     if isinstance(error, MissingConfigException) and error.options:
         group, _, option = str(error.missing_cfg_file).rpartition("/")
+        near = (difflib.get_close_matches(option, error.options, n=1) or error.options)[0]
         return ConfigError(
             f"{group}={option}: expected one of: {', '.join(error.options)}",
-            f"type for example {'+' if group in validation.ADDED else ''}{group}={error.options[0]}",
+            f"type for example {'+' if group in validation.ADDED else ''}{group}={near}",
         )
     if isinstance(error, MissingConfigException):
         return _missing_primary_config(error)
@@ -46,8 +48,14 @@ def composition_error(error: Exception) -> ConfigError:
         return ConfigError(f"cannot parse {error.override}: {first}", _quoted(error.override or ""))
     unknown = re.match(r"Could not override '([^']+)'", first)
     if unknown:
+        full_key = getattr(error.__cause__, "full_key", None)  # of a dictionary, the key that is unknown
+        if full_key and full_key != unknown[1]:
+            return _unknown_key(str(full_key), "...")
         value = re.search(r"use \+[^=]+=(.*)", "\n".join(rest))
         return _unknown_key(unknown[1], value[1] if value else "...")
+    of_another_kind = re.match("Error merging override ([^=]+)=(.*)", first)
+    if of_another_kind:
+        return validation.of_another_kind(of_another_kind[1].lstrip("+"), of_another_kind[2])
     removed = re.match(r"Could not delete from config. '([^']+)' does not exist", first)
     if removed:
         return ConfigError(f"{removed[1]} has no value that could be removed", f"leave out ~{removed[1]}")
@@ -99,23 +107,30 @@ def _unknown_key(key: str, value: str) -> ConfigError:
 
 def _quoted(override: str) -> str:
     """Returns how to type an override that Hydra cannot parse, with quotes for Hydra and for the shell."""
+    unquoted = re.sub(r"""^(['"])(.+)\1$""", r"\2", re.sub(r"""^(['"])([\w.]+)\1=""", r"\2=", override))
+    if unquoted != override and _is_valid(unquoted):
+        return f"type {shlex.quote(unquoted)}"
     key, sign, value = override.partition("=")
     if not sign:
         return f"type a value for it: {key}=..."
     listed = "," in value and not set(value) & set("[](){}'\"")
     items = value.split(",") if listed else [value]
     quoted = f"{key}={','.join(map(_quoted_item, items))}"
-    try:
-        OverridesParser.create().parse_override(quoted)
-    except HydraException:
+    if not _is_valid(quoted):
         return "quotes for Hydra go inside those for the shell: 'key=\"value\"'"
     return f"type {shlex.quote(quoted)}"
 
 
 def _quoted_item(value: str) -> str:
+    if _is_valid(f"key={value}"):
+        return value
+    mark = '"' if '"' not in value else "'"
+    return mark + value.replace("\\", "\\\\").replace(mark, f"\\{mark}") + mark
+
+
+def _is_valid(override: str) -> bool:
     try:
-        OverridesParser.create().parse_override(f"key={value}")
+        OverridesParser.create().parse_override(override)
     except HydraException:
-        mark = '"' if '"' not in value else "'"
-        return mark + value.replace("\\", "\\\\").replace(mark, f"\\{mark}") + mark
-    return value
+        return False
+    return True

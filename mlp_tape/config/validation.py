@@ -138,8 +138,9 @@ def _build(kind: type, given: dict[Any, Any], prefix: str) -> Any:
             raise unknown_key(f"{prefix}{name}", format_value(value))
     for name, rule in rules.items():
         if name not in given and rule.default is not None:
-            typed = f"{prefix}{name}={_default(name, rule)}"
-            raise ConfigError(f"{prefix}{name} has no value", f"every setting needs one; type {typed}")
+            key, default = f"{prefix}{name}", _default(name, rule)
+            correction = f"leave out ~{key}" if default == "..." else f"type {key}={default}"
+            raise ConfigError(f"{key} has no value", f"every setting needs one; {correction}")
     values = {}
     for name, value in given.items():
         key = f"{prefix}{name}"
@@ -165,15 +166,27 @@ def _checked(key: str, given: Any, kind: Any, rule: Field[Any]) -> Any:
     elif type(value) is str and re.fullmatch(r"[-+.\d]+(e[-+]?\d+)?", value, re.I):
         value = _number(value, kind)
     if not _fits(value, kind) or (value is not None and not rule.metadata["check"](value)):
-        expected = rule.metadata["expected"]
-        near = difflib.get_close_matches(str(value), expected.removeprefix("one of: ").split(", "), n=1)
-        raise ConfigError(
-            f"{key}={format_value(given)}: expected {expected}",
-            f"type for example {key}={near[0] if near else _default(key, rule)}",
-        )
+        raise _not_valid(key, rule, format_value(given))
     if key == "dataset.path" and value is not None:
         return str(Path(value).expanduser().absolute())
     return value
+
+
+def _not_valid(key: str, rule: Field[Any], value: str) -> ConfigError:
+    expected = rule.metadata["expected"]
+    near = difflib.get_close_matches(value, expected.removeprefix("one of: ").split(", "), n=1)
+    return ConfigError(
+        f"{key}={value}: expected {expected}",
+        f"type for example {key}={near[0] if near else _default(key, rule)}",
+    )
+
+
+def of_another_kind(key: str, value: str) -> ConfigError:
+    """Returns the error for a value that cannot replace the default, such as a dictionary for a list."""
+    rule = dict(_rules(Settings())).get(key)
+    if rule is None:
+        return ConfigError(f"{key}={value}: expected another kind of value", "see python run.py --help")
+    return _not_valid(key, rule, value)
 
 
 def _number(text: str, kind: Any) -> Any:
@@ -215,16 +228,24 @@ def unknown_key(key: str, value: str = "...") -> ConfigError:
     if group in ADDED:
         return ConfigError(f"{group} is not in the defaults list", f"type +{group}={value} with a plus sign")
     known = [name for name, _ in flatten(Settings())]
+    if key in known:
+        return ConfigError(f"{key} was removed by ~{key}", f"leave out ~{key}")
     leaves = {name.split(".")[-1]: name for name in known}
     group, _, leaf = key.rpartition(".")
+    of_group = {name.split(".")[-1]: name for name in known if group and name.startswith(f"{group}.")}
     near = (
         [name for name in [SYNONYMS.get(leaf.lower()) or leaves.get(leaf)] if name]
-        or difflib.get_close_matches(key, known, n=1)
-        or [leaves[name] for name in difflib.get_close_matches(leaf, leaves, n=1)]
+        or _closest(leaf, of_group)
+        or _closest(key, {} if of_group else {name: name for name in known})
+        or _closest(leaf, leaves)
     )
     if near:
         return ConfigError(f"unknown setting: {key}", f"did you mean {near[0]}={value} ?")
-    of_group = [name for name in known if group and name.startswith(f"{group}.")]
     if of_group:
-        return ConfigError(f"unknown setting: {key}", f"the settings of {group} are {', '.join(of_group)}")
+        names = ", ".join(of_group.values())
+        return ConfigError(f"unknown setting: {key}", f"the settings of {group} are {names}")
     return ConfigError(f"unknown setting: {key}", "python run.py --help lists the settings")
+
+
+def _closest(text: str, names: dict[str, str]) -> list[str]:
+    return [names[match] for match in difflib.get_close_matches(text, names, n=1)]

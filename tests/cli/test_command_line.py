@@ -150,6 +150,25 @@ def test_the_values_of_a_config_are_part_of_the_plan_and_equal_jobs_are_counted(
         plan(*own)
 
 
+@pytest.mark.parametrize(
+    ("typed", "hint"),
+    [
+        (["~l2", "l2=0"], "leave out ~l2"),
+        (["~stopping"], "every setting needs one; leave out ~stopping"),
+        (["~stopping.patience"], "leave out ~stopping.patience"),
+        (
+            ["stopping={min_delta:0.1}"],
+            "the settings of stopping are stopping.patience, stopping.monitor",
+        ),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_removed_or_is_unknown_in_a_group_is_named(typed: list[str], hint: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        main.settings_of(ROOT / "conf", typed)
+    assert error.value.hint == hint
+
+
 ADVICE = [
     (["learning_rate=0.1"], "lr=0.1"),
     (["+lrr=0.1"], "lr=0.1"),
@@ -162,8 +181,12 @@ ADVICE = [
     (["~schedule"], "schedule=constant"),
     (["lr=${oc.env:NOT_SET_ANYWHERE}"], "lr=0.001"),
     (["optimizer=adm"], "optimizer=adam"),
+    (["optimizer=rmspop"], "optimizer=rmsprop"),
+    (["'l2=${lr}'"], "l2=${lr}"),
+    (["'model.hidden_sizes'=[1]"], "model.hidden_sizes=[1]"),
+    (["model.hidden_sizes={a:1}"], "model.hidden_sizes=[256,128]"),
     (["model.activation=rleu"], "model.activation=relu"),
-    (["hydra/launcher=joblb"], "hydra/launcher=basic"),
+    (["hydra/launcher=joblb"], "hydra/launcher=joblib"),
 ]
 
 

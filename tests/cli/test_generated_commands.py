@@ -62,7 +62,7 @@ PARTS: dict[str, list[str]] = {
         "model.hidden_sizes=${oc.decode:'[5,6]'}",
     ],
     "dictionaries": [
-        "stopping={min_delta:0.1}",
+        "stopping={monitor:accuracy}",
         "checkpoint={every_steps:7}",
         "model={hidden_sizes:[4],dropout:0.2}",
         "tracking={experiment:'x y',patience:5}",
@@ -114,7 +114,7 @@ AXES = [
     "l2=${lr},0.125",
     "model={dropout:0.1},{dropout:0.2}",
     "+experiment=adam,momentum",
-    "stopping.min_delta=null,0.5",
+    "stopping.monitor=loss,accuracy",
     "seed=5,6,5",
 ]
 
