@@ -104,11 +104,11 @@ REJECTED = [
     (["model.hidden_sizes=[0]"], "model.hidden_sizes=[0]: expected", "model.hidden_sizes=[256,128]"),
     (["batch_size=0"], "batch_size=0: expected an integer from 1", "type for example batch_size=128"),
     (["dataset=nope"], "dataset=nope: expected one of: arrays, digits", "type for example dataset=arrays"),
-    (["experiment=tuned"], "experiment is not in the defaults list", "type +experiment=..."),
+    (["experiment=tuned"], "experiment is not in the defaults list", "type +experiment=tuned"),
     (["lr=0.1,0.2"], "Ambiguous value for argument 'lr=0.1,0.2'", "run.py -m"),
     (["lr=["], "cannot parse lr=[", "type 'lr=\"[\"'"),
     (["model=3"], "Config group override must be a string", "--help"),
-    (["~lr"], "lr has no value", "type lr=..."),
+    (["~lr"], "lr has no value", "type lr=0.001"),
 ]
 
 
