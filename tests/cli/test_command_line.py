@@ -221,7 +221,6 @@ def test_advice_works_when_it_is_typed(
             ),
             (["-cn", "nope"], ["--config-name=config"]),
         ],
-        ADVICE[-1],
     ),
     ids=str,
 )

@@ -104,6 +104,7 @@ def test_unit_that_one_image_activates_is_not_dead(mnist_5k: Dataset) -> None:
     assert evaluation.evaluate(params, x, y, CONFIG).dead == {"h1": 0.5}
 
 
+@pytest.mark.long
 def test_full_report_has_all_plots_locally_and_in_mlflow(run_py: Run, tmp_path: Path) -> None:
     done = run_py(tmp_path, "dataset=digits", "epochs=3", "lr=0.3")
     assert done.returncode == 0, done.stderr

@@ -179,7 +179,6 @@ def truncate_the_journal(directory: Path) -> None:
             (delete_the_arrays, "checkpoint step-000000084 has no arrays"),
             (damage_all_checkpoints, "resumed at the first step"),
         ],
-        (flip_a_byte, "checkpoint step-000000084 is damaged: its checksum differs"),
     ),
 )
 def test_damaged_checkpoint_does_not_change_the_result(

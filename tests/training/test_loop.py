@@ -199,6 +199,7 @@ print(hashlib.sha256(b"".join(p.numpy().tobytes() for p in params.values())).hex
 """
 
 
+@pytest.mark.long
 def test_another_process_repeats_a_compiled_run_bit_for_bit(mnist_5k: Dataset) -> None:
     params = network.init_params([784, 256, 128, 10], 0.1, seed=0)
     x, y = mnist_5k.x_train, mnist_5k.y_train
