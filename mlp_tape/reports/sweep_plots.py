@@ -15,6 +15,7 @@ from mlp_tape.reports.style import BLUE, ORANGE
 from mlp_tape.system import formatting
 
 PER_ROW = 3  # maximum number of panels next to each other
+CROWDED = 200  # number of jobs above which points are small
 TICKS = 10  # maximum number of values of a setting that are labelled
 LABEL = 24  # maximum number of characters of a value on an axis
 MOST = 30  # maximum number of jobs in the plot of the best jobs
@@ -44,11 +45,16 @@ def accuracies(path: Path, swept: Mapping[str, Sequence[Any]], accuracy: Sequenc
     for axes, (key, values) in zip(every, panels, strict=False):
         numeric = _is_numeric(values)
         x = _set_scale(axes, values) if numeric else _set_categories(axes, values)
-        axes.plot(x, percent, "o", color=BLUE, alpha=0.7)
+        axes.plot(x, percent, "o", color=BLUE, alpha=0.7, ms=6 if len(x) <= CROWDED else 3)
         each = np.unique(x)
         means = [percent[x == value].mean() for value in each]
-        if len(each) < len(x) or numeric:
+        if key == "seed":  # has no order in which accuracy could change
+            axes.axhline(percent.mean(), color=ORANGE, label="mean", zorder=3)
+        elif len(each) < len(x):
             axes.plot(each, means, "-" if numeric else "_", color=ORANGE, ms=20, label="mean", zorder=0)
+        elif numeric:
+            axes.plot(each, means, "-", color=ORANGE, zorder=0)
+        if axes.get_legend_handles_labels()[0]:
             axes.legend()
         axes.set(xlabel=formatting.shorten(key, 2 * LABEL), ylabel=f"{what} (%)")
         axes.yaxis.set_tick_params(labelleft=True)
