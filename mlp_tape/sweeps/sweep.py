@@ -65,13 +65,12 @@ def opened(
     with lock.hold(directory), Console() as console, Journal(directory) as journal:
         jobs = SweepDirectory(directory)
         record = _sweep_record(settings, directory, command, plan)
-        choices = list(dict.fromkeys(job.settings.dataset for job in plan.jobs))
         _check_comparable(plan, jobs, console.line)
         jobs.stop_file.unlink(missing_ok=True)
+        choices = dict.fromkeys(job.settings.dataset for job in plan.jobs)
         warnings = {jobs.dataset(choice, console.line).warning for choice in choices}
-        warnings |= (
-            set(store_warnings(resolve_uri(settings.tracking))) if settings.tracking.enabled else set()
-        )
+        if settings.tracking.enabled:
+            warnings |= set(store_warnings(resolve_uri(settings.tracking)))
         for warning in sorted(warnings - {""}):
             console.warn(warning)
         plan = plan.without_equal(jobs.identity)
