@@ -1,5 +1,8 @@
 """The command line as typed: Hydra's options and the overrides."""
 
+import contextlib
+import dataclasses
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +16,9 @@ from mlp_tape.cli import hydra_internals
 from mlp_tape.errors import ConfigError
 from mlp_tape.storage.run_record import Command, RunRecord
 from mlp_tape.sweeps.plan import is_of_a_sweep
+from mlp_tape.system.redaction import without_password
+
+URI = "MLFLOW_TRACKING_URI"
 
 # Hydra's options that select configs, by the name of the option's value in the parsed arguments.
 CONFIG_OPTIONS = {
@@ -107,6 +113,23 @@ def parse(arguments: Sequence[str]) -> CommandLine:
     options = {f"--{name.replace('_', '-')}": value for name, value in given.items()}
     others = [option if value is True else f"{option}={value}" for option, value in options.items()]
     return CommandLine(config, others, overrides)
+
+
+def without_secrets(line: CommandLine) -> CommandLine:
+    """Returns the command line for Hydra; a tracking URI with a password is moved to the environment.
+
+    Hydra and its launchers write overrides to files, such as `multirun.yaml`, before the first job starts.
+    """
+    overrides = list(line.overrides)
+    for i, text in enumerate(overrides):
+        name, _, value = text.partition("=")
+        if name.lstrip("+") == "tracking.uri" and without_password(value) != value:
+            with contextlib.suppress(HydraException):  # raised again when Hydra parses the command line
+                override = OverridesParser.create().parse_override(text)
+                if not override.is_sweep_override():
+                    os.environ[URI] = str(override.value())
+                    overrides[i] = f"{name}=${{oc.env:{URI}}}"
+    return dataclasses.replace(line, overrides=overrides)
 
 
 def _absolute_path(option: str, root: Path) -> str:

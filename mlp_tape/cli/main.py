@@ -98,7 +98,7 @@ def _exit_code(conf: Path, invocation: Invocation) -> int:
     try:
         line = invocation.line = _resumed_line(command_line.parse(sys.argv[1:]))
         line.check_directories()
-        sys.argv[1:] = line.arguments(conf.parent)
+        sys.argv[1:] = command_line.without_secrets(line).arguments(conf.parent)
         entry = hydra.main(version_base="1.3", config_path=str(conf), config_name="config")(_run)
         if line.asks_for_help and not line.config:
             print(_help(conf, line.overrides))
