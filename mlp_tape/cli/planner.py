@@ -15,6 +15,7 @@ from mlp_tape.config import validation
 from mlp_tape.config.settings import job_identity
 from mlp_tape.errors import ConfigError
 from mlp_tape.sweeps.plan import Plan, PlannedJob
+from mlp_tape.system import formatting
 
 Choices = dict[str, list[str]]  # for each overridden setting, the overrides of which each job has one
 MOST_VALUES = 1_000  # of a range that a search explores; of a longer one, both ends are validated
@@ -79,9 +80,11 @@ def _values(override: Override, is_basic: bool) -> list[str]:
     name, value = override.get_key_element(), override.value()
     if isinstance(value, IntervalSweep):
         if is_basic:
+            start, end = float(value.start or 0), float(value.end or 0)
+            inside = [start + part * (end - start) for part in (0.25, 0.75)]  # the ends may be invalid
             raise ConfigError(
                 f"{override.input_line}: a continuous range needs a search",
-                f"type +sweep=optuna, or values, such as {name}={value.start},{value.end}",
+                f"type +sweep=optuna, or values, such as {name}={','.join(map(formatting.value, inside))}",
             )
         return [f"{name}={value.start}", f"{name}={value.end}"]
     if not override.is_discrete_sweep():

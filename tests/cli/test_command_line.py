@@ -132,6 +132,13 @@ def test_a_sweep_with_an_invalid_job_is_rejected_as_a_whole(overrides: list[str]
         plan(*overrides)
 
 
+def test_the_values_that_are_proposed_for_a_range_are_valid() -> None:
+    with pytest.raises(ConfigError) as error:
+        plan("lr=interval(0,1)")
+    proposed = error.value.hint.split()[-1]
+    assert [job.settings.lr for job in plan(proposed).jobs] == [0.25, 0.75]
+
+
 def test_the_values_of_a_config_are_part_of_the_plan_and_equal_jobs_are_counted(tmp_path: Path) -> None:
     (tmp_path / "experiment").mkdir()
     config = tmp_path / "experiment" / "mine.yaml"
