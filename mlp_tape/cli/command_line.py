@@ -152,6 +152,12 @@ def resumed(recorded: RunRecord, typed: CommandLine) -> CommandLine:
     return CommandLine([*config, *typed.config], typed.others, [*kept, *typed.overrides])
 
 
+def quoted(text: str) -> str:
+    """Returns any text as a quoted value in Hydra's override grammar."""
+    mark = '"' if '"' not in text else "'"
+    return mark + text.replace("\\", "\\\\").replace(mark, f"\\{mark}") + mark
+
+
 def key(text: str) -> str:
     """Returns the setting or group that an override concerns, without the prefixes `+`, `++` and `~`."""
     try:

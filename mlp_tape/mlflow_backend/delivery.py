@@ -157,9 +157,15 @@ class _Delivery:
         return run
 
     def _find_or_create(self, client: MlflowClient) -> Run | None:
-        """Returns the run; None if it has an id that the store does not know."""
-        if self.state.run_id:
-            return store.run_of(client, self.state.run_id)
+        """Returns the run, with its name and tags; None if it has an id that the store does not know."""
+        known = self.state.run_id
+        if not known and self.record.uri == without_password(self.uri):
+            known = self.record.adopts
+        run = store.run_of(client, known) if known else self._created(client)
+        return run and store.describe(client, run, self.record)
+
+    def _created(self, client: MlflowClient) -> Run:
+        """Returns the run that was created for the record, now or in an earlier attempt."""
         experiment_id = store.experiment_id(client, self.record.settings["tracking"]["experiment"])
         found = store.runs_of(client, experiment_id, self.record)
         if found:

@@ -21,6 +21,7 @@ class DeliveryRecord:
         experiment_id: MLflow experiment id; empty if unknown.
         run_id: MLflow run id; empty until the run has been created.
         name: name in the MLflow UI.
+        described: tags of `RunRecord.described` that MLflow has received.
         began: `RunRecord.began` of the last process whose params and files MLflow has received.
         position: number of bytes of `journal.jsonl` that were delivered.
         models: the models that were logged, each as a dictionary with `model_id`, `step`, `location` of the
@@ -33,6 +34,7 @@ class DeliveryRecord:
     experiment_id: str = ""
     run_id: str = ""
     name: str = ""
+    described: dict[str, str] = field(default_factory=dict)
     began: float = 0.0
     position: int = 0
     models: list[dict[str, Any]] = field(default_factory=list)
