@@ -288,7 +288,8 @@ def adoptable(uri: str, run_id: str) -> Adoptable | None:
         if run.info.lifecycle_stage != LifecycleStage.ACTIVE:
             refusal, cure = "this run was deleted", f"type mlflow runs restore --run-id {run_id}"
         elif "directory" in tags and (run.data.metrics or lock.is_held(recorded, int(tags.get("pid", 0)))):
-            refusal, cure = f"this run has been recorded already, in {recorded}", f"type resume={run_id}"
+            refusal = f"this run has been recorded already, in {recorded}"
+            cure = f"type {run_record.read_abandoned(recorded).resume}"
         name = str(client.get_experiment(run.info.experiment_id).name)
         return Adoptable(name, str(run.info.run_name or ""), dict(run.data.params), refusal, cure)
 

@@ -11,9 +11,16 @@ from mlp_tape.errors import ConfigError, TrackingError
 from mlp_tape.runs.metadata import NAME, given_name
 from mlp_tape.storage.run_record import RunRecord
 from mlp_tape.system.redaction import without_password
-from mlp_tape.tracking.uri import DEFAULT_EXPERIMENT, default_uri, may_exist, recorded_uri, resolve_uri
+from mlp_tape.tracking.uri import (
+    DEFAULT_EXPERIMENT,
+    check_reachable,
+    default_uri,
+    may_exist,
+    recorded_uri,
+    resolve_uri,
+)
 
-URI, RUN = "MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID"
+URI, REGISTRY, RUN = "MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "MLFLOW_RUN_ID"
 EXPERIMENT, EXPERIMENT_ID = "MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID"
 
 
@@ -70,6 +77,7 @@ def destination(settings: Settings, past: RunRecord | None, overrides: list[str]
         return Destination(
             dataclasses.replace(tracking, experiment=tracking.experiment or DEFAULT_EXPERIMENT)
         )
+    _check_registry(tracking)
     if past and past.store:
         return _of_past(tracking, past)
     run_id, name = os.environ.get(RUN, ""), given_name(settings, overrides)
@@ -107,6 +115,18 @@ def _of_past(tracking: TrackingSettings, past: RunRecord) -> Destination:
     experiment = tracking.experiment or past.settings["tracking"]["experiment"]
     tracking = dataclasses.replace(tracking, experiment=experiment)
     return Destination(tracking, _line(tracking))
+
+
+def _check_registry(tracking: TrackingSettings) -> None:
+    """Raises TrackingError if the model is to be registered in a registry that does not respond."""
+    registry = os.environ.get(REGISTRY)
+    if not tracking.register_as or not registry:
+        return
+    try:
+        check_reachable(registry)
+    except TrackingError as error:
+        hint = f"set another {REGISTRY}, or leave out tracking.register_as"
+        raise TrackingError(f"{REGISTRY}: {error.what}", hint) from error
 
 
 def _continued(tracking: TrackingSettings, store: str) -> TrackingSettings:

@@ -128,7 +128,11 @@ def unavailable_error(uri: str, why: str) -> TrackingError:
     if "locate revision" in why:
         start = "it was created by another version of MLflow: install that, or type"
     if "error code 401" in why or "error code 403" in why:
-        start = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or type"
+        start = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, or type"
+    if "CERTIFICATE_VERIFY_FAILED" in why:
+        start = "set MLFLOW_TRACKING_SERVER_CERT_PATH to a file with its certificate, or type"
+    if "CERTIFICATE_REQUIRED" in why:
+        start = "set MLFLOW_TRACKING_CLIENT_CERT_PATH to a file with your certificate and key, or type"
     cure = f"{start} another tracking.uri=..., or tracking.enabled=false"
     if why == sqlite_file.NO_DATABASE:
         cure = f"type another tracking.uri=...; if it was MLflow's database: {rebuild_command(uri)}"
