@@ -11,8 +11,8 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from mlp_tape.cli import multirun
 from mlp_tape.cli.command_line import quoted
 from mlp_tape.config import validation
+from mlp_tape.config.settings import is_description
 from mlp_tape.errors import ConfigError, DiskError, MlpTapeError
-from mlp_tape.runs.metadata import is_description
 from mlp_tape.system.redaction import without_password
 
 

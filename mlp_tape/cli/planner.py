@@ -14,9 +14,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from mlp_tape.cli.command_line import quoted
 from mlp_tape.cli.hydra_internals import Composition
 from mlp_tape.config import validation
-from mlp_tape.config.settings import job_identity
+from mlp_tape.config.settings import is_description, job_identity
 from mlp_tape.errors import ConfigError
-from mlp_tape.runs.metadata import is_description
 from mlp_tape.sweeps.plan import Plan, PlannedJob
 from mlp_tape.system import formatting
 

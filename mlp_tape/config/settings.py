@@ -412,6 +412,11 @@ RULE_SETTINGS, SCHEDULE_SETTINGS = of_some_options("optimizer"), of_some_options
 TO_THE_END = ("cosine", "one_cycle")  # schedules whose rate depends on the total number of steps
 
 
+def is_description(override: str) -> bool:
+    """Returns whether an override only describes a run in MLflow, such as `note=...`."""
+    return re.split(r"[.=]", override.lstrip("+~"))[0] in OF_MLFLOW
+
+
 def differences(old: Settings, new: Settings, among: Container[str]) -> list[str]:
     """Describes differences between settings that affect weights or metrics.
 

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from mlp_tape.config.settings import FREE, Settings, TrackingSettings
+from mlp_tape.config.settings import FREE, RUN_NAME, Settings, TrackingSettings
 from mlp_tape.errors import ConfigError, TrackingError
 from mlp_tape.runs.metadata import NAME, given_name
 from mlp_tape.storage.run_record import RunRecord
@@ -81,6 +81,10 @@ def destination(settings: Settings, past: RunRecord | None, overrides: list[str]
     if past and past.store:
         return _of_past(tracking, past)
     run_id, name = os.environ.get(RUN, ""), given_name(settings, overrides)
+    if not name.isprintable() or len(name) > RUN_NAME:
+        raise ConfigError(
+            f"{NAME}={name!r}: expected a line of up to {RUN_NAME} characters", "type run_name=..."
+        )
     if run_id:
         found = _adopted(tracking, run_id)
         tracking = dataclasses.replace(tracking, experiment=found.experiment)

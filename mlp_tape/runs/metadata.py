@@ -1,7 +1,6 @@
 """Metadata recorded before a run begins: its settings, its data, and its place in a sweep."""
 
 import os
-import re
 import secrets
 from dataclasses import dataclass
 
@@ -11,6 +10,7 @@ from mlp_tape.config.settings import (
     SCHEDULE_SETTINGS,
     Settings,
     flatten,
+    is_description,
     to_dict,
 )
 from mlp_tape.data.datasets import Dataset
@@ -106,11 +106,6 @@ def given_name(settings: Settings, overrides: list[str]) -> str:
     """
     given = [text.partition("=")[2].strip("'\"") for text in overrides if text.startswith("hydra.job.name=")]
     return settings.run_name or (given[-1] if given else os.environ.get(NAME, ""))
-
-
-def is_description(override: str) -> bool:
-    """Returns whether an override only describes a run in MLflow, such as `note=...`."""
-    return re.split(r"[.=]", override.lstrip("+~"))[0] in OF_MLFLOW
 
 
 def _name(overrides: list[str], settings: Settings) -> str:

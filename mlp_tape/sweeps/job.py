@@ -11,10 +11,10 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
-from mlp_tape.config.settings import Settings, to_dict
+from mlp_tape.config.settings import Settings, is_description, to_dict
 from mlp_tape.errors import BrokenFileError, ConfigError
 from mlp_tape.runs.destination import of_job
-from mlp_tape.runs.metadata import Job, is_description
+from mlp_tape.runs.metadata import Job
 from mlp_tape.runs.run import execute_run
 from mlp_tape.storage import run_record
 from mlp_tape.storage.run_record import Command, RunRecord

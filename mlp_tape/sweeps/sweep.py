@@ -9,11 +9,11 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from mlp_tape.config.settings import Settings, to_dict
+from mlp_tape.config.settings import Settings, is_description, to_dict
 from mlp_tape.errors import ConfigError, SweepError
 from mlp_tape.reports import run_report
 from mlp_tape.runs.destination import destination
-from mlp_tape.runs.metadata import given_name, is_description
+from mlp_tape.runs.metadata import given_name
 from mlp_tape.storage import lock, run_paths, run_record
 from mlp_tape.storage.journal import Journal, Row
 from mlp_tape.storage.run_record import Command, RunRecord
