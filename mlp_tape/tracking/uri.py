@@ -14,7 +14,6 @@ from mlp_tape.system import sqlite_file
 from mlp_tape.system.formatting import are, count
 from mlp_tape.system.redaction import without_password
 
-DEFAULT_EXPERIMENT = "mlp_tape"
 ANSWER_SECONDS = 5.0  # seconds in which a server must respond
 CHECK_SECONDS = 2.0  # maximum number of seconds to check the pages of a SQLite database before a run
 PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
