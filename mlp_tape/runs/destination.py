@@ -49,7 +49,8 @@ class Destination:
         """
         if not self.adopts:
             return
-        record.adopts, record.name = self.adopts, given_name(settings, record.overrides) or self.name
+        record.adopts, record.is_named = self.adopts, True
+        record.name = given_name(settings, record.overrides) or self.name
         for key, value in record.params.items():
             there = self.params.get(key, value)
             if (key == "epochs" or not key.startswith(FREE)) and _meaning(there) != _meaning(value):

@@ -67,16 +67,17 @@ def describe_run(
     if record.made_by:
         record.overrides = _resumed_overrides(record, settings.epochs)
         if not job and settings.run_name and settings.run_name != record.settings.get("run_name"):
-            record.name = settings.run_name
+            record.name, record.is_named = settings.run_name, True
     else:
         record.options = command.options
         record.overrides = [without_password(text) for text in command.overrides]
         record.made_by, record.source = provenance.fingerprint(), provenance.tags()
         record.token = secrets.token_hex(16)
-        record.name = given_name(settings, record.overrides) or _name(record.overrides, settings)
+        given = given_name(settings, record.overrides)
+        record.name, record.is_named = given or _name(record.overrides, settings), bool(given)
         if job:
             words = [word for word in job.name.split(" ") if not word.startswith("tracking.")]
-            record.name = formatting.name(words, dict(flatten(settings)))
+            record.name, record.is_named = formatting.name(words, dict(flatten(settings))), False
     if job:
         record.parent = job.parent
     record.full = settings.report == "full" or (settings.report is None and not record.parent and not job)
@@ -99,13 +100,13 @@ def _hparams(settings: Settings, dataset: Dataset, layer_sizes: list[int]) -> di
     return flat | {key: str(value) for key, value in known.items()}
 
 
-def given_name(settings: Settings, overrides: list[str]) -> str:
+def given_name(settings: Settings, overrides: list[str], is_new: bool = True) -> str:
     """Returns the name that was given to a run or a sweep; empty if it is to be named by its overrides.
 
-    It is `run_name`, else `hydra.job.name` as typed, else MLFLOW_RUN_NAME.
+    It is `run_name`, else `hydra.job.name` as typed, else, for a new run or sweep, MLFLOW_RUN_NAME.
     """
     given = [text.partition("=")[2].strip("'\"") for text in overrides if text.startswith("hydra.job.name=")]
-    return settings.run_name or (given[-1] if given else os.environ.get(NAME, ""))
+    return settings.run_name or (given[-1] if given else os.environ.get(NAME, "") if is_new else "")
 
 
 def _name(overrides: list[str], settings: Settings) -> str:

@@ -49,6 +49,7 @@ class RunRecord:
         directory: directory of the run; not in the file.
         kind: `run`, or `sweep` for the run of a sweep itself.
         name: requested name in the MLflow UI; for a job, its swept settings. If empty, MLflow generates one.
+        is_named: whether the name was given, and not made from what was typed.
         parent: MLflow run id of the sweep; empty if there is none.
         adopts: id of the MLflow run, created by another program, in which the run is recorded; empty if there
             is none.
@@ -83,6 +84,7 @@ class RunRecord:
     directory: Path
     kind: str = "run"
     name: str = ""
+    is_named: bool = False
     parent: str = ""
     adopts: str = ""
     settings: dict[str, Any] = field(default_factory=dict)

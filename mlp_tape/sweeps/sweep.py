@@ -132,13 +132,14 @@ def _sweep_record(settings: Settings, directory: Path, command: Command, plan: P
     record.kind, record.settings = "sweep", to_dict(settings)
     record.is_multirun_by_config = command.is_multirun_by_config
     record.options, record.overrides = command.options, [without_password(text) for text in command.overrides]
+    given = given_name(settings, record.overrides, is_new=not record.made_by)
     if not record.made_by:
         record.made_by, record.source = provenance.fingerprint(), provenance.tags()
         record.token = secrets.token_hex(16)
     settings_typed = [text for text in record.overrides if not is_description(text)]
-    record.name = given_name(settings, record.overrides) or _name(
-        settings_typed, len(plan.jobs) if plan.is_complete else None
-    )
+    if given or not record.is_named:
+        record.name = given or _name(settings_typed, len(plan.jobs) if plan.is_complete else None)
+        record.is_named = bool(given)
     pairs = [text.lstrip("+~").partition("=") for text in settings_typed]  # the UI displays `0.1,0.01`
     record.params = {
         re.sub(r"[^\w\-./ ]", "_", key): value for key, _, value in pairs if not key.startswith("sweep.")

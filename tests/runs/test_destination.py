@@ -294,11 +294,12 @@ def test_sweep_is_recorded_in_the_run_of_the_environment_and_its_jobs_below_it(
 ) -> None:
     run_id = foreign_run(client, lr="0.1,0.2").info.run_id
     joblib = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
-    described = ["run_name=first", "tags.team=x", "note=Why."]
-    environment = {"MLFLOW_RUN_ID": run_id, "MLFLOW_RUN_NAME": "other"}
+    described = ["tags.team=x", "note=Why."]
+    environment = {"MLFLOW_RUN_ID": run_id, "MLFLOW_RUN_NAME": "first"}
     done = run_py(tmp_path, "-m", *SMALL, "lr=0.1,0.2", *joblib, *described, **environment)
     assert done.returncode == 0, done.stderr
-    other = {"MLFLOW_EXPERIMENT_NAME": "other", "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/other.db"}
+    other = {"MLFLOW_EXPERIMENT_NAME": "other", "MLFLOW_RUN_NAME": "other"}
+    other["MLFLOW_TRACKING_URI"] = f"sqlite:///{tmp_path}/other.db"
     more = run_py(tmp_path, "-m", "sweep.resume=last", "lr=0.1,0.2,0.3", "tags.more=1", **other)
     assert more.returncode == 0, more.stderr
     assert not (tmp_path / "other.db").exists()
