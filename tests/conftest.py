@@ -23,9 +23,12 @@ os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = "900"  # seconds; a busy server resp
 import mlflow
 from mlflow.entities import ViewType
 
+from mlp_tape.config.settings import DatasetSettings, Settings, TrackingSettings, to_dict
 from mlp_tape.data import datasets
 from mlp_tape.data.datasets import Dataset
 from mlp_tape.storage import run_record
+from mlp_tape.storage.journal import Journal, Row
+from mlp_tape.storage.run_record import RunRecord
 from mlp_tape.tensors.network import Params
 from mlp_tape.tensors.schedules import LearningRate
 from mlp_tape.training import loop
@@ -36,6 +39,8 @@ from mlp_tape.training.train_step import StepConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 LIMIT = 900.0  # seconds after which a test that hangs is ended; far more than a busy machine needs
+    os.environ.get("L", "900")
+)  # seconds after which a test that hangs is ended; far more than a busy machine needs
 # By default, an MLflow server starts nine more processes for jobs that these tests do not use.
 WITHOUT_JOBS = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 SMALL_PIPE = 4096  # bytes, the minimum on Linux
@@ -153,6 +158,19 @@ def runs_in(uri: str, experiment: str = "mlp_tape") -> list[mlflow.entities.Run]
     found = client.get_experiment_by_name(experiment)
     assert found is not None
     return list(client.search_runs([found.experiment_id], run_view_type=ViewType.ALL))
+
+
+def ended_run(directory: Path) -> RunRecord:
+    """Saves a run that has failed, with 100 rows and one file; its store is the database next to it."""
+    tracking = TrackingSettings(uri=f"sqlite:///{directory / 'mlflow.db'}")
+    settings = to_dict(Settings(dataset=DatasetSettings(name="digits"), tracking=tracking))
+    record = RunRecord(directory, settings=settings, uri=str(tracking.uri), token="a token")
+    record.mark_started()
+    record.mark_ended("FAILED", "no reason")
+    (directory / "config.yaml").write_text("lr: 0.1")
+    with Journal(directory) as rows:
+        rows.append(Row("train/loss", step, 0.5, 1_000 + step) for step in range(100))
+    return record
 
 
 def sync_unsent(directory: Path, environment: dict[str, str]) -> None:

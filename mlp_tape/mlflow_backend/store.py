@@ -30,9 +30,12 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")  # seconds
 
 import filelock
 import mlflow
-from mlflow.entities import Run, RunTag
+from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+
+from mlp_tape.mlflow_backend import own_tags
+from mlp_tape.mlflow_backend.failures import why
 
 T = TypeVar("T")
 BUSY = 120.0  # seconds for which other processes may lock a store before it counts as unavailable
@@ -46,15 +49,22 @@ for name in ("mlflow", "alembic"):
     logging.getLogger(name).setLevel(logging.CRITICAL)  # errors are raised as well
 
 
-def end(client: mlflow.MlflowClient, run_id: str, record: RunRecord) -> None:
-    """Sets the status and the tags of a run that has ended."""
+def end(client: mlflow.MlflowClient, run: Run, record: RunRecord, written: dict[str, str]) -> None:
+    """Sets the status and the tags of a run that has ended.
+
+    Args:
+        client: client of the store.
+        run: run as it is in the store.
+        record: its record.
+        written: as in `own_tags.update`.
+    """
     tags = (
         description.tags(record)
         | record.tags
         | ({"reason": without_password(record.reason)[:5000]} if record.reason else {})
     )
-    client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
-    client.set_terminated(run_id, record.status, end_time=milliseconds(record.ended))
+    own_tags.update(client, run, tags, written)
+    client.set_terminated(run.info.run_id, record.status, end_time=milliseconds(record.ended))
 
 
 def directory_of(uri: str, run_id: str) -> Path | None:
@@ -87,10 +97,10 @@ def _close_dead(uri: str, run: Run, directory: Path) -> Iterator[str]:
     if left.run_id and left.run_id != run_id:
         reason = TWIN + left.run_id
         twin = RunRecord(directory, status="KILLED", reason=reason, ended=left.ended)
-        ask(uri, lambda client: end(client, run_id, twin))
+        ask(uri, lambda client: end(client, run, twin, {}))
         yield f"{run_id} ({run.info.run_name}) was {reason}"
         return
-    ask(uri, lambda client: end(client, run_id, left))
+    ask(uri, lambda client: end(client, run, left, dict(left.delivery.written)))
     if left.status == "KILLED" and directory.is_dir() and left.run_id:
         yield f"{told}; to resume: {left.resume}"
     elif not left.sent and left.run_id:
@@ -150,7 +160,9 @@ def _past(client: mlflow.MlflowClient, run: Run, keys: Iterable[str]) -> Past:
         for key in keys
     }
     seconds = (run.info.end_time - run.info.start_time) / 1000 if run.info.end_time else 0.0
-    name, params = str(run.info.run_name), dict(run.data.params)
+    name, params = str(run.info.run_name), run.data.params
+    # A param that a resumed run has changed stands in a tag, as MLflow does not allow to change params.
+    params = {key: run.data.tags.get(key, value) for key, value in params.items()}
     return Past(name, run.info.run_id, run.info.status, seconds, params, curves)
 
 
@@ -181,12 +193,6 @@ def ask(uri: str, question: Callable[[mlflow.MlflowClient], T]) -> T:
             time.sleep(PAUSE)
     except Exception as error:
         raise unavailable_error(uri, why(error)) from error
-
-
-def why(error: Exception) -> str:
-    """Returns the line of an error that says what is wrong, without the advice to programmers before it."""
-    lines = [line for line in str(error).splitlines() if not line.startswith("(raised as a result of ")]
-    return lines[0] if lines else type(error).__name__
 
 
 def is_busy(error: Exception) -> bool:

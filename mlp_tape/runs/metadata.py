@@ -61,12 +61,13 @@ def describe_run(
         record.overrides = [without_password(text) for text in command.overrides]
         record.made_by, record.source = provenance.fingerprint(), provenance.tags()
         record.token = secrets.token_hex(16)
-        record.name = given_name(record.overrides) or _name(record.overrides, settings)
         if job:
             words = [word for word in job.name.split(" ") if not word.startswith("tracking.")]
             record.name = formatting.name(words, dict(flatten(settings)))
     if job:
         record.parent = job.parent
+    elif not record.parent:
+        record.name = given_name(record.overrides) or _name(record.overrides, settings)
     record.full = settings.report == "full" or (settings.report is None and not record.parent and not job)
     record.params = _hparams(settings, dataset, layer_sizes)
     record.settings, record.data_sha256 = to_dict(settings), dataset.sha256

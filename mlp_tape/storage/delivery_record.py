@@ -25,6 +25,8 @@ class DeliveryRecord:
         position: number of bytes of `journal.jsonl` that were delivered.
         models: the models that were logged, each as a dictionary with `model_id`, `step`, `location` of the
             files, and `name` and `version` of the registered model (empty and 0 if it is not registered).
+        files: modification time of each file that was uploaded, in nanoseconds, by its path in the directory.
+        written: tags as they were last written, by key, apart from the description.
         version: `RunRecord.version` of which MLflow has received everything, including the status; -1 if
             there is none.
     """
@@ -36,6 +38,8 @@ class DeliveryRecord:
     began: float = 0.0
     position: int = 0
     models: list[dict[str, Any]] = field(default_factory=list)
+    files: dict[str, int] = field(default_factory=dict)
+    written: dict[str, str] = field(default_factory=dict)
     version: int = -1
 
     def save(self, directory: Path) -> None:

@@ -44,6 +44,8 @@ class ClientRun:
         self._prepared: list[str] | None = None
         self._open = self._measured_all = False
         self._error: tuple[str, str] | None = None  # of the last attempt: what is wrong, and a hint
+        self._final = False  # whether another attempt would end with the same error
+        self._warn: Callable[[str], None] | None = None
         self._progress = 0.0  # when something was last delivered or computed
         self._samples: itertools.count[int] | None = None
         self._process = self._listened()
@@ -69,8 +71,9 @@ class ClientRun:
         """What to do about the error of the last attempt; empty if there is nothing to say."""
         return self._error[1] if self._error else ""
 
-    def open(self, say: Callable[[str], None]) -> None:
+    def open(self, say: Callable[[str], None], warn: Callable[[str], None]) -> None:
         """As `Tracker.open`."""
+        self._warn = warn
         if self._record.parent:
             self._deliver(urgent=False)
             return
@@ -105,8 +108,13 @@ class ClientRun:
         restarted = False
         while True:
             with self._changed:
-                if self._changed.wait_for(lambda: self._record.sent, min(patience, at_most, 0.5)):
-                    return ""
+                is_over = self._changed.wait_for(
+                    lambda: self._record.sent or self._final, min(patience, at_most, 0.5)
+                )
+                if is_over:
+                    return (
+                        "" if self._record.sent or not self._error else "; ".join(filter(None, self._error))
+                    )
             now = time.monotonic()
             if not self._process.exists and not restarted:
                 restarted = True
@@ -132,7 +140,7 @@ class ClientRun:
         """Lets the process deliver what is in the directory; starts it again if it is gone."""
         if not self._process.exists:
             self._process = self._listened()
-        self._error = None
+        self._error, self._final = None, False
         self._process.send("deliver", self._record.directory, uri=self._uri, urgent=urgent)
 
     def _listened(self) -> MlflowProcess:
@@ -156,9 +164,21 @@ class ClientRun:
                 self._measured_all = True
             elif event == "failed":
                 self._error = notification["what"], notification["hint"]
+                self._final = notification.get("final", False)
+                self._warn_once(notification)
             elif event == "gone":
                 self._error = self._process.epitaph, "type tracking.enabled=false to do without it"
             self._changed.notify_all()
+
+    def _warn_once(self, notification: dict[str, Any]) -> None:
+        """Warns of what is refused while the rest is recorded, as long as the run is training."""
+        if self._warn and notification.get("refused"):
+            warn, self._warn = self._warn, None
+            what, hint = notification["what"], notification["hint"]
+            warn(
+                f"{what[0].upper()}{what[1:]}\nTo cure it: {hint}\n"
+                f"Everything else is recorded. To send the rest later: {self._record.sync}"
+            )
 
     def _append(self, values: dict[str, float]) -> None:
         """Appends system metrics to the journal; their steps count the samples, also in a resumed run."""

@@ -63,7 +63,7 @@ def run_session(
             begun = False
             write_files()
             record.save()
-            tracker.open(console.line)
+            tracker.open(console.line, console.warn)
             begun = True
             console.copy_to(record.directory / run_paths.CONSOLE)
             yield tracker

@@ -18,13 +18,14 @@ class Tracker(Protocol):
     def overview(self) -> str:
         """The URL of the overview of the run; empty if there is none."""
 
-    def open(self, say: Say) -> None:
+    def open(self, say: Say, warn: Say) -> None:
         """Begins to record what is in the directory of the run; waits until it exists in the store.
 
         A job of a sweep does not wait.
 
         Args:
             say: called with a line about each run that was left by another process.
+            warn: called, at any time, with a warning of what MLflow refuses.
 
         Raises:
             TrackingError: the store cannot be opened, or does not have a resumed run any more.
@@ -51,7 +52,7 @@ class Untracked:
 
     link = overview = ""
 
-    def open(self, say: Say) -> None:
+    def open(self, say: Say, warn: Say) -> None:
         """Does nothing."""
 
     def model_ready(self) -> None:

@@ -151,7 +151,8 @@ def incomplete_error(uri: str, rows: int, why: str, hint: str = "") -> TrackingE
         hint: what to do; if empty, to try again, or to rebuild a damaged database.
     """
     hint = damaged_error(uri, why).hint if sqlite_file.is_damage(why) else hint or "try again later"
-    return TrackingError(f"{count(rows, 'row')} {are(rows)} left: {without_password(why)}", hint)
+    left = f"{count(rows, 'row')} {are(rows)} left: " if rows else ""
+    return TrackingError(left + without_password(why), hint)
 
 
 def rebuild_command(uri: str) -> str:
@@ -170,7 +171,8 @@ def missing_rows_message(uri: str, rows: int, why: str, sync: str) -> str:
         why: reason.
         sync: command that delivers the rest once the store responds again.
     """
-    first = f"MLflow is missing part of this run, {count(rows, 'row')} {are(rows)} left: {why}"
+    left = f", {count(rows, 'row')} {are(rows)} left" if rows else ""
+    first = f"MLflow is missing part of this run{left}: {why}"
     if sqlite_file.is_damage(why):
         error = damaged_error(uri, why)
         return f"{first}\n{error.what[0].upper()}{error.what[1:]}.\n{error.hint[0].upper()}{error.hint[1:]}"

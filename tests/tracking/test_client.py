@@ -234,7 +234,7 @@ def test_many_runs_are_delivered_by_one_process(tmp_path: Path) -> None:
         with Journal(directory) as rows:
             run = ClientRun(uri, record, rows)
             record.save()
-            run.open(print)
+            run.open(print, print)
             record.mark_ended("FAILED", "no reason")
             assert run.close(LIMIT, LIMIT, lambda left: None) == ""
         assert record.run_id
