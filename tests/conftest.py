@@ -39,8 +39,6 @@ from mlp_tape.training.train_step import StepConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 LIMIT = 900.0  # seconds after which a test that hangs is ended; far more than a busy machine needs
-    os.environ.get("L", "900")
-)  # seconds after which a test that hangs is ended; far more than a busy machine needs
 # By default, an MLflow server starts nine more processes for jobs that these tests do not use.
 WITHOUT_JOBS = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 SMALL_PIPE = 4096  # bytes, the minimum on Linux

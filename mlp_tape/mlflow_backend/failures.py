@@ -42,7 +42,8 @@ NO_CREDENTIALS = (
 )
 REFUSED = re.compile(
     r"AccessDenied|NoSuchBucket|InvalidAccessKeyId|SignatureDoesNotMatch|AllAccessDisabled|Forbidden|"
-    r"[Ii]nvalid bucket name|AuthorizationFailure|AuthenticationFailed|ContainerNotFound|InvalidBucketName|\b40[134]\b"
+    r"AuthorizationFailure|AuthenticationFailed|ContainerNotFound|InvalidBucketName|[Ii]nvalid bucket name|"
+    r"\b40[134]\b"
 )
 # Codes of MLflow's responses to a request that will never be accepted.
 # Source: mlflow.exceptions.ERROR_CODE_TO_HTTP_STATUS, those below 500 except conflicts and limits.
