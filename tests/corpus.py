@@ -73,10 +73,16 @@ def _settings() -> list[Case]:
         "schedule.name": (choice, ["linear", "null"]),
         "schedule.warmup_epochs": ("not below 0", ["-1", "nan"]),
         "tracking.enabled": ("expected true or false", ["perhaps", "0", "null"]),
-        "tracking.experiment": ("a name that is not empty", ["''", "' '", "null"]),
+        "tracking.experiment": ("a name that is not empty", ["''", "' '"]),
         "tracking.patience": (positive, ["0", "-1", "nan"]),
         "tracking.register_as": ("a name without / and :", ["a/b", "a:b", "''"]),
         "tracking.system_metrics": ("expected true or false", ["1", "gpu"]),
+        "run_name": ("a line of up to 250 characters", ["''", "[1]", '"a\nb"', "x" * 251]),
+        "tags": ("up to 50 tags", ["3", "null", "[a]"]),
+        "tags.a": ("a text of up to 5,000 characters, or a number", ["null", "[1]", "''"]),
+        "tags.mlflow.user": ("writes the tag mlflow.user", ["me"]),
+        "tags.host": ("writes the tag host", ["me"]),
+        "note": ("a text of up to 4,000 characters", ["''", "[1]", "x" * 4001]),
         "sweep.fail_fast": ("expected true or false", ["1", "no way"]),
     }
     return [
@@ -302,6 +308,12 @@ def _stores() -> list[Case]:
         at("http://127.0.0.1:99999", "it is not a valid URI"),
         at("mysql://127.0.0.1:9/mlflow", "cannot be opened: no answer"),
         Case(["dataset=digits"], "no answer", environment={"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}),
+        Case(["dataset=digits"], "MLFLOW_RUN_ID=1a", environment={"MLFLOW_RUN_ID": "1a"}),
+        Case(["-m", "seed=1,2"], "MLFLOW_RUN_ID=1a", environment={"MLFLOW_RUN_ID": "1a"}),
+        Case(["dataset=digits"], "MLFLOW_EXPERIMENT_ID=7", environment={"MLFLOW_EXPERIMENT_ID": "7"}),
+        Case(["dataset=digits"], "MLFLOW_RUN_NAME=", environment={"MLFLOW_RUN_NAME": "a\nb"}),
+        Case(["-m", "seed=1,2", "note=a, b"], "note describes all jobs"),
+        Case(["note=a, b"], "Ambiguous value for argument 'note=a, b'"),
     ]
 
 

@@ -1,7 +1,8 @@
-"""A proxy for a real MLflow server that delays responses, or drops the responses of executed requests."""
+"""A proxy for a real MLflow server that delays or drops responses, or requires authorization."""
 
 import http.client
 import http.server
+import ssl
 import threading
 import time
 from collections import Counter
@@ -19,6 +20,8 @@ class Proxy:
         url: URL of the server.
         seconds: delay of each response.
         lose: suffixes of paths; for each, the first response is dropped after the server has sent it.
+        authorization: value of the header that each request must have; empty for none.
+        tls: context for HTTPS; None for HTTP.
 
     Attributes:
         url: URL of the proxy.
@@ -27,7 +30,14 @@ class Proxy:
         requests: number of requests by path.
     """
 
-    def __init__(self, url: str, seconds: float = 0.0, lose: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        url: str,
+        seconds: float = 0.0,
+        lose: tuple[str, ...] = (),
+        authorization: str = "",
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self.seconds, self._lose = seconds, list(lose)
         self.lost: list[str] = []
         self.requests: Counter[str] = Counter()
@@ -38,6 +48,11 @@ class Proxy:
 
             def forward(self) -> None:
                 content = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                if authorization and self.headers.get("Authorization") != authorization:
+                    self.send_response(401)
+                    self.send_header("Content-Length", "0")
+                    self.end_headers()
+                    return
                 path = urlsplit(self.path).path
                 proxy.requests[path] += 1
                 server = http.client.HTTPConnection(target.hostname or "", target.port, timeout=600)
@@ -68,7 +83,11 @@ class Proxy:
 
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        if tls:
+            self._server.socket = tls.wrap_socket(
+                self._server.socket, server_side=True, do_handshake_on_connect=False
+            )
+        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self._server.server_port}"
 
     def __enter__(self) -> Self:
         threading.Thread(target=self._server.serve_forever, daemon=True).start()

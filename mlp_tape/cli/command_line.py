@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
 from mlp_tape.cli import hydra_internals
+from mlp_tape.config import validation
+from mlp_tape.config.settings import Settings
 from mlp_tape.errors import ConfigError
 from mlp_tape.storage.run_record import Command, RunRecord
 from mlp_tape.sweeps.plan import is_of_a_sweep
@@ -91,11 +94,16 @@ class CommandLine:
 def parse(arguments: Sequence[str]) -> CommandLine:
     """Parses the arguments of the program; options and overrides may be in any order.
 
+    `--lr 0.01`, to which `mlflow run -P lr=0.01` leads, means `lr=0.01`.
+
     Raises:
         ConfigError: an option is unknown or incomplete; argparse would print all options.
     """
 
     def reject(message: str) -> NoReturn:
+        option = re.match(r"unrecognized arguments: --([\w.]+)=?(\S*)", message)
+        if option and "did you mean" in (error := validation.unknown_key(option[1], option[2] or "...")).hint:
+            raise error
         problem = message.replace("unrecognized arguments", "unknown option")
         raise ConfigError(problem, "python run.py --help and --hydra-help list the options")
 
@@ -104,7 +112,7 @@ def parse(arguments: Sequence[str]) -> CommandLine:
         overrides = [text for text in arguments if not text.startswith("-")]
         return CommandLine([], [text for text in arguments if text.startswith("-")], overrides)
     parser.error = reject  # type: ignore[method-assign]
-    parsed = parser.parse_intermixed_args(list(arguments))
+    parsed = parser.parse_intermixed_args(_without_options_for_settings(arguments))
     config = [
         f"{option}={value}" for name, option in CONFIG_OPTIONS.items() if (value := getattr(parsed, name))
     ]
@@ -113,6 +121,22 @@ def parse(arguments: Sequence[str]) -> CommandLine:
     options = {f"--{name.replace('_', '-')}": value for name, value in given.items()}
     others = [option if value is True else f"{option}={value}" for option, value in options.items()]
     return CommandLine(config, others, overrides)
+
+
+def _without_options_for_settings(arguments: Sequence[str]) -> list[str]:
+    """Replaces options that set a setting, such as `--lr 0.01`, by overrides."""
+    roots = {rule.name for rule in dataclasses.fields(Settings)} | {*validation.ADDED, "hydra"}
+    replaced, left = list[str](), list(arguments)
+    while left:
+        text = left.pop(0)
+        name, sign, value = text.removeprefix("--").partition("=")
+        is_setting = text.startswith("--") and re.split("[./]", name)[0] in roots
+        if is_setting and (sign or left):
+            plus = "+" if name in validation.ADDED else ""
+            replaced.append(f"{plus}{name}={value if sign else left.pop(0)}")
+        else:
+            replaced.append(text)
+    return replaced
 
 
 def without_secrets(line: CommandLine) -> CommandLine:
@@ -150,6 +174,12 @@ def resumed(recorded: RunRecord, typed: CommandLine) -> CommandLine:
     keys = {key(text) for text in typed.overrides}
     kept = [text for text in recorded.overrides if key(text) not in keys and "***@" not in text]
     return CommandLine([*config, *typed.config], typed.others, [*kept, *typed.overrides])
+
+
+def quoted(text: str) -> str:
+    """Returns any text as a quoted value in Hydra's override grammar."""
+    mark = '"' if '"' not in text else "'"
+    return mark + text.replace("\\", "\\\\").replace(mark, f"\\{mark}") + mark
 
 
 def key(text: str) -> str:

@@ -1,12 +1,20 @@
 """Registers the defaults of the settings with Hydra, which composes the config from them and `conf/`."""
 
+import os
 from pathlib import Path
 
 from hydra.core.config_store import ConfigStore
+from omegaconf import OmegaConf
 
 from mlp_tape.config import settings
 
 BASE = "base_settings"  # first in the defaults list of conf/config.yaml
+
+
+def _flag(variable: str, default: bool) -> bool | str:
+    """Returns a flag in an environment variable, in each of MLflow's spellings; any other text as it is."""
+    text = os.environ.get(variable, "").strip()
+    return {"": default, "1": True, "true": True, "0": False, "false": False}.get(text.lower(), text)
 
 
 def register() -> None:
@@ -14,8 +22,11 @@ def register() -> None:
 
     They are untyped, so that a wrong value is reported by `validation.parse` and not by OmegaConf.
     """
+    OmegaConf.register_new_resolver("environment_flag", _flag, replace=True)
     store = ConfigStore.instance()
-    store.store(BASE, settings.defaults(), provider="mlp_tape")
+    base = OmegaConf.create(settings.defaults())
+    OmegaConf.set_struct(base.tags, False)  # accepts any tag, without a plus sign
+    store.store(BASE, base, provider="mlp_tape")
     for group in settings.groups():
         for option, values in settings.options(group).items():
             store.store(option, values, group=group, provider="mlp_tape")

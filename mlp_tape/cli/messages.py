@@ -9,7 +9,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 
 from mlp_tape.cli import multirun
+from mlp_tape.cli.command_line import quoted
 from mlp_tape.config import validation
+from mlp_tape.config.settings import is_description
 from mlp_tape.errors import ConfigError, DiskError, MlpTapeError
 from mlp_tape.system.redaction import without_password
 
@@ -66,7 +68,10 @@ def composition_error(error: Exception) -> ConfigError:
     params = [text for text in sys.argv if text.lstrip("+").startswith("hydra.sweeper.params")]
     if params and first.startswith(("Unexpected type", "Sweeping over Hydra", "'NoneType' object")):
         return _params_of_no_config(params[-1])
-    if first.startswith("Ambiguous value for argument"):
+    ambiguous = re.match(r"Ambiguous value for argument '([^=]+)=(.*)'$", first)
+    if ambiguous and is_description(ambiguous[1]):
+        return ConfigError(first, f"type {shlex.quote(f'{ambiguous[1]}={quoted(ambiguous[2])}')}")
+    if ambiguous:
         return ConfigError(first, "to sweep over these values, type python run.py -m ...")
     if isinstance(error, OSError):
         return ConfigError(
@@ -124,8 +129,7 @@ def _quoted(override: str) -> str:
 def _quoted_item(value: str) -> str:
     if _is_valid(f"key={value}"):
         return value
-    mark = '"' if '"' not in value else "'"
-    return mark + value.replace("\\", "\\\\").replace(mark, f"\\{mark}") + mark
+    return quoted(value)
 
 
 def _is_valid(override: str) -> bool:

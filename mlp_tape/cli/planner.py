@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import shlex
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,9 +11,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from mlp_tape.cli.command_line import quoted
 from mlp_tape.cli.hydra_internals import Composition
 from mlp_tape.config import validation
-from mlp_tape.config.settings import job_identity
+from mlp_tape.config.settings import is_description, job_identity
 from mlp_tape.errors import ConfigError
 from mlp_tape.sweeps.plan import Plan, PlannedJob
 from mlp_tape.system import formatting
@@ -89,6 +91,12 @@ def _values(override: Override, is_basic: bool) -> list[str]:
         return [f"{name}={value.start}", f"{name}={value.end}"]
     if not override.is_discrete_sweep():
         return [override.input_line or ""]
+    if is_description(name):
+        text = (override.input_line or "").partition("=")[2]
+        raise ConfigError(
+            f"{override.input_line}: {name} describes all jobs, and cannot be swept",
+            f"type it with quotes of its own: {shlex.quote(f'{name}={quoted(text)}')}",
+        )
     values = list(override.sweep_string_iterator())
     if not values:
         raise ConfigError(f"{override.input_line} has no values", f"type values, such as {name}=1,2")

@@ -25,19 +25,20 @@ def setting(
     Args:
         default: default value; if it is None, null is valid too. If only some options of the group use the
             setting: a dictionary from each of these to its default; with the others, the setting is null.
+            An empty dictionary is the default of a setting that is a dictionary itself.
         help: what the setting means, for the settings reference.
         expected: the valid values, for error messages.
         check: function that returns whether a value of the right type is valid.
         metadata: further metadata of the field.
     """
-    by_option = default if isinstance(default, Mapping) else None
+    by_option = default if default and isinstance(default, Mapping) else None
     if by_option is not None or default is None:
         default, checked = None, check
         check = lambda value: value is None or checked(value)  # noqa: E731
         expected = expected if by_option else f"{expected}, or null"
     metadata |= {"help": help, "expected": expected, "check": check, "by_option": by_option}
-    if isinstance(default, list):
-        return field(default_factory=lambda: list(default), metadata=metadata)
+    if isinstance(default, list | dict):
+        return field(default_factory=default.copy, metadata=metadata)
     return field(default=default, metadata=metadata)
 
 

@@ -11,6 +11,12 @@ from typing import Any
 from mlp_tape.config import constraints
 from mlp_tape.system.redaction import without_password
 
+# MLflow accepts 250 characters in the name of a run, 8,000 in a tag such as its description, and 100 tags at
+# once.
+RUN_NAME, NOTE, TAG, TAGS = 250, 4_000, 5_000, 50
+# Tags that MLflow or this program writes.
+RESERVED_TAGS = r"mlflow\.|(host|pid|directory|token|command|reason|git\.dirty)$|best\."
+
 
 @dataclass(frozen=True)
 class ModelSettings:
@@ -181,9 +187,10 @@ class TrackingSettings:
         "`mlflow.db` in the current directory.",
         "an MLflow tracking URI",
     )
-    experiment: str = constraints.setting(
-        "mlp_tape",
-        "Name of the MLflow experiment, which is created if it does not exist.",
+    experiment: str | None = constraints.setting(
+        None,
+        "Name of the MLflow experiment, which is created if it does not exist. If null, that of "
+        "`MLFLOW_EXPERIMENT_NAME` or `MLFLOW_EXPERIMENT_ID`, and if neither is set, `mlp_tape`.",
         "a name that is not empty",
         lambda name: bool(name.strip()),
     )
@@ -290,6 +297,26 @@ class Settings:
         "one of: full, light, none",
         ("full", "light", "none").__contains__,
     )
+    run_name: str | None = constraints.setting(
+        None,
+        "Name of the run or of the sweep in MLflow. If null, `MLFLOW_RUN_NAME`, and if that is not set "
+        "either, what was typed. The jobs of a sweep are named by what is swept.",
+        f"a line of up to {RUN_NAME} characters",
+        lambda name: bool(name.strip()) and name.isprintable() and len(name) <= RUN_NAME,
+    )
+    tags: dict[str, str] = constraints.setting(
+        {},
+        "MLflow tags of the run, or of the sweep and all of its jobs: `tags.team=x`, or "
+        "`'tags={team: x, ticket: 42}'`. MLflow finds such runs with `tags.team = 'x'`.",
+        f"up to {TAGS} tags, such as {{team: x, ticket: 42}}",
+        lambda tags: len(tags) <= TAGS,
+    )
+    note: str | None = constraints.setting(
+        None,
+        "Text, in Markdown, with which the description of the run in MLflow begins.",
+        f"a text of up to {NOTE:,} characters",
+        lambda text: bool(text.strip()) and len(text) <= NOTE,
+    )
     sweep: SweepSettings = constraints.group(SweepSettings)
     stopping: StoppingSettings = constraints.group(StoppingSettings)
     augment: AugmentSettings = constraints.group(AugmentSettings)
@@ -365,9 +392,10 @@ def _composed(rule: Field[Any], option: str) -> Any:
         return rule.metadata["by_option"][option]
     default = constraints.default_of(rule)
     variable = rule.metadata.get("environment")
-    return f"${{oc.decode:${{oc.env:{variable},{format_value(default)}}}}}" if variable else default
+    return f"${{environment_flag:{variable},{format_value(default)}}}" if variable else default
 
 
+OF_MLFLOW = ("run_name", "tags", "note")  # settings that only describe a run in MLflow
 # Settings that may change when a run is resumed: they do not affect steps already taken or their metrics.
 FREE = (
     "epochs",
@@ -378,9 +406,15 @@ FREE = (
     "dataset.path",
     "dataset.offline",
     "sweep.",
+    *OF_MLFLOW,
 )
 RULE_SETTINGS, SCHEDULE_SETTINGS = of_some_options("optimizer"), of_some_options("schedule")
 TO_THE_END = ("cosine", "one_cycle")  # schedules whose rate depends on the total number of steps
+
+
+def is_description(override: str) -> bool:
+    """Returns whether an override only describes a run in MLflow, such as `note=...`."""
+    return re.split(r"[.=]", override.lstrip("+~"))[0] in OF_MLFLOW
 
 
 def differences(old: Settings, new: Settings, among: Container[str]) -> list[str]:
@@ -420,6 +454,8 @@ def format_value(value: Any) -> str:
         return str(value).lower().replace("none", "null")
     if isinstance(value, list):
         return f"[{','.join(format_value(each) for each in value)}]"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{key}: {format_value(each)}' for key, each in value.items())}}}"
     if isinstance(value, str) and (re.fullmatch(r"[-+.\d].*", value) or not value.isprintable()):
         return repr(value)  # looks like a number, or contains control characters
     return str(value)
@@ -447,4 +483,5 @@ def to_dict(settings: Settings) -> dict[str, Any]:
     def plain(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         return {key: without_password(value) if isinstance(value, str) else value for key, value in pairs}
 
-    return dataclasses.asdict(settings, dict_factory=plain)
+    values = dataclasses.asdict(settings, dict_factory=plain)
+    return values | {"tags": plain(list(settings.tags.items()))}

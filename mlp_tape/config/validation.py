@@ -4,6 +4,7 @@ import contextlib
 import difflib
 import importlib.util
 import math
+import posixpath
 import re
 from collections.abc import Iterator
 from dataclasses import Field, fields, is_dataclass
@@ -15,8 +16,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mlp_tape.config.constraints import default_of
 from mlp_tape.config.settings import (
+    RESERVED_TAGS,
     RULE_SETTINGS,
     SCHEDULE_SETTINGS,
+    TAG,
     Settings,
     flatten,
     format_value,
@@ -46,6 +49,8 @@ SYNONYMS = {
     "optim": "optimizer",
     "opt": "optimizer",
     "data": "dataset",
+    "name": "run_name",
+    "description": "note",
 }
 
 
@@ -163,6 +168,8 @@ def _checked(key: str, given: Any, kind: Any, rule: Field[Any]) -> Any:
         value = float(value) if abs(value) < 2**1023 else math.inf
     elif kind in (str, str | None) and type(value) in (int, float):
         value = str(value)
+    elif kind == dict[str, str] and type(value) is dict:
+        value = dict(_tags(value))
     elif type(value) is str and re.fullmatch(r"[-+.\d]+(e[-+]?\d+)?", value, re.I):
         value = _number(value, kind)
     if not _fits(value, kind) or (value is not None and not rule.metadata["check"](value)):
@@ -170,6 +177,41 @@ def _checked(key: str, given: Any, kind: Any, rule: Field[Any]) -> Any:
     if key == "dataset.path" and value is not None:
         return str(Path(value).expanduser().absolute())
     return value
+
+
+def _tags(given: dict[Any, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yields name and text of each tag; the name of a nested one contains dots.
+
+    Raises:
+        ConfigError: a tag is not one that MLflow accepts, or is written by MLflow or by this program.
+    """
+    for key, value in given.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, dict):
+            yield from _tags(value, f"{name}.")
+            continue
+        text = value if isinstance(value, str) else format_value(value)
+        what = f"tags.{name}={text}"
+        if re.match(RESERVED_TAGS, name):
+            raise ConfigError(
+                f"{what}: MLflow or this program writes the tag {name}",
+                f"type another name, such as tags.my_{re.sub(r'[^a-z]', '_', name)}={text}",
+            )
+        if (
+            not re.fullmatch(r"[\w\-. :/]{1,250}", name)
+            or posixpath.normpath(name) != name
+            or name[0] in "./"
+        ):
+            raise ConfigError(
+                f"{what}: the name of a tag consists of up to 250 letters, digits and _-.:/",
+                "type for example tags.team=x",
+            )
+        if isinstance(value, list) or value is None or not 0 < len(text) <= TAG:
+            raise ConfigError(
+                f"{what}: expected a text of up to {TAG:,} characters, or a number",
+                f"type for example tags.{name}=x",
+            )
+        yield name, text
 
 
 def _not_valid(key: str, rule: Field[Any], value: str) -> ConfigError:
@@ -212,6 +254,8 @@ def _fits(value: Any, kind: Any) -> bool:
     if get_origin(kind) is list:
         (item,) = get_args(kind)
         return isinstance(value, list) and all(_fits(each, item) for each in value)
+    if get_origin(kind) is dict:  # its items have been checked
+        return isinstance(value, dict)
     if get_args(kind):
         return any(_fits(value, option) for option in get_args(kind))
     return type(value) is kind

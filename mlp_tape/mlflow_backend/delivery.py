@@ -17,7 +17,7 @@ from mlp_tape.storage.metric_keys import TEST_ACCURACY, TEST_LOSS
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, LifecycleStage, Metric, Param, Run
 from mlflow.exceptions import MlflowException
-from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
+from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_RUN_NAME
 
 from mlp_tape.errors import TrackingError
 from mlp_tape.mlflow_backend import failures, own_tags
@@ -225,8 +225,16 @@ class _Delivery:
 
     def _find_or_create(self, client: MlflowClient) -> Run | None:
         """Returns the run; None if it has an id that the store does not know."""
-        if self.state.run_id:
-            return store.run_of(client, self.state.run_id)
+        known = self.state.run_id
+        if not known and self.record.uri == without_password(self.uri):
+            known = self.record.adopts
+        run = store.run_of(client, known) if known else self._created(client)
+        if run and self.record.adopts:
+            store.identify(client, run, self.record)
+        return run
+
+    def _created(self, client: MlflowClient) -> Run:
+        """Returns the run that was created for the record, now or in an earlier attempt."""
         experiment_id = store.experiment_id(client, self.record.settings["tracking"]["experiment"])
         found = store.runs_of(client, experiment_id, self.record)
         if found:
@@ -255,7 +263,13 @@ class _Delivery:
         tags = (
             {"command": record.command} | description.tags(record) | _changed(record, params, state.written)
         )
-        own_tags.update(self.client, run, tags, state.written, record.name, record.process)
+        typed = record.settings.get("tags", {})
+        changed = {key: value for key, value in typed.items() if state.written.get(key) != value}
+        known = state.written.get(MLFLOW_RUN_NAME)
+        if record.settings.get("run_name") not in (None, known) or (record.adopts and not known):
+            changed[MLFLOW_RUN_NAME] = record.name
+        always = record.process | changed
+        own_tags.update(self.client, run, tags | typed, state.written, record.name, always)
         if record.status == "RUNNING":
             if run.info.status != "RUNNING":
                 self.client.update_run(run_id, status="RUNNING")

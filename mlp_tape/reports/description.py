@@ -41,6 +41,7 @@ def _description(record: RunRecord) -> str:
     settings, results = record.settings, record.results
     sizes = record.params["layer_sizes"].strip("[]").replace(", ", " → ")
     lines = [
+        *([settings["note"], ""] if settings.get("note") else []),
         f"A multilayer perceptron {sizes} on **{settings['dataset']['name']}**: "
         f"{count(settings['epochs'], 'epoch')} in batches of {settings['batch_size']}, {settings['loss']} "
         f"by {settings['optimizer']['name']}, learning rate {value(settings['lr'])}.",

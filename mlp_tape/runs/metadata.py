@@ -1,14 +1,25 @@
 """Metadata recorded before a run begins: its settings, its data, and its place in a sweep."""
 
+import dataclasses
+import os
 import secrets
 from dataclasses import dataclass
 
-from mlp_tape.config.settings import RULE_SETTINGS, SCHEDULE_SETTINGS, Settings, flatten, to_dict
+from mlp_tape.config.settings import (
+    OF_MLFLOW,
+    RULE_SETTINGS,
+    SCHEDULE_SETTINGS,
+    Settings,
+    flatten,
+    is_description,
+    to_dict,
+)
 from mlp_tape.data.datasets import Dataset
 from mlp_tape.storage.run_record import Command, RunRecord
 from mlp_tape.system import formatting, provenance
 from mlp_tape.system.redaction import without_password
 
+NAME = "MLFLOW_RUN_NAME"  # environment variable
 # Settings that only some update rules or schedules use.
 OF_ONE_RULE = {
     f"{group}.{key}"
@@ -55,19 +66,24 @@ def describe_run(
         The given record.
     """
     if record.made_by:
+        earlier = dataclasses.replace(settings, epochs=record.settings["epochs"])
+        is_given = record.name != _name(record.overrides, earlier)
         record.overrides = _resumed_overrides(record, settings.epochs)
+        if not job and settings.run_name and settings.run_name != record.settings.get("run_name"):
+            record.name = settings.run_name
+        elif not job and not record.parent and not is_given:
+            record.name = _name(record.overrides, settings)
     else:
         record.options = command.options
         record.overrides = [without_password(text) for text in command.overrides]
         record.made_by, record.source = provenance.fingerprint(), provenance.tags()
         record.token = secrets.token_hex(16)
+        record.name = given_name(settings, record.overrides) or _name(record.overrides, settings)
         if job:
             words = [word for word in job.name.split(" ") if not word.startswith("tracking.")]
             record.name = formatting.name(words, dict(flatten(settings)))
     if job:
         record.parent = job.parent
-    elif not record.parent:
-        record.name = given_name(record.overrides) or _name(record.overrides, settings)
     record.full = settings.report == "full" or (settings.report is None and not record.parent and not job)
     record.params = _hparams(settings, dataset, layer_sizes)
     record.settings, record.data_sha256 = to_dict(settings), dataset.sha256
@@ -80,21 +96,27 @@ def _hparams(settings: Settings, dataset: Dataset, layer_sizes: list[int]) -> di
     flat = {
         key: without_password(str(value))
         for key, value in flatten(settings)
-        if key != "resume" and not key.startswith("sweep.") and (value is not None or key not in OF_ONE_RULE)
+        if key not in ("resume", *OF_MLFLOW)
+        and not key.startswith("sweep.")
+        and (value is not None or key not in OF_ONE_RULE)
     }
     known = {"layer_sizes": layer_sizes, "n_train": len(dataset.x_train), "data_sha256": dataset.sha256}
     return flat | {key: str(value) for key, value in known.items()}
 
 
-def given_name(overrides: list[str]) -> str:
-    """Returns `hydra.job.name` as typed, which names a run; empty if it was not typed."""
+def given_name(settings: Settings, overrides: list[str]) -> str:
+    """Returns the name that was given to a run or a sweep; empty if it is to be named by its overrides.
+
+    It is `run_name`, else `hydra.job.name` as typed, else MLFLOW_RUN_NAME.
+    """
     given = [text.partition("=")[2].strip("'\"") for text in overrides if text.startswith("hydra.job.name=")]
-    return given[-1] if given else ""
+    return settings.run_name or (given[-1] if given else os.environ.get(NAME, ""))
 
 
 def _name(overrides: list[str], settings: Settings) -> str:
     """Returns the name of a run in the UI: its overrides without paths and the like."""
-    shown = [text for text in overrides if not text.startswith(("dataset.path=", "tracking.", "hydra"))]
+    hidden = ("dataset.path=", "tracking.", "hydra")
+    shown = [text for text in overrides if not text.startswith(hidden) and not is_description(text)]
     return formatting.name(shown, dict(flatten(settings)))
 
 

@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 from mlp_tape.config import validation
 from mlp_tape.config.settings import (
     FREE,
+    OF_MLFLOW,
     TO_THE_END,
     Settings,
     TrackingSettings,
@@ -104,7 +105,7 @@ def typed_keys(names: Iterable[str]) -> set[str]:
     known = [key for key, _ in flatten(Settings())]
     typed: set[str] = set()
     for name in names:
-        below = {key for key in known if key == name or key.startswith(f"{name}.")}
+        below = {key for key in known if f"{key}.".startswith(f"{name}.") or name.startswith(f"{key}.")}
         others = {key for key in known if not key.startswith(FREE)}
         typed |= below or (set() if name.startswith("hydra") else others)
     return typed
@@ -124,8 +125,9 @@ def settings(directory: Path, requested: Settings, typed: Container[str]) -> Set
     """
     run = run_record.read(directory)
     defaults = OmegaConf.create(defaults_with(run.settings))  # for records of older versions
-    defaults.merge_with(run.settings)
-    old = validation.parse(defaults)
+    defaults.merge_with({key: value for key, value in run.settings.items() if key not in OF_MLFLOW})
+    recorded = {key: run.settings[key] for key in OF_MLFLOW if key in run.settings}  # may contain ${
+    old = dataclasses.replace(validation.parse(defaults), **recorded)
     different = differences(old, requested, typed)
     if different:
         raise ConfigError(
@@ -149,6 +151,9 @@ def settings(directory: Path, requested: Settings, typed: Container[str]) -> Set
         epochs=epochs,
         resume=str(directory),
         tracking=_tracking(old.tracking, run, requested.tracking, typed),
+        run_name=requested.run_name or old.run_name,
+        tags=old.tags | requested.tags,
+        note=requested.note or old.note,
         checkpoint=requested.checkpoint if "checkpoint.every_steps" in typed else old.checkpoint,
         dataset=dataclasses.replace(old.dataset, path=path),
     )

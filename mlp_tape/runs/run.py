@@ -16,6 +16,7 @@ from mlp_tape.data.datasets import Dataset
 from mlp_tape.errors import ConfigError, DataError
 from mlp_tape.reports import run_report
 from mlp_tape.reports.result import Result
+from mlp_tape.runs.destination import Destination, destination
 from mlp_tape.runs.metadata import Job, describe_run
 from mlp_tape.storage import checkpoint, lock, run_paths, run_record
 from mlp_tape.storage.checkpoint import Checkpoint
@@ -66,6 +67,10 @@ def execute_run(settings: Settings, directory: Path, command: Command, job: Job 
         past = _past(settings, directory, job)
         if job and past and past.status == "FINISHED":  # the sweep sends what MLflow is missing
             return past.chosen_by
+        where = Destination(settings.tracking) if job else destination(settings, past, command.overrides)
+        settings = dataclasses.replace(settings, tracking=where.tracking)
+        if where.line:
+            console.line(where.line)
         dataset = job.dataset if job else _data(settings, past, console)
         dataset = datasets.with_validation(dataset, settings.validation_fraction)
         settings = _resolved_settings(settings, dataset, past if job else None)
@@ -80,6 +85,7 @@ def execute_run(settings: Settings, directory: Path, command: Command, job: Job 
             record = describe_run(past or RunRecord(directory), settings, dataset, layer_sizes, command, job)
             if past:
                 _warn_of_changed_environment(past, console)
+            where.prepare(record, settings)
             result, link = _recorded(settings, dataset, layer_sizes, record, journal, console, start)
 
         seconds = time.perf_counter() - began

@@ -49,6 +49,8 @@ class RunRecord:
         kind: `run`, or `sweep` for the run of a sweep itself.
         name: requested name in the MLflow UI; for a job, its swept settings. If empty, MLflow generates one.
         parent: MLflow run id of the sweep; empty if there is none.
+        adopts: id of the MLflow run, created by another program, in which the run is recorded; empty if there
+            is none.
         settings: all settings, nested, without passwords.
         data_sha256: SHA-256 of the data set.
         params: MLflow params: settings and data, flat.
@@ -81,6 +83,7 @@ class RunRecord:
     kind: str = "run"
     name: str = ""
     parent: str = ""
+    adopts: str = ""
     settings: dict[str, Any] = field(default_factory=dict)
     data_sha256: str = ""
     params: dict[str, str] = field(default_factory=dict)

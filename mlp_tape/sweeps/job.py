@@ -1,6 +1,7 @@
 """Execution of one job of a sweep, in any process: started, resumed, or skipped if it has finished."""
 
 import contextlib
+import dataclasses
 import os
 import platform
 import re
@@ -10,8 +11,9 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
-from mlp_tape.config.settings import Settings, to_dict
+from mlp_tape.config.settings import Settings, is_description, to_dict
 from mlp_tape.errors import BrokenFileError, ConfigError
+from mlp_tape.runs.destination import of_job
 from mlp_tape.runs.metadata import Job
 from mlp_tape.runs.run import execute_run
 from mlp_tape.storage import run_record
@@ -45,9 +47,11 @@ def run(
         Stopped: the process of the sweep itself received a signal.
     """
     parent, sweep_directory = run_record.read(sweep), SweepDirectory(sweep)
+    settings = dataclasses.replace(settings, tracking=of_job(settings.tracking, parent))
     typed = {_plain(text) for text in parent.overrides}
     own = [text for text in overrides if not is_of_a_sweep(text)]
-    swept = [plain for text in own if (plain := _plain(without_password(text))) not in typed]
+    named = [text for text in own if not is_description(text)]
+    swept = [plain for text in named if (plain := _plain(without_password(text))) not in typed]
     name = " ".join(text.lstrip("+") for text in swept)[:200]
     command = _command(parent, own)
     here = parent.host == platform.node() and parent.pid == os.getpid()

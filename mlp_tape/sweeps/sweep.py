@@ -9,9 +9,10 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from mlp_tape.config.settings import Settings, TrackingSettings, to_dict
+from mlp_tape.config.settings import Settings, is_description, to_dict
 from mlp_tape.errors import ConfigError, SweepError
 from mlp_tape.reports import run_report
+from mlp_tape.runs.destination import destination
 from mlp_tape.runs.metadata import given_name
 from mlp_tape.storage import lock, run_paths, run_record
 from mlp_tape.storage.journal import Journal, Row
@@ -30,7 +31,6 @@ from mlp_tape.tracking.uri import (
     CHECK_SECONDS,
     check_reachable,
     how_to_open,
-    recorded_uri,
     resolve_uri,
     store_warnings,
 )
@@ -59,13 +59,19 @@ def opened(
         SweepError: not all jobs finished.
     """
     settings = plan.jobs[0].settings
+    past = run_record.read(directory) if (directory / run_paths.RECORD).exists() else None
+    where = destination(settings, past, command.overrides)
+    settings = dataclasses.replace(settings, tracking=where.tracking)
     if settings.tracking.enabled:
         check_reachable(resolve_uri(settings.tracking), CHECK_SECONDS)
     directory.mkdir(parents=True, exist_ok=True)
     with lock.hold(directory), Console() as console, Journal(directory) as journal:
         jobs = SweepDirectory(directory)
         record = _sweep_record(settings, directory, command, plan)
+        where.prepare(record, settings)
         _check_comparable(plan, jobs, console.line)
+        if where.line:
+            console.line(where.line)
         jobs.stop_file.unlink(missing_ok=True)
         choices = dict.fromkeys(job.settings.dataset for job in plan.jobs)
         warnings = {jobs.dataset(choice, console.line).warning for choice in choices}
@@ -77,9 +83,9 @@ def opened(
         planned = len(plan.jobs) if plan.is_complete else None
         journal.recover(record.delivery.position)
         write_files = functools.partial(run_report.write_settings, directory, settings)
-        where = tracker(_tracking_settings(settings, record), record, journal)
+        run = tracker(settings.tracking, record, journal)
         get_ready()
-        with run_session(where, settings.tracking.patience, record, write_files, console):
+        with run_session(run, settings.tracking.patience, record, write_files, console):
             jobs_planned = count(planned, "job") if planned else "jobs"
             if plan.equal:
                 jobs_planned += f" ({plan.equal} more {are(plan.equal)} equal to one of them)"
@@ -91,8 +97,8 @@ def opened(
             finally:
                 report.conclude(settings, record, jobs, console)
             console.line(f"directory     {directory}")
-            if where.link:
-                console.line(f"sweep         {where.overview}")
+            if run.link:
+                console.line(f"sweep         {run.overview}")
                 console.line(f"to see it     {how_to_open(resolve_uri(settings.tracking))}")
             _refuse_failures(jobs, record, plan)
 
@@ -129,10 +135,11 @@ def _sweep_record(settings: Settings, directory: Path, command: Command, plan: P
     if not record.made_by:
         record.made_by, record.source = provenance.fingerprint(), provenance.tags()
         record.token = secrets.token_hex(16)
-    record.name = given_name(record.overrides) or _name(
-        record.overrides, len(plan.jobs) if plan.is_complete else None
+    settings_typed = [text for text in record.overrides if not is_description(text)]
+    record.name = given_name(settings, record.overrides) or _name(
+        settings_typed, len(plan.jobs) if plan.is_complete else None
     )
-    pairs = [text.lstrip("+~").partition("=") for text in record.overrides]  # the UI displays `0.1,0.01`
+    pairs = [text.lstrip("+~").partition("=") for text in settings_typed]  # the UI displays `0.1,0.01`
     record.params = {
         re.sub(r"[^\w\-./ ]", "_", key): value for key, _, value in pairs if not key.startswith("sweep.")
     }
@@ -150,13 +157,6 @@ def _name(overrides: list[str], planned: int | None) -> str:
     keys = ", ".join(text.lstrip("+").partition("=")[0] for text in swept)
     size = f" ({count(planned, 'job')})" if planned else ""
     return "sweep " + formatting.shorten(keys, formatting.NAME - len("sweep ") - len(size)) + size
-
-
-def _tracking_settings(settings: Settings, record: RunRecord) -> TrackingSettings:
-    """Returns the tracking settings, with the recorded URI for a sweep that is resumed."""
-    if not record.run_id or not settings.tracking.enabled:
-        return settings.tracking
-    return dataclasses.replace(settings.tracking, uri=recorded_uri(record.store))
 
 
 def _report_progress(journal: Journal, jobs: list[RunRecord]) -> None:

@@ -14,6 +14,7 @@ from mlp_tape.system import sqlite_file
 from mlp_tape.system.formatting import are, count
 from mlp_tape.system.redaction import without_password
 
+DEFAULT_EXPERIMENT = "mlp_tape"
 ANSWER_SECONDS = 5.0  # seconds in which a server must respond
 CHECK_SECONDS = 2.0  # maximum number of seconds to check the pages of a SQLite database before a run
 PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
@@ -21,10 +22,11 @@ PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 def resolve_uri(settings: TrackingSettings) -> str:
     """Returns the URI as set, else MLFLOW_TRACKING_URI, else that of `mlflow.db` in the current directory."""
-    return settings.uri or os.environ.get("MLFLOW_TRACKING_URI") or _here()
+    return settings.uri or os.environ.get("MLFLOW_TRACKING_URI") or default_uri()
 
 
-def _here() -> str:
+def default_uri() -> str:
+    """Returns the URI of `mlflow.db` in the current directory."""
     return f"sqlite:///{Path.cwd() / 'mlflow.db'}"
 
 
@@ -126,7 +128,11 @@ def unavailable_error(uri: str, why: str) -> TrackingError:
     if "locate revision" in why:
         start = "it was created by another version of MLflow: install that, or type"
     if "error code 401" in why or "error code 403" in why:
-        start = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or type"
+        start = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, or type"
+    if "CERTIFICATE_VERIFY_FAILED" in why:
+        start = "set MLFLOW_TRACKING_SERVER_CERT_PATH to a file with its certificate, or type"
+    if "CERTIFICATE_REQUIRED" in why:
+        start = "set MLFLOW_TRACKING_CLIENT_CERT_PATH to a file with your certificate and key, or type"
     cure = f"{start} another tracking.uri=..., or tracking.enabled=false"
     if why == sqlite_file.NO_DATABASE:
         cure = f"type another tracking.uri=...; if it was MLflow's database: {rebuild_command(uri)}"
@@ -198,6 +204,6 @@ def how_to_open(uri: str) -> str:
     """Returns what to do so that the link to a run can be opened."""
     if uri.startswith("http"):
         return "open the link; the server is already running"
-    if uri == _here():
+    if uri == default_uri():
         return "mlflow ui, then open the link"
     return f"mlflow ui --backend-store-uri {shlex.quote(without_password(uri))}, then open the link"

@@ -46,6 +46,20 @@ hydra:
         ),
         (["--config-path", "p", "-c", "job"], CommandLine(["--config-path=p"], ["--cfg=job"], [])),
         (["--info", "plugins", "~l2"], CommandLine([], ["--info=plugins"], ["~l2"])),
+        (  # as `mlflow run -P lr=1e-2 -P ...` types them
+            [
+                *("--multirun", "--lr", "1e-2", "--model.hidden_sizes", "[8, 9]", "--note", "a -- b"),
+                *("--experiment", "adam", "--hydra/launcher", "joblib", "--config-dir", "mine", "--l2=-1"),
+            ],
+            CommandLine(
+                ["--config-dir=mine"],
+                ["--multirun"],
+                [
+                    *("lr=1e-2", "model.hidden_sizes=[8, 9]", "note=a -- b"),
+                    *("+experiment=adam", "hydra/launcher=joblib", "l2=-1"),
+                ],
+            ),
+        ),
     ],
     ids=str,
 )
@@ -54,7 +68,13 @@ def test_options_and_overrides_may_be_in_any_order(arguments: list[str], expecte
     assert command_line.parse(expected.arguments(ROOT)).overrides == expected.overrides
 
 
-@pytest.mark.parametrize("arguments", [["--nope"], ["-m", "lr=1", "--cfg=x"], ["--config-dir"]])
+def test_a_misspelt_option_for_a_setting_is_corrected() -> None:
+    with pytest.raises(ConfigError, match="unknown setting: learning_rate") as error:
+        command_line.parse(["--learning_rate=0.1"])
+    assert error.value.hint == "did you mean lr=0.1 ?"
+
+
+@pytest.mark.parametrize("arguments", [["--nope"], ["--lr"], ["-m", "lr=1", "--cfg=x"], ["--config-dir"]])
 def test_an_unknown_or_incomplete_option_is_reported_without_a_list_of_all_options(
     arguments: list[str],
 ) -> None:
@@ -119,6 +139,8 @@ def test_zipped_settings_take_their_values_in_step() -> None:
             "seed=2 has the directory 0.1 of another job",
         ),
         (["lr=0.1,-1"], "lr=-1: expected a finite number above 0"),
+        (["lr=0.1,0.2", "note=a, b"], "note=a, b: note describes all jobs, and cannot be swept"),
+        (["lr=0.1,0.2", "tags.team=a,b"], "tags.team describes all jobs"),
         (["lr=0.1,0.2", "l2=${nope}"], "Interpolation key 'nope' not found"),
         (
             ["seed=1,2", "lr=${oc.env:NOT_SET_ANYWHERE}"],
@@ -178,6 +200,9 @@ def test_what_cannot_be_removed_or_is_unknown_in_a_group_is_named(typed: list[st
 
 ADVICE = [
     (["learning_rate=0.1"], "lr=0.1"),
+    (["note=a, b"], 'note="a, b"'),
+    (["tags.team=a, b"], 'tags.team="a, b"'),
+    (["tags.host=a"], "tags.my_host=a"),
     (["+lrr=0.1"], "lr=0.1"),
     (["experiment=adam"], "+experiment=adam"),
     (["+experiment=adamm"], "+experiment=adam"),

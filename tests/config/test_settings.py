@@ -13,7 +13,16 @@ from omegaconf import DictConfig, OmegaConf
 from conftest import ROOT
 from mlp_tape.cli import config_store
 from mlp_tape.config import validation
-from mlp_tape.config.settings import ModelSettings, Settings, defaults_with, flatten, groups, options
+from mlp_tape.config.settings import (
+    ModelSettings,
+    Settings,
+    defaults_with,
+    flatten,
+    groups,
+    job_identity,
+    options,
+    to_dict,
+)
 from mlp_tape.errors import ConfigError
 from mlp_tape.system.redaction import without_password
 from mlp_tape.training.train_step import StepConfig
@@ -89,6 +98,44 @@ def test_a_user_defined_option_can_extend_another(tmp_path: Path) -> None:
     (tmp_path / "model" / "deep.yaml").write_text("defaults: [mlp, _self_]\nhidden_sizes: [9, 9, 9]\n")
     settings = validation.parse(composed("model=deep", f"hydra.searchpath=[file://{tmp_path}]"))
     assert settings.model == ModelSettings(hidden_sizes=[9, 9, 9])
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("1", True), ("true", True), ("True", True), ("0", False), ("FALSE", False), ("", False)],
+)
+def test_a_flag_in_the_environment_has_each_spelling_that_mlflow_accepts(
+    monkeypatch: pytest.MonkeyPatch, text: str, expected: bool
+) -> None:
+    pytest.importorskip("psutil", reason="pip install -e '.[system]' to run this test")
+    monkeypatch.setenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", text)
+    assert validation.parse(composed()).tracking.system_metrics is expected
+    typed = f"tracking.system_metrics={str(not expected).lower()}"
+    assert validation.parse(composed(typed)).tracking.system_metrics is not expected
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        ["tags={team: x, ticket: 42, done: true}"],
+        ["tags.team=x", "tags.ticket=42", "+tags.done=true"],
+        ["tags={team: y, ticket: '42'}", "tags.team=x", "tags.done=true"],
+    ],
+    ids=str,
+)
+def test_tags_can_be_typed_one_by_one_or_together_and_are_texts(typed: list[str]) -> None:
+    assert validation.parse(composed(*typed)).tags == {"team": "x", "ticket": "42", "done": "true"}
+    assert validation.parse(composed("tags.git.team=x", "tags.a=1", "~tags.a")).tags == {"git.team": "x"}
+
+
+def test_name_tags_and_note_do_not_identify_a_job() -> None:
+    described = validation.parse(composed("run_name=a", "tags.b=c", "note=d"))
+    assert job_identity(described, "") == job_identity(Settings(dataset=described.dataset), "")
+
+
+def test_passwords_are_removed_from_recorded_tags_and_notes() -> None:
+    settings = Settings(tags={"store": "http://me:secret@host"}, note="see http://me:secret@host")
+    assert "secret" not in repr(to_dict(settings))
 
 
 def test_the_environment_variable_of_a_setting_is_its_default(monkeypatch: pytest.MonkeyPatch) -> None:

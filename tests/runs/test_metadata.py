@@ -1,6 +1,7 @@
 """The name of a run."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,6 +21,23 @@ def test_value_has_the_same_form_in_the_name_however_it_was_typed(mnist_5k: Data
     assert run.overrides == overrides
     run = describe_run(RunRecord(Path()), settings, mnist_5k, [784, 10], Command([], overrides), job)
     assert run.name == "lr=1e+06 optimizer=adam"
+
+
+def test_given_name_comes_first_and_tags_and_note_are_not_in_a_name(
+    mnist_5k: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def described(overrides: list[str], **settings: Any) -> RunRecord:
+        command = Command([], overrides)
+        return describe_run(RunRecord(Path()), Settings(**settings), mnist_5k, [784, 10], command, None)
+
+    assert described(["lr=0.1", "tags.team=x", "+note=y"], lr=0.1).name == "lr=0.1"
+    monkeypatch.setenv("MLFLOW_RUN_NAME", "of the environment")
+    assert described(["lr=0.1"]).name == "of the environment"
+    assert described(["hydra.job.name=typed"]).name == "typed"
+    run = described(["hydra.job.name=typed", "run_name=first", "note=y"], run_name="first", note="**Why.**")
+    assert run.name == "first"
+    assert not {"run_name", "tags", "note"} & set(run.params)
+    assert next(iter(description.tags(run).values())).startswith("**Why.**\n\nA multilayer perceptron")
 
 
 def test_description_of_one_epoch_has_the_accuracy_of_each_split(mnist_5k: Dataset) -> None:
