@@ -160,7 +160,7 @@ def runs_in(uri: str, experiment: str = "mlp_tape") -> list[mlflow.entities.Run]
 
 def ended_run(directory: Path) -> RunRecord:
     """Saves a run that has failed, with 100 rows and one file; its store is the database next to it."""
-    tracking = TrackingSettings(uri=f"sqlite:///{directory / 'mlflow.db'}")
+    tracking = TrackingSettings(uri=f"sqlite:///{directory / 'mlflow.db'}", experiment="mlp_tape")
     settings = to_dict(Settings(dataset=DatasetSettings(name="digits"), tracking=tracking))
     record = RunRecord(directory, settings=settings, uri=str(tracking.uri), token="a token")
     record.mark_started()

@@ -20,14 +20,14 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_RUN_NAME
 
 from mlp_tape.errors import TrackingError
-from mlp_tape.mlflow_backend import failures, own_tags
+from mlp_tape.mlflow_backend import failures, own_tags, relocation
 from mlp_tape.mlflow_backend.failures import IncompleteError
 from mlp_tape.mlflow_backend.uploads import Uploads
 from mlp_tape.reports import description
-from mlp_tape.storage import journal, run_record
+from mlp_tape.storage import delivery_record, journal, run_record
 from mlp_tape.storage.run_record import RunRecord
 from mlp_tape.system.redaction import without_password
-from mlp_tape.tracking.uri import check_reachable, incomplete_error
+from mlp_tape.tracking.uri import check_reachable, incomplete_error, mlflow_command
 
 BATCH = 1_000  # maximum number of rows that MLflow accepts in a request
 PATIENCE = 30.0  # seconds without a response after which `deliver_all` gives up
@@ -63,10 +63,30 @@ def deliver(directory: Path, uri: str, uploads: Uploads | None = None) -> Iterat
         MlflowException: the store did not respond to a request.
     """
     record = run_record.read(directory)
-    if record.sent:
-        return
-    delivery = _Delivery(record, uri, uploads or Uploads())
-    yield from delivery.steps()
+    if not record.sent:
+        yield from _Delivery(record, uri, uploads or Uploads()).steps()
+
+
+def deliver_copy(record: RunRecord, uri: str) -> str:
+    """Delivers a run that has ended to a store besides its own, as far as it is not there; idempotent.
+
+    Args:
+        record: record of the run, with the parent that it has in the other store.
+        uri: URI of the other store.
+
+    Returns:
+        The MLflow run id in the other store.
+
+    Raises:
+        TrackingError: the store cannot be opened, or did not accept everything.
+    """
+    record.delivery = delivery_record.read_copy(record.directory, without_password(uri))
+
+    def attempt(uploads: Uploads) -> Iterator[str]:
+        return iter(()) if record.sent else _Delivery(record, uri, uploads).steps()
+
+    _try_again(attempt, record, uri)
+    return record.run_id
 
 
 def deliver_all(directory: Path, uri: str) -> None:
@@ -75,11 +95,20 @@ def deliver_all(directory: Path, uri: str) -> None:
     Raises:
         TrackingError: the store cannot be opened, or did not accept everything.
     """
+    _try_again(lambda uploads: deliver(directory, uri, uploads), run_record.read(directory), uri)
+
+
+def _try_again(attempt: Callable[[Uploads], Iterator[str]], record: RunRecord, uri: str) -> None:
+    """Calls a function that delivers again while that may help, until there has been no progress for long.
+
+    Raises:
+        TrackingError: the store cannot be opened, or did not accept everything.
+    """
     check_reachable(uri)
     uploads, answered = Uploads(), time.monotonic()
     while True:
         try:
-            for _ in deliver(directory, uri, uploads):
+            for _ in attempt(uploads):
                 answered = time.monotonic()
             return
         except Exception as error:
@@ -89,8 +118,8 @@ def deliver_all(directory: Path, uri: str) -> None:
             elif isinstance(error, TrackingError):
                 raise
             if time.monotonic() - answered > PATIENCE:
-                state = run_record.read(directory).delivery
-                rows = journal.count_after(directory, state.position)
+                state = delivery_record.read_file(record.directory, record.delivery.file)
+                rows = journal.count_after(record.directory, state.position)
                 hint = error.hint if isinstance(error, IncompleteError) else ""
                 raise incomplete_error(uri, rows, failures.why(error), hint) from error
         time.sleep(PAUSE)
@@ -122,7 +151,11 @@ class _Delivery:
         run = None
         if not state.run_id or state.began != record.began or state.uri != without_password(self.uri):
             known = state.run_id
-            run = self._open()
+            try:
+                run = self._open()
+            except IncompleteError as error:
+                error.ended = record.status != "RUNNING"
+                raise
             if not known:
                 yield OPENED
         else:
@@ -215,8 +248,10 @@ class _Delivery:
             )
         if run.info.lifecycle_stage != LifecycleStage.ACTIVE:
             raise TrackingError(
-                f"the run {run.info.run_id} was deleted", f"mlflow runs restore --run-id {run.info.run_id}"
+                f"the run {run.info.run_id} was deleted",
+                mlflow_command(self.uri, f"runs restore --run-id {run.info.run_id}"),
             )
+        relocation.check(self.uri, run.info.artifact_uri)
         self.client, state = MlflowClient(self.uri), self.state
         state.uri, state.run_id = without_password(self.uri), run.info.run_id
         state.experiment_id, state.name = run.info.experiment_id, str(run.info.run_name or "")
@@ -268,7 +303,7 @@ class _Delivery:
         known = state.written.get(MLFLOW_RUN_NAME)
         if record.settings.get("run_name") not in (None, known) or (record.adopts and not known):
             changed[MLFLOW_RUN_NAME] = record.name
-        always = record.process | changed
+        always = record.owner_tags | changed
         own_tags.update(self.client, run, tags | typed, state.written, record.name, always)
         if record.status == "RUNNING":
             if run.info.status != "RUNNING":

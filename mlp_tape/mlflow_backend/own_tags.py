@@ -21,7 +21,7 @@ BEGIN, END = "[//]: # (mlp_tape {})", "[//]: # (end of mlp_tape)"
 PART = re.compile(
     rf"{re.escape(BEGIN).replace(re.escape('{}'), '([0-9a-f]{8})')}\n\n(.*?)\n\n{re.escape(END)}", re.DOTALL
 )
-OF_EARLIER_VERSIONS = ("A multilayer perceptron ", "**Best:** ", "**Best setting:** ", "|")
+OF_EARLIER_VERSIONS = re.compile(r"(A multilayer perceptron |\*\*Best:\*\* job ).*python run\.py ", re.DOTALL)
 
 
 def update(
@@ -67,7 +67,7 @@ def described(there: str, ours: str) -> str:
     found = PART.search(there)
     if found and found[1] == _checksum(found[2]):
         before, after = there[: found.start()], there[found.end() :]
-    elif not found and there.startswith(OF_EARLIER_VERSIONS):
+    elif not found and OF_EARLIER_VERSIONS.match(there):
         before, after = "", ""
     else:  # what somebody has edited in our part is theirs
         theirs = re.sub(r"\[//\]: # \((end of )?mlp_tape[^)]*\)\n*", "", there).rstrip()

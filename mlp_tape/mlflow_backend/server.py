@@ -7,6 +7,7 @@ calls `deliver` again and again until everything in it is delivered.
 import json
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +16,11 @@ from mlp_tape.mlflow_backend import delivery, failures, notifications, store, th
 from mlp_tape.mlflow_backend.failures import IncompleteError
 from mlp_tape.mlflow_backend.threads import WorkMeter
 from mlp_tape.mlflow_backend.uploads import Uploads
-from mlp_tape.storage import run_record
+from mlp_tape.storage import liveness, run_record
 from mlp_tape.system import exit
+
+# isort: split
+from mlflow import MlflowClient
 
 if TYPE_CHECKING:
     from mlp_tape.mlflow_backend.system_metrics import SystemMetrics
@@ -52,6 +56,7 @@ class Follower(threading.Thread):
         self._urgent = self._given_up = False
         self._notified = threading.Event()
         self._uploads = Uploads()
+        self._next_beat = time.monotonic() + liveness.BEAT
         self._meter: WorkMeter | None = None  # of the current attempt
         self._measuring = threading.Lock()
         self._metrics: SystemMetrics | None = None
@@ -126,7 +131,11 @@ class Follower(threading.Thread):
                 self._finished = True
             elif not urgent and (self._urgent or step == delivery.BEGUN):
                 return  # the next attempt has another priority, or sends the rows of the first second at once
-        self._finished = self._finished or run_record.read(Path(self.directory)).sent
+        record = run_record.read(Path(self.directory))
+        self._finished = self._finished or record.sent
+        if record.status == "RUNNING" and record.run_id and time.monotonic() > self._next_beat:
+            store.beat(MlflowClient(self._uri), record.run_id)
+            self._next_beat = time.monotonic() + liveness.BEAT
 
     def _failed(self, what: str, hint: str, **details: bool) -> None:
         notifications.send(self.directory, "failed", what=what, hint=hint, **details)

@@ -55,7 +55,11 @@ def _description(record: RunRecord) -> str:
             f"{results[TEST_LOSS]:.6f} after {count(record.steps, 'step')} in {record.seconds:.1f} s.",
         ]
     elif record.status == "RUNNING":
-        lines += ["The run is in progress."]
+        lines += [
+            "The run is in progress. Meanwhile, the tag `heartbeat` is renewed every minute. If it is ten "
+            "minutes old, the next run in this experiment that is started on another machine closes this "
+            "one as KILLED.",
+        ]
     else:
         lines += [f"Status {record.status}: {record.reason}", "", _code("sh", record.resume)]
     lines += ["", "To repeat it:", "", _code("sh", record.command)]

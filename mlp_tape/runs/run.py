@@ -186,7 +186,7 @@ def _resolved_settings(settings: Settings, dataset: Dataset, past: RunRecord | N
     """Returns the settings with the name of the loaded data set, and the tracking URI of a resumed job."""
     tracking = settings.tracking
     if past and past.store and tracking.enabled:
-        tracking = dataclasses.replace(tracking, uri=recorded_uri(past.store))
+        tracking = dataclasses.replace(tracking, uri=recorded_uri(past))
     named = dataclasses.replace(settings.dataset, name=dataset.name)
     return dataclasses.replace(settings, dataset=named, tracking=tracking, resume=None)
 

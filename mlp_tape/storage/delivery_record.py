@@ -1,6 +1,7 @@
 """The record of what MLflow has received of a run, written by the process that delivers."""
 
 import dataclasses
+import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +30,7 @@ class DeliveryRecord:
         written: tags as they were last written, by key, apart from the description.
         version: `RunRecord.version` of which MLflow has received everything, including the status; -1 if
             there is none.
+        file: name of the file; not in it.
     """
 
     uri: str = ""
@@ -41,21 +43,38 @@ class DeliveryRecord:
     files: dict[str, int] = field(default_factory=dict)
     written: dict[str, str] = field(default_factory=dict)
     version: int = -1
+    file: str = run_paths.DELIVERY
 
     def save(self, directory: Path) -> None:
         """Writes `delivery.json`."""
-        text = json.dumps(dataclasses.asdict(self), indent=1)
-        atomic_files.write_text(directory / run_paths.DELIVERY, text)
+        values = dataclasses.asdict(self)
+        del values["file"]
+        atomic_files.write_text(directory / self.file, json.dumps(values, indent=1))
 
 
 def read(directory: Path) -> DeliveryRecord:
     """Reads the record of a run's directory; an empty one if there is none or it is damaged."""
-    try:
-        return DeliveryRecord(**json.loads((directory / run_paths.DELIVERY).read_bytes()))
-    except FileNotFoundError:
+    if not (directory / run_paths.DELIVERY).exists():
         return _of_earlier_version(directory)
+    return read_file(directory, run_paths.DELIVERY)
+
+
+def read_copy(directory: Path, uri: str) -> DeliveryRecord:
+    """Reads the record of a copy of the run in another store; an empty one if there is none.
+
+    Args:
+        directory: directory of the run.
+        uri: URI of the store, without password.
+    """
+    return read_file(directory, run_paths.COPY.format(hashlib.sha256(uri.encode()).hexdigest()[:8]))
+
+
+def read_file(directory: Path, file: str) -> DeliveryRecord:
+    """Reads a record by the name of its file; an empty one if there is none or it is damaged."""
+    try:
+        return DeliveryRecord(**json.loads((directory / file).read_bytes()), file=file)
     except (OSError, ValueError, TypeError):
-        return DeliveryRecord()
+        return DeliveryRecord(file=file)
 
 
 def _of_earlier_version(directory: Path) -> DeliveryRecord:

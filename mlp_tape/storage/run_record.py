@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mlp_tape.errors import BrokenFileError, ConfigError
-from mlp_tape.storage import delivery_record, run_paths
+from mlp_tape.storage import delivery_record, liveness, run_paths
 from mlp_tape.storage.delivery_record import DeliveryRecord
 from mlp_tape.storage.metric_keys import TEST_ACCURACY, VALIDATION_ACCURACY
 from mlp_tape.system import atomic_files
@@ -77,6 +77,7 @@ class RunRecord:
         seconds: total training time of all processes, except those that were killed.
         host: name of the machine of the last process.
         pid: id of the last process.
+        process: as returned by `liveness.identity` for the last process.
     """
 
     directory: Path
@@ -109,6 +110,7 @@ class RunRecord:
     seconds: float = 0.0
     host: str = ""
     pid: int = 0
+    process: str = ""
 
     @functools.cached_property
     def delivery(self) -> DeliveryRecord:
@@ -170,13 +172,20 @@ class RunRecord:
         self.status, self.reason, self.ended, self.model_ready = "RUNNING", "", 0.0, False
         self.version += 1
         self.began, self.host, self.pid = time.time(), platform.node(), os.getpid()
+        self.process = liveness.identity()
         self.created = self.created or self.began
         self.first_params = self.params | self.first_params
 
     @property
-    def process(self) -> dict[str, str]:
+    def owner_tags(self) -> dict[str, str]:
         """The MLflow tags from which it can be determined whether the run's process still exists."""
-        return {"host": self.host, "pid": str(self.pid), "directory": str(self.directory)}
+        tags = {"host": self.host, "pid": str(self.pid), "directory": str(self.directory)}
+        return tags | {"process": self.process, "heartbeat": liveness.now()}
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the process of the run exists, as far as this machine can tell."""
+        return liveness.Owner(self.host, self.pid, self.process).is_alive(self.directory)
 
     def mark_ended(self, status: str, reason: str) -> None:
         """Records status, reason and the current time as the end of the run, and saves the file."""

@@ -172,7 +172,7 @@ class ClientRun:
 
     def _warn_once(self, notification: dict[str, Any]) -> None:
         """Warns of what is refused while the rest is recorded, as long as the run is training."""
-        if self._warn and notification.get("refused"):
+        if self._warn and self._open and notification.get("refused"):
             warn, self._warn = self._warn, None
             what, hint = notification["what"], notification["hint"]
             warn(
@@ -204,7 +204,7 @@ def send(directory: Path, at_most: float) -> None:
     """
     with lock.hold(directory):
         record = run_record.close_abandoned(directory)
-        uri = recorded_uri(record.store)
+        uri = recorded_uri(record)
         run = ClientRun(uri, record)
         why_not = run.close(PATIENCE, at_most, lambda rows: None)
     if why_not:
