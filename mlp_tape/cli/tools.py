@@ -12,7 +12,7 @@ from mlp_tape.config.settings import TrackingSettings
 from mlp_tape.errors import ConfigError, MlpTapeError
 from mlp_tape.runs import resume
 from mlp_tape.system import exit, provenance, tensorflow_setup
-from mlp_tape.tracking.uri import resolve_uri
+from mlp_tape.tracking.uri import DEFAULT_EXPERIMENT, resolve_uri
 
 
 def main() -> int:
@@ -38,6 +38,9 @@ def main() -> int:
         "directory", nargs="?", type=Path, help="directory above the runs (default: outputs/ and multirun/)"
     )
     command.add_argument("--uri", help="URI of the database (default: sqlite:///mlflow.db in this directory)")
+    command = commands.add_parser("doctor", help="try the tracking store and the artifact store")
+    command.add_argument("--uri", help="MLflow tracking URI (default: that of a run in this directory)")
+    command.add_argument("--experiment", help="name of the experiment (default: that of a run)")
     command = commands.add_parser(
         "relocate", help="correct the paths in a database that was moved or renamed"
     )
@@ -151,6 +154,13 @@ def _rebuild(arguments: argparse.Namespace) -> int:
     return 0 if rebuild(_parents(arguments), _uri(arguments), print) else 1
 
 
+def _doctor(arguments: argparse.Namespace) -> int:
+    from mlp_tape.mlflow_backend.doctor import diagnose
+
+    experiment = arguments.experiment or os.environ.get("MLFLOW_EXPERIMENT_NAME") or DEFAULT_EXPERIMENT
+    return 0 if diagnose(_uri(arguments), experiment, print) else 1
+
+
 def _relocate(arguments: argparse.Namespace) -> int:
     from mlp_tape.mlflow_backend.relocation import relocate
 
@@ -178,6 +188,7 @@ def _settings(arguments: argparse.Namespace) -> int:
 COMMANDS = {
     "sync": _sync,
     "rebuild": _rebuild,
+    "doctor": _doctor,
     "relocate": _relocate,
     "replay": _replay,
     "walk": _walk,
