@@ -1,7 +1,11 @@
 """Where MLflow records a run: what is typed comes first, then MLflow's environment, then the default."""
 
+import base64
+import datetime
+import ipaddress
 import json
 import os
+import ssl
 import subprocess
 import sys
 from pathlib import Path
@@ -9,15 +13,21 @@ from typing import Any
 
 import mlflow
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 from mlflow.entities import Run as MlflowEntity
 
-from conftest import LIMIT, ROOT, SMALL, Run, runs_in
+from conftest import LIMIT, ROOT, SMALL, Run, Server, runs_in
 from mlp_tape.config.settings import Settings, TrackingSettings, to_dict
 from mlp_tape.errors import MlpTapeError, TrackingError
 from mlp_tape.mlflow_backend import delivery
 from mlp_tape.runs.destination import destination, of_job
 from mlp_tape.storage.delivery_record import DeliveryRecord
 from mlp_tape.storage.run_record import RunRecord
+from proxy import Proxy
 
 SOURCE = {"mlflow.source.name": "pipeline.py", "mlflow.source.type": "PROJECT", "pipeline": "7"}
 DIGITS = ["-P", "dataset=digits", "-P", "epochs=1", "-P", "model.hidden_sizes=[8]"]
@@ -391,3 +401,60 @@ def test_tags_that_the_program_writes_are_reserved(run_py: Run, tmp_path: Path) 
     for tag in written:
         with pytest.raises(MlpTapeError, match="MLflow or this program writes"):
             dict(validation._tags({tag: "x"}))
+
+
+def certificate(directory: Path) -> Path:
+    """Creates a file with a key and a certificate for 127.0.0.1 that is signed with it."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    now, day = datetime.datetime.now(datetime.UTC), datetime.timedelta(1)
+    address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+    builder = builder.not_valid_before(now - day).not_valid_after(now + day)
+    signed = builder.add_extension(address, critical=False).sign(key, hashes.SHA256())
+    file = directory / "both.pem"
+    plain = (Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    file.write_bytes(key.private_bytes(*plain) + signed.public_bytes(Encoding.PEM))
+    return file
+
+
+@pytest.mark.long
+def test_server_with_a_password_a_token_or_certificates_is_accessed_as_the_environment_says(
+    run_py: Run, server: Server, tmp_path: Path
+) -> None:
+    file = certificate(tmp_path)
+    tls, mutual = (ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER) for _ in range(2))
+    for context in (tls, mutual):
+        context.load_cert_chain(file)
+    mutual.verify_mode = ssl.CERT_REQUIRED
+    mutual.load_verify_locations(file)
+    basic = base64.b64encode(b"me:secret").decode()
+    trusted = {"MLFLOW_TRACKING_SERVER_CERT_PATH": str(file)}
+    cases: list[tuple[dict[str, Any], dict[str, str], str]] = [
+        ({"authorization": "Bearer t0ken"}, {"MLFLOW_TRACKING_TOKEN": "t0ken"}, "MLFLOW_TRACKING_TOKEN"),
+        (
+            {"authorization": f"Basic {basic}"},
+            {"MLFLOW_TRACKING_USERNAME": "me", "MLFLOW_TRACKING_PASSWORD": "secret"},
+            "MLFLOW_TRACKING_PASSWORD",
+        ),
+        ({"tls": tls}, trusted, "MLFLOW_TRACKING_SERVER_CERT_PATH"),
+        ({"tls": tls}, {"MLFLOW_TRACKING_INSECURE_TLS": "true"}, ""),
+        (
+            {"tls": mutual},
+            trusted | {"MLFLOW_TRACKING_CLIENT_CERT_PATH": str(file)},
+            "MLFLOW_TRACKING_SERVER_CERT_PATH",
+        ),
+    ]
+    for number, (given, environment, advice) in enumerate(cases):
+        with Proxy(server.url, **given) as proxy:
+            uri = {"MLFLOW_TRACKING_URI": proxy.url}
+            if advice:
+                refused = run_py(tmp_path, *SMALL, **uri)
+                assert refused.returncode == 2
+                assert advice in refused.stderr.splitlines()[1]
+            done = run_py(tmp_path, *SMALL, f"run_name=run {number}", **uri, **environment)
+            assert done.returncode == 0, done.stderr
+            assert "secret" not in done.stdout
+    runs = runs_in(server.url)
+    assert {run.info.run_name for run in runs} == {f"run {number}" for number in range(len(cases))}
+    assert {run.info.status for run in runs} == {"FINISHED"}
