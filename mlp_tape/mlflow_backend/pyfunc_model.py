@@ -78,6 +78,8 @@ def refusal(problem: str, remedy: str) -> MlflowException:
 
 def values_of(table: pd.DataFrame) -> np.ndarray:
     """Returns the rows of a table with a column for each pixel, or with one column of images."""
+    if table.empty:
+        return np.empty(table.shape)
     if len(table.columns) == 1 and table.dtypes.iloc[0] == np.dtype(object):
         return np.array(table.iloc[:, 0].tolist())
     names = [str(name) for name in table.columns]
@@ -86,7 +88,9 @@ def values_of(table: pd.DataFrame) -> np.ndarray:
     ranges = [list(range(first, first + len(names))) for first in (0, 1)]
     if len(parts) == len(names) and len(prefixes) == 1 and sorted(numbers) in ranges:
         table = table.iloc[:, np.argsort(numbers)]  # pixel0, pixel1, ..., in any order
-    elif all(re.fullmatch(r"[\d.]+", name) for name in names):  # the first row of a file without a header
+    elif all(
+        re.fullmatch(r"[-+.\deE]*\d[-+.\deE]*", name) for name in names
+    ):  # the first row of a file without a header
         raise refusal("the column names are not those of pixels", "add a header row pixel0,pixel1,...")
     values: np.ndarray = table.to_numpy(np.float64, na_value=np.nan)
     return values

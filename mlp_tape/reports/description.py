@@ -8,7 +8,6 @@ from mlp_tape.storage.run_record import RunRecord
 from mlp_tape.system.formatting import count, value
 
 DESCRIPTION = "mlflow.note.content"
-# The images are an array or a table with a column for each pixel, with values as in the data set.
 USE = """scores = model.predict(images)  # [n, classes]
 classes = model.predict(images, params={"output": "class"})"""
 DIGEST = 36  # maximum length of a digest in MLflow, in characters
