@@ -13,6 +13,7 @@ from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus, M
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.types import ParamSchema, ParamSpec, Schema, TensorSpec
+from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
 from mlp_tape.reports import description
 from mlp_tape.storage import run_paths
@@ -51,7 +52,7 @@ def log(
             client.delete_logged_model(earlier.model_id)
         elif earlier.tags.get("step") == str(step):
             return _registered(client, earlier, record, register_as)
-    logged = _create(client, experiment_id, run_id, step, record.params)
+    logged = _create(client, experiment_id, run_id, {"step": str(step)}, record.params)
     archives = {"weights": directory / run_paths.WEIGHTS, "network": directory / run_paths.NETWORK}
     network = json.loads(archives["network"].read_bytes())
     scores = TensorSpec(np.dtype("float32"), (-1, network["n_classes"]))
@@ -91,8 +92,10 @@ def restore(
         results: metrics of the model.
         exchange: called with the id that MLflow generated, to replace it by the old id.
     """
-    run_id, step = run.info.run_id, entry["step"]
-    created = _create(client, run.info.experiment_id, run_id, step, entry.get("params", {}))
+    run_id, step, tags = run.info.run_id, entry["step"], {"step": str(entry["step"])}
+    if entry["name"]:
+        tags[MLFLOW_MODEL_VERSIONS] = json.dumps([{"name": entry["name"], "version": entry["version"]}])
+    created = _create(client, run.info.experiment_id, run_id, tags, entry.get("params", {}))
     exchange(created.model_id)
     _finish(client, record, run_id, entry["model_id"], results, step)
 
@@ -124,12 +127,10 @@ def register(client: mlflow.MlflowClient, name: str, location: str, run_id: str,
 
 
 def _create(
-    client: mlflow.MlflowClient, experiment_id: str, run_id: str, step: int, params: dict[str, str]
+    client: mlflow.MlflowClient, experiment_id: str, run_id: str, tags: dict[str, str], params: dict[str, str]
 ) -> LoggedModel:
     """Creates a logged model, whose files are still to come."""
-    return client.create_logged_model(
-        experiment_id, NAME, source_run_id=run_id, tags={"step": str(step)}, params=params
-    )
+    return client.create_logged_model(experiment_id, NAME, source_run_id=run_id, tags=tags, params=params)
 
 
 def _finish(
@@ -159,11 +160,18 @@ def _registered(
     client: mlflow.MlflowClient, model: LoggedModel, record: RunRecord, name: str
 ) -> dict[str, Any]:
     """Registers a model if there is a name; returns its entry of `DeliveryRecord.models`."""
+    version = register(client, name, model.artifact_location, record.run_id, model.model_id)
+    if version:
+        # The tag by which the model's page in MLflow finds its versions; set by a server, not by a client.
+        tag = client.get_logged_model(model.model_id).tags.get(MLFLOW_MODEL_VERSIONS, "[]")
+        known = {(each["name"], int(each["version"])) for each in json.loads(tag)} | {(name, version)}
+        versions = [{"name": each, "version": number} for each, number in sorted(known)]
+        client.set_logged_model_tags(model.model_id, {MLFLOW_MODEL_VERSIONS: json.dumps(versions)})
     return {
         "model_id": model.model_id,
         "step": int(model.tags["step"]),
         "params": record.params,
         "location": model.artifact_location,
         "name": name,
-        "version": register(client, name, model.artifact_location, record.run_id, model.model_id),
+        "version": version,
     }

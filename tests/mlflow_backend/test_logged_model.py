@@ -96,12 +96,13 @@ def test_model_has_a_signature_an_example_and_a_version(trained: RunRecord) -> N
     assert version.run_id == trained.run_id
 
 
-def test_model_has_the_params_of_its_run_and_metrics_with_their_data_set(trained: RunRecord) -> None:
+def test_page_of_the_model_has_params_versions_and_metrics_with_their_data_set(trained: RunRecord) -> None:
     client = client_of(trained)
     run = client.get_run(trained.run_id)
     (output,) = run.outputs.model_outputs
     model = client.get_logged_model(output.model_id)
     assert model.params == run.data.params
+    assert json.loads(model.tags["mlflow.modelVersions"]) == [{"name": "digits", "version": 1}]
     (given,) = run.inputs.dataset_inputs
     found = {row.key: (row.value, row.dataset_name, row.dataset_digest) for row in model.metrics}
     data = (given.dataset.name, given.dataset.digest)
