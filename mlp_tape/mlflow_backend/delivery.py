@@ -226,7 +226,7 @@ class _Delivery:
         name = self.record.settings.get("tracking", {}).get("register_as") or ""
         others = [each for each in state.models if each["step"] != step]
         if not any(each["step"] == step and each["name"] == name for each in state.models):
-            model = logged_model.log(self.client, self.record, results, name)
+            model = logged_model.log(self.client, state, self.record, results, name)
             state.models = [*others, model]
             state.save(directory)
 

@@ -17,6 +17,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
 from mlp_tape.reports import description
 from mlp_tape.storage import run_paths
+from mlp_tape.storage.delivery_record import DeliveryRecord
 from mlp_tape.storage.journal import Row
 from mlp_tape.storage.run_record import RunRecord
 
@@ -28,6 +29,7 @@ OUTPUT = ParamSpec("output", "string", "auto")  # see `pyfunc_model.TapeModel.pr
 
 def log(
     client: mlflow.MlflowClient,
+    run: DeliveryRecord,
     record: RunRecord,
     results: list[Row],
     register_as: str = "",
@@ -36,22 +38,23 @@ def log(
 
     Args:
         client: client of the store.
-        record: record of the run of the model, which MLflow has; its directory contains `weights.npz`,
-            `network.json` and the examples in `report.npz`.
+        run: run of the model in that store.
+        record: record of the run; its directory contains `weights.npz`, `network.json` and the examples in
+            `report.npz`.
         results: last value of each metric of the model, already delivered.
         register_as: name under which the model is also registered; empty for none.
 
     Returns:
         The entry of `DeliveryRecord.models`.
     """
-    directory, experiment_id, run_id = record.directory, record.delivery.experiment_id, record.run_id
+    directory, experiment_id, run_id = record.directory, run.experiment_id, run.run_id
     step = results[-1].step if results else 0
     mine = f"source_run_id = '{run_id}' AND name = '{NAME}'"
     for earlier in client.search_logged_models([experiment_id], filter_string=mine):
         if earlier.status != LoggedModelStatus.READY:  # its process was killed before it was complete
             client.delete_logged_model(earlier.model_id)
         elif earlier.tags.get("step") == str(step):
-            return _registered(client, earlier, record, register_as)
+            return _registered(client, earlier, run_id, record.params, register_as)
     logged = _create(client, experiment_id, run_id, {"step": str(step)}, record.params)
     archives = {"weights": directory / run_paths.WEIGHTS, "network": directory / run_paths.NETWORK}
     network = json.loads(archives["network"].read_bytes())
@@ -71,7 +74,7 @@ def log(
         )
         client.log_model_artifacts(logged.model_id, f"{parent}/model")
     _finish(client, record, run_id, logged.model_id, results, step)
-    return _registered(client, logged, record, register_as)
+    return _registered(client, logged, run_id, record.params, register_as)
 
 
 def restore(
@@ -157,10 +160,10 @@ def _finish(
 
 
 def _registered(
-    client: mlflow.MlflowClient, model: LoggedModel, record: RunRecord, name: str
+    client: mlflow.MlflowClient, model: LoggedModel, run_id: str, params: dict[str, str], name: str
 ) -> dict[str, Any]:
     """Registers a model if there is a name; returns its entry of `DeliveryRecord.models`."""
-    version = register(client, name, model.artifact_location, record.run_id, model.model_id)
+    version = register(client, name, model.artifact_location, run_id, model.model_id)
     if version:
         # The tag by which the model's page in MLflow finds its versions; set by a server, not by a client.
         tag = client.get_logged_model(model.model_id).tags.get(MLFLOW_MODEL_VERSIONS, "[]")
@@ -170,7 +173,7 @@ def _registered(
     return {
         "model_id": model.model_id,
         "step": int(model.tags["step"]),
-        "params": record.params,
+        "params": params,
         "location": model.artifact_location,
         "name": name,
         "version": version,
