@@ -347,7 +347,7 @@ class _Delivery:
         name = self.record.settings.get("tracking", {}).get("register_as") or ""
         if any(each["step"] == step and each["name"] == name for each in state.models):
             return None
-        return functools.partial(logged_model.log, self.client, state, directory, results, name)
+        return functools.partial(logged_model.log, self.client, state, self.record, results, name)
 
     def _keep(self, model: dict[str, Any]) -> None:
         others = [each for each in self.state.models if each["step"] != model["step"]]

@@ -8,6 +8,8 @@ from mlp_tape.storage.run_record import RunRecord
 from mlp_tape.system.formatting import count, value
 
 DESCRIPTION = "mlflow.note.content"
+USE = """scores = model.predict(images)  # [n, classes]
+classes = model.predict(images, params={"output": "class"})"""
 DIGEST = 36  # maximum length of a digest in MLflow, in characters
 
 
@@ -69,7 +71,7 @@ def _description(record: RunRecord) -> str:
             "",
             "To use the model (NumPy alone; `saved_model/` is for TensorFlow):",
             "",
-            _code("python", f"import mlflow\n\n{load}\nscores = model.predict(images)  # [n, classes]"),
+            _code("python", f"import mlflow\n\n{load}\n{USE}"),
             "",
             _code("sh", f"mlflow models serve --env-manager local -m runs:/{record.run_id}/model"),
         ]

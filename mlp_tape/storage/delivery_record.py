@@ -24,8 +24,9 @@ class DeliveryRecord:
         name: name in the MLflow UI.
         began: `RunRecord.began` of the last process whose params and files MLflow has received.
         position: number of bytes of `journal.jsonl` that were delivered.
-        models: the models that were logged, each as a dictionary with `model_id`, `step`, `location` of the
-            files, and `name` and `version` of the registered model (empty and 0 if it is not registered).
+        models: the models that were logged, each as a dictionary with `model_id`, `step`, `params` of the
+            run at that step, `location` of the files, and `name` and `version` of the registered model
+            (empty and 0 if it is not registered).
         files: modification time of each file that was uploaded, in nanoseconds, by its path in the directory.
         written: tags as they were last written, by key, apart from the description.
         version: `RunRecord.version` of which MLflow has received everything, including the status; -1 if
