@@ -18,6 +18,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 
 from mlp_tape.errors import TrackingError
+from mlp_tape.mlflow_backend import ui_views
 from mlp_tape.reports import description
 from mlp_tape.storage import journal, run_record
 from mlp_tape.storage.run_record import RunRecord
@@ -133,6 +134,8 @@ class _Delivery:
                 self.uploaded.add(artifact)
                 yield "artifact"
         self._delete_twins()
+        if not record.parent and record.status != "KILLED":  # of which no link is printed
+            state.has_view = ui_views.share(self.client, record)
         self._end()
         state.version = record.version
         state.save(record.directory)

@@ -111,6 +111,7 @@ class Past:
         seconds: duration; 0 while it is running.
         params: MLflow params.
         curves: pairs of step and value, by metric key.
+        experiment_id: MLflow experiment id.
     """
 
     name: str
@@ -119,6 +120,7 @@ class Past:
     seconds: float
     params: dict[str, str]
     curves: dict[str, list[tuple[int, float]]]
+    experiment_id: str
 
 
 def pasts(uri: str, run_id: str, keys: Iterable[str]) -> list[Past]:
@@ -151,7 +153,7 @@ def _past(client: mlflow.MlflowClient, run: Run, keys: Iterable[str]) -> Past:
     }
     seconds = (run.info.end_time - run.info.start_time) / 1000 if run.info.end_time else 0.0
     name, params = str(run.info.run_name), dict(run.data.params)
-    return Past(name, run.info.run_id, run.info.status, seconds, params, curves)
+    return Past(name, run.info.run_id, run.info.status, seconds, params, curves, run.info.experiment_id)
 
 
 def ask(uri: str, question: Callable[[mlflow.MlflowClient], T]) -> T:

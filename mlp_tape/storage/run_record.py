@@ -67,6 +67,7 @@ class RunRecord:
         steps: number of steps to train; once the run has finished, number of steps trained.
         results: final test/loss, test/accuracy and, with validation images, validation/accuracy.
         tags: tags that MLflow receives when the run ends.
+        swept: for a sweep, the settings in which its jobs differ.
         model_ready: whether the files of the model are complete; only for a run with `full`.
         version: number that increases whenever there is something to deliver to MLflow besides rows.
         created: time at which the run was created, in seconds since the Unix epoch.
@@ -98,6 +99,7 @@ class RunRecord:
     steps: int = 0
     results: dict[str, float] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
+    swept: list[str] = field(default_factory=list)
     model_ready: bool = False
     version: int = 0
     created: float = 0.0

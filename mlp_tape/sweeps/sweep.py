@@ -26,14 +26,8 @@ from mlp_tape.system.console import Console
 from mlp_tape.system.formatting import are, count
 from mlp_tape.system.redaction import without_password
 from mlp_tape.tracking.session import jobs_closed_in_background, run_session, tracker
-from mlp_tape.tracking.uri import (
-    CHECK_SECONDS,
-    check_reachable,
-    how_to_open,
-    recorded_uri,
-    resolve_uri,
-    store_warnings,
-)
+from mlp_tape.tracking.tracker import Tracker
+from mlp_tape.tracking.uri import CHECK_SECONDS, check_reachable, recorded_uri, resolve_uri, store_warnings
 
 
 @contextlib.contextmanager
@@ -79,7 +73,8 @@ def opened(
         write_files = functools.partial(run_report.write_settings, directory, settings)
         where = tracker(_tracking_settings(settings, record), record, journal)
         get_ready()
-        with run_session(where, settings.tracking.patience, record, write_files, console):
+        patience = settings.tracking.patience
+        with _link_at_end(where, console), run_session(where, patience, record, write_files, console):
             jobs_planned = count(planned, "job") if planned else "jobs"
             if plan.equal:
                 jobs_planned += f" ({plan.equal} more {are(plan.equal)} equal to one of them)"
@@ -91,10 +86,23 @@ def opened(
             finally:
                 report.conclude(settings, record, jobs, console)
             console.line(f"directory     {directory}")
-            if where.link:
-                console.line(f"sweep         {where.overview}")
-                console.line(f"to see it     {how_to_open(resolve_uri(settings.tracking))}")
             _refuse_failures(jobs, record, plan)
+
+
+@contextlib.contextmanager
+def _link_at_end(where: Tracker, console: Console) -> Iterator[None]:
+    """Prints a link to the sweep after it has been delivered, also if some of its jobs did not finish."""
+    failure = None
+    try:
+        yield
+    except SweepError as error:
+        failure = error
+    link = where.link()
+    if link:
+        console.line(f"sweep         {link.url}")
+        console.line(f"to see it     {link.how_to_open}")
+    if failure:
+        raise failure
 
 
 def _check_comparable(plan: Plan, jobs: SweepDirectory, say: Callable[[str], None]) -> None:
