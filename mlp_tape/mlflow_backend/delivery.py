@@ -236,15 +236,18 @@ class _Delivery:
     def _artifacts(self) -> list[Artifact]:
         """Returns the files to upload of a run that has ended."""
         directory = self.record.directory
+        console: list[Artifact] = [(path, None) for path in directory.glob(run_paths.CONSOLE)]
         if self.record.status != "FINISHED" and self.record.kind == "run":
-            return [(path, "divergence") for path in sorted(directory.glob("divergence/step-*"))]
+            steps = sorted(directory.glob("divergence/step-*"))
+            return [*((path, "divergence") for path in steps), *console]
         plots: list[Artifact] = [(path, "plots") for path in sorted(directory.glob("plots/*.png"))]
         model = [
             (path, str(path.parent.relative_to(directory)))
             for path in sorted(directory.glob("saved_model/**/*"))
             if path.is_file()
         ]
-        return [*plots, *model, *((directory / name, None) for name in AT_END if (directory / name).exists())]
+        others = [(path, None) for path in map(directory.joinpath, AT_END) if path.exists()]
+        return [*plots, *model, *others, *console]
 
     def _end(self) -> None:
         """Sets the status and the tags of a run that has ended."""

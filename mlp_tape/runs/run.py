@@ -74,12 +74,7 @@ def execute_run(settings: Settings, directory: Path, command: Command, job: Job 
             record = describe_run(past or RunRecord(directory), settings, dataset, layer_sizes, command, job)
             if past:
                 _warn_of_changed_environment(past, console)
-            result, where = _recorded(settings, dataset, layer_sizes, record, journal, console, start)
-
-        seconds = time.perf_counter() - began
-        epochs = count(result.steps // dataset.steps_per_epoch(settings.batch_size), "epoch")
-        console.line(f"test accuracy {result.accuracy:.4f} after {epochs}, {seconds:.1f} s in all")
-        console.line(f"directory     {directory}")
+            result, where = _recorded(settings, dataset, record, journal, console, start, began)
         link = where.link() if job is None else None
         if link:
             console.line(f"run           {link.url}")
@@ -90,11 +85,11 @@ def execute_run(settings: Settings, directory: Path, command: Command, job: Job 
 def _recorded(
     settings: Settings,
     dataset: Dataset,
-    layer_sizes: list[int],
     record: RunRecord,
     journal: Journal,
     console: Console,
     start: Checkpoint | None,
+    began: float,
 ) -> tuple[Result, Tracker]:
     """Trains and writes the report while the run is tracked.
 
@@ -131,6 +126,11 @@ def _recorded(
             record.save()
             where.model_ready()
             run_report.draw_plots(record.directory, dataset, record.steps, journal)
+        # Before the session ends, as the copy of the console is then delivered.
+        epochs = count(result.steps // trainer.steps_per_epoch, "epoch")
+        seconds = time.perf_counter() - began
+        console.line(f"test accuracy {result.accuracy:.4f} after {epochs}, {seconds:.1f} s in all")
+        console.line(f"directory     {record.directory}")
     return result, where
 
 
