@@ -51,6 +51,7 @@ class RunRecord:
         parent: MLflow run id of the sweep; empty if there is none.
         settings: all settings, nested, without passwords.
         data_sha256: SHA-256 of the data set.
+        data_source: path of the data set, as `Dataset.source`.
         params: MLflow params: settings and data, flat.
         first_params: params as first sent to MLflow, which does not allow changes.
         options: options of the command line that select configs, such as `--config-dir=mine`.
@@ -84,6 +85,7 @@ class RunRecord:
     parent: str = ""
     settings: dict[str, Any] = field(default_factory=dict)
     data_sha256: str = ""
+    data_source: str = ""
     params: dict[str, str] = field(default_factory=dict)
     first_params: dict[str, str] = field(default_factory=dict)
     options: list[str] = field(default_factory=list)
