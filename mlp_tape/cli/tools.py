@@ -145,6 +145,9 @@ def _compare(arguments: argparse.Namespace) -> int:
             print(f"\n{plot}")
     compare.draw(arguments.png.absolute(), entries)
     print(f"\ncurves        {arguments.png.absolute()}")
+    link = compare.link(entries)
+    if link:
+        print(f"in MLflow     {link.url}\nto see it     {link.how_to_open}")
     return 0
 
 

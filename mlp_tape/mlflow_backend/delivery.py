@@ -20,7 +20,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_RUN_NAME
 
 from mlp_tape.errors import TrackingError
-from mlp_tape.mlflow_backend import failures, own_tags, relocation
+from mlp_tape.mlflow_backend import failures, own_tags, relocation, ui_views
 from mlp_tape.mlflow_backend.failures import IncompleteError
 from mlp_tape.mlflow_backend.uploads import Uploads
 from mlp_tape.reports import description
@@ -364,6 +364,8 @@ class _Delivery:
             model = [path for path in sorted(directory.glob("saved_model/**/*")) if path.is_file()]
             found += [(path, str(path.parent.relative_to(directory))) for path in model]
             found += [(directory / name, None) for name in AT_END]
+        if record.status != "RUNNING":
+            found.append((directory / run_paths.CONSOLE, None))
         return [artifact for artifact in found if artifact[0].exists()]
 
     def _end(self) -> Iterator[str]:
@@ -375,6 +377,8 @@ class _Delivery:
 
     def _finish(self) -> Iterator[str]:
         self._delete_twins()
+        if not self.record.parent and self.record.status != "KILLED":  # of which no link is printed
+            self.state.has_view = ui_views.share(self.client, self.record)
         yield from self._end()
 
     def _location(self) -> str:

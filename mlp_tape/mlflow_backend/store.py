@@ -148,6 +148,7 @@ class Past:
         seconds: duration; 0 while it is running.
         params: MLflow params.
         curves: pairs of step and value, by metric key.
+        experiment_id: MLflow experiment id.
     """
 
     name: str
@@ -156,6 +157,7 @@ class Past:
     seconds: float
     params: dict[str, str]
     curves: dict[str, list[tuple[int, float]]]
+    experiment_id: str
 
 
 def pasts(uri: str, run_id: str, keys: Iterable[str]) -> list[Past]:
@@ -190,7 +192,7 @@ def _past(client: mlflow.MlflowClient, run: Run, keys: Iterable[str]) -> Past:
     name, params = str(run.info.run_name), run.data.params
     # A param that a resumed run has changed stands in a tag, as MLflow does not allow to change params.
     params = {key: run.data.tags.get(key, value) for key, value in params.items()}
-    return Past(name, run.info.run_id, run.info.status, seconds, params, curves)
+    return Past(name, run.info.run_id, run.info.status, seconds, params, curves, run.info.experiment_id)
 
 
 def ask(uri: str, question: Callable[[mlflow.MlflowClient], T]) -> T:

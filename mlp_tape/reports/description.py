@@ -2,6 +2,8 @@
 
 import json
 import shlex
+from pathlib import Path
+from typing import Any
 
 from mlp_tape.storage.metric_keys import TEST_ACCURACY, TEST_LOSS, VALIDATION_ACCURACY
 from mlp_tape.storage.run_record import RunRecord
@@ -24,17 +26,20 @@ def tags(record: RunRecord) -> dict[str, str]:
 def dataset(record: RunRecord) -> dict[str, str]:
     """Returns the training data of a run as arguments of MLflow's `Dataset`.
 
-    The digest is from our own SHA-256, since MLflow's digest does not cover all pixels.
+    The digest is from our own SHA-256, since MLflow's digest does not cover all pixels. The source is what
+    `mlflow.data.get_source` can load: a local path or, if there is none, code, by its name.
     """
-    data = record.settings["dataset"]
-    source = json.dumps({"path": data["path"] or data["name"]})
+    data, path = record.settings["dataset"], record.data_source
+    if "%" in path:  # which MLflow decodes
+        path = Path(path).as_uri()
+    source: dict[str, Any] = {"uri": path} if path else {"tags": {"mlflow.source.name": data["name"]}}
     profile = json.dumps({"n_train": int(record.params["n_train"]), "sha256": record.data_sha256})
     digest = record.data_sha256[:DIGEST]
     return {
         "name": data["name"],
         "digest": digest,
-        "source_type": "local",
-        "source": source,
+        "source_type": "local" if path else "code",
+        "source": json.dumps(source),
         "profile": profile,
     }
 

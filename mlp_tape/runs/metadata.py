@@ -86,7 +86,8 @@ def describe_run(
         record.parent = job.parent
     record.full = settings.report == "full" or (settings.report is None and not record.parent and not job)
     record.params = _hparams(settings, dataset, layer_sizes)
-    record.settings, record.data_sha256 = to_dict(settings), dataset.sha256
+    record.settings = to_dict(settings)
+    record.data_sha256, record.data_source = dataset.sha256, dataset.source
     record.steps = settings.epochs * dataset.steps_per_epoch(settings.batch_size)
     return record
 

@@ -32,6 +32,7 @@ class DeliveryRecord:
         version: `RunRecord.version` of which MLflow has received everything, including the status; -1 if
             there is none.
         file: name of the file; not in it.
+        has_view: whether the store has the view that the link to the run opens.
     """
 
     uri: str = ""
@@ -44,6 +45,7 @@ class DeliveryRecord:
     files: dict[str, int] = field(default_factory=dict)
     written: dict[str, str] = field(default_factory=dict)
     version: int = -1
+    has_view: bool = False
     file: str = run_paths.DELIVERY
 
     def save(self, directory: Path) -> None:

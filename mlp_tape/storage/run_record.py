@@ -53,6 +53,7 @@ class RunRecord:
             is none.
         settings: all settings, nested, without passwords.
         data_sha256: SHA-256 of the data set.
+        data_source: path of the data set, as `Dataset.source`.
         params: MLflow params: settings and data, flat.
         first_params: params as first sent to MLflow, which does not allow changes.
         options: options of the command line that select configs, such as `--config-dir=mine`.
@@ -69,6 +70,7 @@ class RunRecord:
         steps: number of steps to train; once the run has finished, number of steps trained.
         results: final test/loss, test/accuracy and, with validation images, validation/accuracy.
         tags: tags that MLflow receives when the run ends.
+        swept: for a sweep, the settings in which its jobs differ.
         model_ready: whether the files of the model are complete; only for a run with `full`.
         version: number that increases whenever there is something to deliver to MLflow besides rows.
         created: time at which the run was created, in seconds since the Unix epoch.
@@ -87,6 +89,7 @@ class RunRecord:
     adopts: str = ""
     settings: dict[str, Any] = field(default_factory=dict)
     data_sha256: str = ""
+    data_source: str = ""
     params: dict[str, str] = field(default_factory=dict)
     first_params: dict[str, str] = field(default_factory=dict)
     options: list[str] = field(default_factory=list)
@@ -102,6 +105,7 @@ class RunRecord:
     steps: int = 0
     results: dict[str, float] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
+    swept: list[str] = field(default_factory=list)
     model_ready: bool = False
     version: int = 0
     created: float = 0.0

@@ -17,10 +17,11 @@ from mlp_tape.storage.journal import Journal, Row
 from mlp_tape.storage.run_record import RunRecord
 from mlp_tape.system import signals
 from mlp_tape.system.redaction import without_password
-from mlp_tape.tracking import client_process
+from mlp_tape.tracking import client_process, ui
 from mlp_tape.tracking.client_process import MlflowProcess
 from mlp_tape.tracking.tracker import Show
-from mlp_tape.tracking.uri import incomplete_error, recorded_uri, run_link
+from mlp_tape.tracking.ui import Link
+from mlp_tape.tracking.uri import incomplete_error, recorded_uri
 
 HURRY = 1.0  # seconds to deliver what is left after a request to stop
 GRACE = 5.0  # seconds to wait for the last system metrics
@@ -55,16 +56,9 @@ class ClientRun:
         """Lets the store be opened while this process prepares to train."""
         self._process.send("prepare", self._record.directory, uri=self._uri, experiment=experiment)
 
-    @property
-    def link(self) -> str:
+    def link(self) -> Link | None:
         """As `Tracker.link`."""
-        state = self._record.delivery
-        return run_link(self._uri, state.experiment_id, state.run_id) if state.experiment_id else ""
-
-    @property
-    def overview(self) -> str:
-        """As `Tracker.overview`."""
-        return self.link.replace("/model-metrics", "")
+        return ui.link(self._uri, self._record) if self._record.delivery.experiment_id else None
 
     @property
     def hint(self) -> str:

@@ -69,6 +69,7 @@ def run_session(
             yield tracker
     except BaseException as error:
         status, reason = _ended_by(error)
+        console.trace(error)  # before the copy of the console is delivered
         if status == "KILLED":
             patience = at_most = HURRY
         begun = begun or record.run_id != run_id or record.delivery.began == record.began

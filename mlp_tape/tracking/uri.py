@@ -1,4 +1,4 @@
-"""The URI of the MLflow store: where it is, whether it responds, and how to open its UI."""
+"""The URI of the MLflow store: where it is, and whether it responds."""
 
 import os
 import re
@@ -248,21 +248,3 @@ def store_warnings(uri: str) -> list[str]:
     """Returns warnings about the location of a store."""
     database = sqlite_file.path_of(uri)
     return sqlite_file.warnings(database) if database else []
-
-
-def run_link(uri: str, experiment_id: str, run_id: str, tab: str = "/model-metrics") -> str:
-    """Returns the URL of a run, by default of its charts."""
-    server = uri.rstrip("/") if uri.startswith("http") else "http://127.0.0.1:5000"
-    return (
-        f"{without_password(server, instead='')}/#/experiments/{experiment_id}/runs/{run_id}{tab}"
-        "?workflowType=machine_learning"  # otherwise the UI opens its GenAI section
-    )
-
-
-def how_to_open(uri: str) -> str:
-    """Returns what to do so that the link to a run can be opened."""
-    if uri.startswith("http"):
-        return "open the link; the server is already running"
-    if uri == default_uri():
-        return "mlflow ui, then open the link"
-    return f"mlflow ui --backend-store-uri {shlex.quote(without_password(uri))}, then open the link"

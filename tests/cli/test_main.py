@@ -43,7 +43,8 @@ def test_the_default_run_needs_no_network_cache_or_settings(run_py: Run, tmp_pat
     assert re.search(r"^test accuracy 0\.\d{4} after 10 epochs, \d+\.\d s in all$", done.stdout, re.M)
     (run,) = runs_in(tmp_path)
     assert run.data.params["dataset.name"] == "mnist_5k"
-    assert f"/#/experiments/1/runs/{run.info.run_id}/model-metrics" in done.stdout
+    link = f"viewStateShareKey={run.info.run_id}&compareRunsMode=CHART&workflowType=machine_learning"
+    assert f"/#/experiments/1/runs?{link}" in done.stdout
     (directory,) = (tmp_path / "outputs").glob("*/*")
     log = (directory / "console.log").read_text()
     assert all(line in log for line in done.stdout.splitlines())
