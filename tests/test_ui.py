@@ -161,13 +161,11 @@ def test_run_page_shows_the_description_and_loads_the_plots(ui: Place, page: Any
     save_screenshot(page, "mlflow-plot.png")
 
 
-def test_model_page_shows_data_set_version_metrics_and_params(
-    ui: Callable[..., list[str]], page: Any
-) -> None:
+def test_model_page_shows_data_set_version_metrics_and_params(ui: Place, page: Any) -> None:
     from playwright.sync_api import expect
 
-    (link,) = ui("dataset=digits", "epochs=1", "tracking.experiment=models", "tracking.register_as=shown")
-    page.goto(re.sub(r"/runs/.*", "/models", link))  # the list of the experiment's models
+    link = ui.run("dataset=digits", "epochs=1", "tracking.experiment=models", "tracking.register_as=shown")
+    page.goto(re.sub(r"/runs.*", "/models", link))  # the list of the experiment's models
     page.get_by_role("link", name="model", exact=True).first.click()
     expect(page.get_by_text("Datasets used")).to_be_visible()
     expect(page.get_by_text(re.compile(r"digits \(#")).first).to_be_visible()
