@@ -134,8 +134,8 @@ class _Delivery:
                 self.uploaded.add(artifact)
                 yield "artifact"
         self._delete_twins()
-        if not record.parent and record.status != "KILLED":  # of which no link is printed
-            state.has_view = ui_views.share(self.client, record)
+        if not record.parent and record.status != "KILLED":  # a stopped run has no time
+            state.view = ui_views.share(self.client, record)
         self._end()
         state.version = record.version
         state.save(record.directory)

@@ -27,7 +27,7 @@ class DeliveryRecord:
             files, and `name` and `version` of the registered model (empty and 0 if it is not registered).
         version: `RunRecord.version` of which MLflow has received everything, including the status; -1 if
             there is none.
-        has_view: whether the store has the view that the link to the run opens.
+        view: key of the view that the link to the run opens; empty if the store has none.
     """
 
     uri: str = ""
@@ -38,7 +38,7 @@ class DeliveryRecord:
     position: int = 0
     models: list[dict[str, Any]] = field(default_factory=list)
     version: int = -1
-    has_view: bool = False
+    view: str = ""
 
     def save(self, directory: Path) -> None:
         """Writes `delivery.json`."""

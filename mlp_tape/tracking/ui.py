@@ -50,7 +50,7 @@ def link(uri: str, record: RunRecord) -> Link:
     state, mode, tab = record.delivery, "", ""
     if record.kind == "run":
         mode, tab = "&compareRunsMode=CHART", "/model-metrics"
-    which = f"?viewStateShareKey={state.run_id}{mode}&" if state.has_view else f"/{state.run_id}{tab}?"
+    which = f"?viewStateShareKey={state.view}{mode}&" if state.view else f"/{state.run_id}{tab}?"
     server, how_to_open = _server(uri, state.run_id)
     return Link(f"{server}/#/experiments/{state.experiment_id}/runs{which}{TRAINING}", how_to_open)
 
