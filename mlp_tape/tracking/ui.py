@@ -114,7 +114,7 @@ def _shows(port: int, run_id: str, ends: float) -> bool | None:
     """
     try:
         connection = socket.create_connection(("127.0.0.1", port), timeout=CONNECT_SECONDS)
-    except OSError:
+    except (OSError, OverflowError):  # MLFLOW_PORT may be too large
         return None
     path, host = f"/api/2.0/mlflow/runs/get?run_id={run_id}", f"127.0.0.1:{port}"
     expected = re.compile(rb'HTTP/1.[01] 200 .*"run_id": *"%s"' % run_id.encode(), re.DOTALL)

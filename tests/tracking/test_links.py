@@ -69,6 +69,14 @@ def test_a_link_opens_the_port_on_which_mlflow_ui_would_start(
     )
 
 
+@pytest.mark.parametrize("port", ["", "many", "99999"])
+def test_an_impossible_port_in_the_environment_does_not_fail_a_run(
+    port: str, uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_PORT", port)
+    assert ui.link(uri, record()).url.startswith("http://127.0.0.1:")
+
+
 @pytest.mark.parametrize("answer", [NOT_FOUND, "220 mail.example.org\r\n", "", None])
 def test_a_port_of_another_program_is_left_to_it(
     answer: str | None, uri: str, monkeypatch: pytest.MonkeyPatch
