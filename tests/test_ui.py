@@ -90,7 +90,7 @@ def ui(run_py: Run, offline: dict[str, str], tmp_path_factory: pytest.TempPathFa
 
 def page_of(link: str) -> str:
     """Returns the URL of the page of the run to whose charts or jobs a link leads."""
-    return re.sub(r"\?viewStateShareKey=(\w+)\S*", r"/\1?workflowType=machine_learning", link)
+    return re.sub(r"\?viewStateShareKey=\w+-(\w+)\S*", r"/\1?workflowType=machine_learning", link)
 
 
 def titles_and_points(page: Any) -> list[tuple[str, int]]:

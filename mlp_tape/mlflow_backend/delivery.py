@@ -378,7 +378,7 @@ class _Delivery:
     def _finish(self) -> Iterator[str]:
         self._delete_twins()
         if not self.record.parent and self.record.status != "KILLED":  # of which no link is printed
-            self.state.has_view = ui_views.share(self.client, self.record)
+            self.state.view = ui_views.share(self.client, self.record)
         yield from self._end()
 
     def _location(self) -> str:

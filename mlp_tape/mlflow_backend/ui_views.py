@@ -2,11 +2,13 @@
 
 The page of a run has a section for each prefix of its metrics' keys, in alphabetical order, and cannot be
 arranged. The page of an experiment can be: what its button "Share" stores is a tag of the experiment, and
-`viewStateShareKey` in a link names it. A view of ours has a run id as its key, one of a person a SHA-256.
+`viewStateShareKey` in a link names it.
 """
 
 import base64
+import contextlib
 import json
+import re
 import zlib
 from collections.abc import Iterable
 from typing import Any
@@ -20,6 +22,8 @@ from mlp_tape.storage.run_record import RunRecord
 # Source of the tag and of the names in a view: mlflow/server/js/src/experiment-tracking (`constants.ts`,
 # `experiment-page/models`, `runs-charts/runs-charts.types.ts`)
 TAG = "mlflow.sharedViewState."
+OURS = re.compile(re.escape(TAG) + "[0-9a-f]{8}-[0-9a-f]{32}")  # time and run id; other views have a SHA-256
+MOST = 200  # maximum number of views; each run of an experiment takes longer to create with each of its tags
 OF_RUN = (TRAIN_LOSS, TEST_ACCURACY, TEST_LOSS)
 OF_SWEEP = (TEST_ACCURACY, TRAIN_LOSS, TEST_LOSS)
 RESULTS = "Loss and accuracy"
@@ -35,22 +39,27 @@ OTHER = "Learning rate and units"
 LINES = {"type": "LINE", "lineSmoothness": 0, "useGlobalLineSmoothing": True, "useGlobalXaxisKey": True}
 
 
-def share(client: mlflow.MlflowClient, record: RunRecord) -> bool:
+def share(client: mlflow.MlflowClient, record: RunRecord) -> str:
     """Stores the view of a run, or of the jobs of a sweep, of which MLflow has the metrics.
 
     Returns:
-        Whether MLflow accepted it. If not, for example because tags of experiments are write-protected, links
-        open the page of the run.
+        The key of the view; empty if MLflow did not accept it, for example because tags of experiments are
+        write-protected.
     """
     state = record.delivery
+    key = f"{int(record.created):08x}-{state.run_id}"
     try:
         view = _of_run(client, state.run_id) if record.kind == "run" else _of_sweep(client, record)
         text = json.dumps(view, separators=(",", ":"))
         value = f"deflate;{base64.b64encode(zlib.compress(text.encode(), 9)).decode()}"
-        client.set_experiment_tag(state.experiment_id, TAG + state.run_id, value)
+        client.set_experiment_tag(state.experiment_id, TAG + key, value)
     except MlflowException:
-        return False
-    return True
+        return ""
+    with contextlib.suppress(MlflowException):  # another process may delete the same ones
+        known = client.get_experiment(state.experiment_id).tags
+        for oldest in sorted(filter(OURS.fullmatch, known))[:-MOST]:
+            client.delete_experiment_tag(state.experiment_id, oldest)
+    return key
 
 
 def _of_run(client: mlflow.MlflowClient, run_id: str) -> dict[str, Any]:

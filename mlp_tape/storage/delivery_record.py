@@ -32,7 +32,7 @@ class DeliveryRecord:
         version: `RunRecord.version` of which MLflow has received everything, including the status; -1 if
             there is none.
         file: name of the file; not in it.
-        has_view: whether the store has the view that the link to the run opens.
+        view: key of the view that the link to the run opens; empty if the store has none.
     """
 
     uri: str = ""
@@ -45,8 +45,8 @@ class DeliveryRecord:
     files: dict[str, int] = field(default_factory=dict)
     written: dict[str, str] = field(default_factory=dict)
     version: int = -1
-    has_view: bool = False
     file: str = run_paths.DELIVERY
+    view: str = ""
 
     def save(self, directory: Path) -> None:
         """Writes `delivery.json`."""

@@ -50,7 +50,7 @@ def link(uri: str, record: RunRecord) -> Link:
     state, mode, tab = record.delivery, "", ""
     if record.kind == "run":
         mode, tab = "&compareRunsMode=CHART", "/model-metrics"
-    which = f"?viewStateShareKey={state.run_id}{mode}&" if state.has_view else f"/{state.run_id}{tab}?"
+    which = f"?viewStateShareKey={state.view}{mode}&" if state.view else f"/{state.run_id}{tab}?"
     server, how_to_open = _server(uri, state.run_id)
     return Link(f"{server}/#/experiments/{state.experiment_id}/runs{which}{TRAINING}", how_to_open)
 
@@ -114,7 +114,7 @@ def _shows(port: int, run_id: str, ends: float) -> bool | None:
     """
     try:
         connection = socket.create_connection(("127.0.0.1", port), timeout=CONNECT_SECONDS)
-    except OSError:
+    except (OSError, OverflowError):  # MLFLOW_PORT may be too large
         return None
     path, host = f"/api/2.0/mlflow/runs/get?run_id={run_id}", f"127.0.0.1:{port}"
     expected = re.compile(rb'HTTP/1.[01] 200 .*"run_id": *"%s"' % run_id.encode(), re.DOTALL)

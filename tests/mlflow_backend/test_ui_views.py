@@ -14,6 +14,7 @@ from mlp_tape.mlflow_backend import ui_views
 from mlp_tape.storage.delivery_record import DeliveryRecord
 from mlp_tape.storage.run_record import RunRecord
 
+TAG = "mlflow.sharedViewState."
 OF_TRAINING = ["train/loss", "train/lr", "grads/w1/norm", "params/w2/norm", "params/w1/norm", "units/h1/dead"]
 
 
@@ -30,13 +31,14 @@ def record_run(client: mlflow.MlflowClient, kind: str, metrics: list[str], paren
     run = client.create_run("1", tags={"mlflow.parentRunId": parent} if parent else {})
     values = [Metric(key, 0.5, 1, step) for key in metrics for step in (0, 1)]
     client.log_batch(run.info.run_id, metrics=values, params=[Param("lr", "0.1")])
-    found = RunRecord(Path("/nowhere"), kind=kind)
+    found = RunRecord(Path("/nowhere"), kind=kind, created=1.7e9)
     found.delivery = DeliveryRecord(experiment_id="1", run_id=run.info.run_id)
     return found
 
 
 def view_of(client: mlflow.MlflowClient, record: RunRecord) -> dict[str, Any]:
-    text = client.get_experiment("1").tags[f"mlflow.sharedViewState.{record.run_id}"]
+    key = f"{TAG}{int(record.created):08x}-{record.run_id}"
+    text = client.get_experiment("1").tags[key]
     return dict(json.loads(zlib.decompress(base64.b64decode(text.removeprefix("deflate;")))))
 
 
@@ -88,7 +90,7 @@ def test_sweep_without_a_finished_job_has_a_view(store: mlflow.MlflowClient) -> 
 
 
 def test_views_of_other_people_are_kept_and_ours_is_written_once(store: mlflow.MlflowClient) -> None:
-    key, record = f"mlflow.sharedViewState.{'a' * 64}", record_run(store, "run", ["train/loss"])
+    key, record = f"{TAG}{'a' * 64}", record_run(store, "run", ["train/loss"])
     store.set_experiment_tag("1", key, "theirs")
     assert ui_views.share(store, record)
     before = store.get_experiment("1").tags
@@ -97,13 +99,29 @@ def test_views_of_other_people_are_kept_and_ours_is_written_once(store: mlflow.M
     assert before[key] == "theirs"
 
 
+def test_views_of_the_newest_runs_are_kept(
+    store: mlflow.MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ui_views, "MOST", 3)
+    theirs = f"{TAG}{'0' * 64}"
+    store.set_experiment_tag("1", theirs, "theirs")
+    keys = []
+    for created in (5.0, 4.0, 3.0, 2.0, 6.0):
+        record = record_run(store, "run", ["train/loss"])
+        record.created = 1.8e9 + created
+        keys.append(TAG + ui_views.share(store, record))
+    tags = store.get_experiment("1").tags
+    assert [key in tags for key in keys] == [True, True, False, False, True]
+    assert theirs in tags
+
+
 def test_store_that_refuses_the_view_is_reported(store: mlflow.MlflowClient) -> None:
     """Such as one in which tags of the experiment are write-protected, or whose experiment was deleted."""
     record = record_run(store, "run", ["train/loss"])
     experiment = store.create_experiment("deleted")
     store.delete_experiment(experiment)
     record.delivery.experiment_id = experiment
-    assert not ui_views.share(store, record)
+    assert ui_views.share(store, record) == ""
 
 
 def test_view_of_a_network_of_fifty_layers_fits_into_a_tag(store: mlflow.MlflowClient) -> None:

@@ -127,7 +127,9 @@ def test_deleted_run_is_restored_by_the_command_in_the_message(
 
 def test_database_of_an_earlier_version_is_said_to_be_one(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path / 'old.db'}"
-    store.ask(uri, lambda client: client.search_experiments())
+    with store.without_pool():
+        mlflow.MlflowClient(f"sqlite:///{tmp_path / 'new.db'}").search_experiments()
+    (tmp_path / "new.db").rename(tmp_path / "old.db")
     (newest,) = (directory := ScriptDirectory.from_config(_get_alembic_config(uri))).get_heads()
     before = directory.get_revision(newest).down_revision
     with sqlite3.connect(tmp_path / "old.db") as database:

@@ -14,12 +14,13 @@ from mlp_tape.storage.run_record import RunRecord
 from mlp_tape.tracking import ui
 
 RUN = "0123456789abcdef0123456789abcdef"
+VIEW = f"6926a1b2-{RUN}"
 NOT_FOUND = f'HTTP/1.1 404 Not Found\r\n\r\n{{"message": "Run with id={RUN} not found", "run_id": "{RUN}"}}'
 
 
-def record(kind: str = "run", has_view: bool = True) -> RunRecord:
+def record(kind: str = "run", view: str = VIEW) -> RunRecord:
     run = RunRecord(Path("/nowhere"), kind=kind)
-    run.delivery = DeliveryRecord(experiment_id="3", run_id=RUN, has_view=has_view)
+    run.delivery = DeliveryRecord(experiment_id="3", run_id=RUN, view=view)
     return run
 
 
@@ -60,12 +61,20 @@ def test_a_link_opens_the_port_on_which_mlflow_ui_would_start(
         port = free.getsockname()[1]
     monkeypatch.setenv("MLFLOW_PORT", str(port))
     found = ui.link(uri, record())
-    assert found.url.startswith(f"http://127.0.0.1:{port}/#/experiments/3/runs?viewStateShareKey={RUN}&")
+    assert found.url.startswith(f"http://127.0.0.1:{port}/#/experiments/3/runs?viewStateShareKey={VIEW}&")
     assert found.how_to_open == "mlflow ui, then open the link"
     other = ui.link("sqlite:////elsewhere/my runs.db", record())
     assert other.how_to_open == (
         "mlflow ui --backend-store-uri 'sqlite:////elsewhere/my runs.db', then open the link"
     )
+
+
+@pytest.mark.parametrize("port", ["", "many", "99999"])
+def test_an_impossible_port_in_the_environment_does_not_fail_a_run(
+    port: str, uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_PORT", port)
+    assert ui.link(uri, record()).url.startswith("http://127.0.0.1:")
 
 
 @pytest.mark.parametrize("answer", [NOT_FOUND, "220 mail.example.org\r\n", "", None])
@@ -90,8 +99,6 @@ def test_a_link_to_a_server_has_no_password(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_without_a_view_the_page_of_the_run_is_opened() -> None:
     server, query = "http://server:8080", "?workflowType=machine_learning"
-    link = ui.link(server, record(has_view=False))
+    link = ui.link(server, record(view=""))
     assert link.url == f"{server}/#/experiments/3/runs/{RUN}/model-metrics{query}"
-    assert (
-        ui.link(server, record("sweep", has_view=False)).url == f"{server}/#/experiments/3/runs/{RUN}{query}"
-    )
+    assert ui.link(server, record("sweep", view="")).url == f"{server}/#/experiments/3/runs/{RUN}{query}"
