@@ -1,4 +1,4 @@
-"""A SQLite database whose directory was moved or renamed: the paths in it, and in the records of its runs."""
+"""A SQLite database that was moved or copied with its artifacts: the paths in it, and in the records of its runs."""
 
 import sqlite3
 import time
@@ -29,28 +29,28 @@ Say = Callable[[str], None]
 
 
 def check(uri: str, location: str) -> None:
-    """Checks that the artifacts of a SQLite database are where the database says.
+    """Checks that the artifact location of a run belongs to the SQLite database that has the run.
 
     Args:
         uri: URI of the store.
         location: artifact location of a run or an experiment.
 
     Raises:
-        IncompleteError: they are not, as the directory was moved; MLflow would create the old one again.
+        IncompleteError: it does not, as the database was moved or copied together with its artifacts. MLflow
+            would create the old directory again, or mix up the artifacts of two projects.
     """
-    file, old = sqlite_file.path_of(uri), _project(location)
-    if file is None or old is None or old == file.parent or (old / ARTIFACTS).is_dir():
-        return
-    if not old.is_dir() or (file.parent / ARTIFACTS).is_dir():
+    file = sqlite_file.path_of(uri)
+    old = _moved_from(location, file) if file else None
+    if file and old:
         raise IncompleteError(
-            f"the artifacts of {file} were in {old / ARTIFACTS}, which does not exist: it was moved",
+            f"the artifacts of {file} were in {old / ARTIFACTS}, from where it was moved or copied",
             relocate_command(uri),
             permanent=True,
         )
 
 
 def relocate(parents: list[Path], uri: str, say: Say) -> None:
-    """Replaces the paths in a moved SQLite database, and in the records of its runs, by the present ones.
+    """Replaces the paths in a moved or copied database, and in the records of its runs, by the present ones.
 
     Args:
         parents: directories that contain directories of runs.
@@ -67,8 +67,7 @@ def relocate(parents: list[Path], uri: str, say: Say) -> None:
         )
     with sqlite_file.connection(file) as database:
         found = database.execute("SELECT artifact_location FROM experiments").fetchall()
-    olds = {_project(location) for (location,) in found} - {None, file.parent}
-    moved = sorted(old for old in olds if old and not (old / ARTIFACTS).is_dir())
+    moved = sorted({old for (location,) in found if (old := _moved_from(location, file))})
     if not moved:
         raise ConfigError(f"all artifacts of {file} are where it says", "there is nothing to do")
     kept = file.with_name(f"{file.name}.before-relocation-{time.strftime('%Y%m%d-%H%M%S')}")
@@ -83,13 +82,21 @@ def relocate(parents: list[Path], uri: str, say: Say) -> None:
     say(f"a copy of the database as it was: {kept}")
 
 
-def _project(location: str) -> Path | None:
-    """Returns the directory that has the `mlruns` of an artifact location; None if it has another form."""
+def _moved_from(location: str, file: Path) -> Path | None:
+    """Returns the directory from which a database was moved or copied, with the artifacts at a location.
+
+    None, if the location does not show that: the artifacts of a database may well be elsewhere.
+    """
     parts = urlsplit(location)
     if parts.scheme not in ("", "file"):
         return None
     path = Path(url2pathname(parts.path) if parts.scheme else location)
-    return next((each.parent for each in path.parents if each.name == ARTIFACTS), None)
+    old = next((each.parent for each in path.parents if each.name == ARTIFACTS), None)
+    if old is None or old == file.parent:
+        return None
+    if (old / ARTIFACTS).is_dir():
+        return old if (file.parent / path.relative_to(old)).is_dir() else None
+    return old if not old.is_dir() or (file.parent / ARTIFACTS).is_dir() else None
 
 
 def _spellings(old: Path, new: Path) -> list[tuple[str, str]]:

@@ -4,6 +4,7 @@ import os
 import re
 import shlex
 import socket
+import sqlite3
 from importlib import metadata
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -45,7 +46,8 @@ def absolute(uri: str) -> str:
 def recorded_uri(run: RunRecord) -> str:
     """Returns the URI of the store that has a run, with its password; nothing is created.
 
-    A SQLite database that was moved together with the directory of the run is found above that directory.
+    A SQLite database that was moved or copied together with the directory of the run is found above that
+    directory.
 
     Raises:
         TrackingError: the database does not exist, or the password, which is not recorded, is not in the
@@ -60,9 +62,10 @@ def recorded_uri(run: RunRecord) -> str:
     recorded = re.fullmatch(r"(sqlite(?:\+\w+)?:///)(?!:memory:|file:)([^?]+)(.*)", uri)
     if not recorded or not run.run_id:
         return uri
-    path, above = Path(recorded[2]), run.directory.parents
-    same = [path] if path.is_absolute() else [each / path for each in above]  # of earlier versions
-    for found in [*same, *(each / path.name for each in above)]:
+    path = Path(recorded[2])
+    above = [each / path.name for each in run.directory.parents]
+    moved = [each for each in above if each != path and _has_run(each, run.run_id)]
+    for found in [*moved, *([path] if path.is_absolute() else above)]:  # relative in earlier versions
         if found.is_file():
             return f"{recorded[1]}{found}{recorded[3]}"
     raise TrackingError(
@@ -70,6 +73,17 @@ def recorded_uri(run: RunRecord) -> str:
         f"put it above {run.directory}, or make a new one from the directories of its runs: "
         "python -m mlp_tape rebuild",
     )
+
+
+def _has_run(database: Path, run_id: str) -> bool:
+    """Returns whether a file is a SQLite database of MLflow with a run."""
+    try:
+        if not database.is_file():
+            return False
+        with sqlite_file.connection(database) as opened:
+            return bool(opened.execute("SELECT 1 FROM runs WHERE run_uuid = ?", (run_id,)).fetchone())
+    except (OSError, sqlite3.Error):
+        return False
 
 
 def may_exist(uri: str) -> bool:

@@ -63,7 +63,7 @@ def test_tag_name_and_description_of_a_person_are_kept(client: mlflow.MlflowClie
 def test_tags_of_an_earlier_version_are_updated(client: mlflow.MlflowClient) -> None:
     run = created(client)
     client.set_tag(run.info.run_id, "command", "a")
-    client.set_tag(run.info.run_id, NOTE, "A multilayer perceptron of the earlier version: `python run.py`")
+    client.set_tag(run.info.run_id, NOTE, "A multilayer perceptron of the earlier version: python run.py -m")
     own_tags.update(client, current(client, run), {"command": "b", NOTE: "now"}, {}, "epochs=2")
     found = current(client, run)
     assert (found.data.tags["command"], found.info.run_name) == ("b", "lr=0.1")

@@ -46,10 +46,10 @@ def test_moved_database_is_found_and_its_paths_are_corrected_on_request(tmp_path
     found = recorded_uri(record)
     assert found == f"sqlite:///{new / 'mlflow.db'}"
     record.mark_ended("KILLED", "once more")
-    with pytest.raises(TrackingError, match="it was moved") as refused:
+    with pytest.raises(TrackingError, match="was moved or copied") as refused:
         delivery.deliver_all(directory, found)
     assert refused.value.hint.startswith("python -m mlp_tape relocate")
-    with pytest.raises(TrackingError, match="it was moved"):
+    with pytest.raises(TrackingError, match="was moved or copied"):
         store.ask(found, lambda client: store.experiment_id(client, "mlp_tape"))
     assert not old.exists()
 
@@ -75,6 +75,31 @@ def test_moved_database_is_found_and_its_paths_are_corrected_on_request(tmp_path
         assert database.execute(query).fetchone() == (str(old / "mlruns" / "1"),)
     with pytest.raises(ConfigError, match="all artifacts"):
         relocation.relocate([new / "outputs"], found, told.append)
+
+
+def test_copied_project_has_its_own_database_and_artifacts(tmp_path: Path) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    directory = new / project(old).relative_to(old)
+    shutil.copytree(old, new)
+    record = run_record.read(directory)
+    found = recorded_uri(record)
+    assert found == f"sqlite:///{new / 'mlflow.db'}"
+    record.mark_ended("KILLED", "once more")
+    with pytest.raises(TrackingError, match="was moved or copied"):
+        delivery.deliver_all(directory, found)
+    relocation.relocate([new / "outputs"], found, print)
+    delivery.deliver_all(directory, found)
+    assert [run.info.status for run in runs_in(found)] == ["KILLED"]
+    assert [run.info.status for run in runs_in(f"sqlite:///{old / 'mlflow.db'}")] == ["FAILED"]
+
+
+def test_run_in_another_database_is_not_looked_for_in_the_one_of_its_project(tmp_path: Path) -> None:
+    directory, shared = project(tmp_path / "project"), tmp_path / "shared" / "mlflow.db"
+    shared.parent.mkdir()
+    record = run_record.read(directory)
+    record.delivery.uri, record.delivery.run_id = f"sqlite:///{shared}", "0" * 32
+    shared.touch()
+    assert recorded_uri(record) == f"sqlite:///{shared}"
 
 
 def test_database_whose_artifacts_stayed_is_not_relocated(tmp_path: Path) -> None:

@@ -167,16 +167,17 @@ def test_resumed_run_continues_where_it_is_recorded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     settings = to_dict(tracking(experiment="recorded"))
-    past = RunRecord(tmp_path, kind, uri="sqlite:////first.db", settings=settings)
+    past = RunRecord(tmp_path, kind, uri=f"sqlite:///{tmp_path}/first.db", settings=settings)
     past.delivery.run_id = "1a"
+    (tmp_path / "first.db").touch()
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "other")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////other.db")
     monkeypatch.setenv("MLFLOW_RUN_ID", "1a")
-    expected = TrackingSettings(experiment="recorded", uri="sqlite:////first.db")
+    expected = TrackingSettings(experiment="recorded", uri=f"sqlite:///{tmp_path}/first.db")
     assert destination(Settings(), past, []).tracking == expected
     assert of_job(TrackingSettings(), past) == expected
     assert of_job(TrackingSettings(experiment="typed"), past).experiment == "typed"
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////first.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/first.db")
     assert of_job(TrackingSettings(), past).uri is None  # as recorded in earlier versions
     monkeypatch.setenv("MLFLOW_RUN_ID", "2b")
     with pytest.raises(MlpTapeError, match=f"MLFLOW_RUN_ID=2b, but the {kind} to resume is 1a"):
