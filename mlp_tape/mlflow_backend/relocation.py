@@ -1,4 +1,4 @@
-"""A SQLite database that was moved or copied with its artifacts: the paths in it, and in the records of its runs."""
+"""A SQLite database that was moved or copied with its artifacts: the paths in it, and in its runs' records."""
 
 import sqlite3
 import time
