@@ -1,4 +1,4 @@
-"""A SQLite database that was moved or copied with its artifacts: the paths in it, and in its runs' records."""
+"""A SQLite database that was moved or copied: the paths in it, and in the records of its runs."""
 
 import sqlite3
 import time
