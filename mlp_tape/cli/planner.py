@@ -69,7 +69,11 @@ def choices(config: DictConfig, loader: ConfigLoader) -> Choices:
     given = [f"{name}={value}" for name, value in as_written(params or OmegaConf.create({})).items()]
     typed = as_written(config.hydra.overrides.task)
     parsed = OverridesParser.create(config_loader=loader).parse_overrides([*given, *typed])
-    return {override.get_key_element(): _values(override, is_basic(config)) for override in parsed}
+    found: Choices = {}
+    for override in parsed:
+        found.pop(override.get_key_element(), None)  # the last one counts, after those typed before it
+        found[override.get_key_element()] = _values(override, is_basic(config))
+    return found
 
 
 def first(choices: Choices) -> list[str]:

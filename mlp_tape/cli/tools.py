@@ -8,11 +8,11 @@ import sys
 import traceback
 from pathlib import Path
 
-from mlp_tape.config.settings import TrackingSettings
+from mlp_tape.config.settings import DEFAULT_EXPERIMENT, TrackingSettings
 from mlp_tape.errors import ConfigError, MlpTapeError
 from mlp_tape.runs import resume
 from mlp_tape.system import exit, provenance, tensorflow_setup
-from mlp_tape.tracking.uri import DEFAULT_EXPERIMENT, resolve_uri
+from mlp_tape.tracking.uri import resolve_uri
 
 
 def main() -> int:

@@ -11,6 +11,7 @@ from typing import Any
 from mlp_tape.config import constraints
 from mlp_tape.system.redaction import without_password
 
+DEFAULT_EXPERIMENT = "mlp_tape"
 # MLflow accepts 250 characters in the name of a run, 8,000 in a tag such as its description, and 100 tags at
 # once.
 RUN_NAME, NOTE, TAG, TAGS = 250, 4_000, 5_000, 50

@@ -270,7 +270,7 @@ class _Delivery:
 
     def _created(self, client: MlflowClient) -> Run:
         """Returns the run that was created for the record, now or in an earlier attempt."""
-        experiment_id = store.experiment_id(client, self.record.settings["tracking"]["experiment"])
+        experiment_id = store.experiment_id(client, self.record.experiment)
         found = store.runs_of(client, experiment_id, self.record)
         if found:
             return found[0]

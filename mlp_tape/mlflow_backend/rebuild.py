@@ -132,7 +132,7 @@ def _create(run: RunRecord, new: Path) -> None:
     """
 
     def create(client: MlflowClient) -> None:
-        experiment_id = store.experiment_id(client, run.settings["tracking"]["experiment"])
+        experiment_id = store.experiment_id(client, run.experiment)
         generated = store.create_run(client, experiment_id, run).info.run_id
         with sqlite_file.connection(new) as database, database:
             for table in ("runs", "tags"):

@@ -6,13 +6,12 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from mlp_tape.config.settings import FREE, RUN_NAME, Settings, TrackingSettings
+from mlp_tape.config.settings import DEFAULT_EXPERIMENT, FREE, RUN_NAME, Settings, TrackingSettings
 from mlp_tape.errors import ConfigError, TrackingError
 from mlp_tape.runs.metadata import NAME, given_name
 from mlp_tape.storage.run_record import RunRecord
 from mlp_tape.system.redaction import without_password
 from mlp_tape.tracking.uri import (
-    DEFAULT_EXPERIMENT,
     check_reachable,
     default_uri,
     may_exist,
@@ -103,8 +102,7 @@ def of_job(tracking: TrackingSettings, sweep: RunRecord) -> TrackingSettings:
     """Returns the tracking settings of a job, which is recorded where its sweep is, unless set otherwise."""
     if tracking.uri is None and tracking.enabled and sweep.store:
         tracking = _continued(tracking, sweep)
-    experiment = tracking.experiment or sweep.settings["tracking"]["experiment"]
-    return dataclasses.replace(tracking, experiment=experiment)
+    return dataclasses.replace(tracking, experiment=tracking.experiment or sweep.experiment)
 
 
 def _of_past(tracking: TrackingSettings, past: RunRecord) -> Destination:
@@ -114,10 +112,9 @@ def _of_past(tracking: TrackingSettings, past: RunRecord) -> Destination:
             f"{RUN}={run_id}, but the {past.kind} to resume is {known or past.directory}",
             f"unset {RUN}, or leave out {'sweep.' * (past.kind == 'sweep')}resume=...",
         )
-    if tracking.uri is None or (past.kind == "sweep" and past.run_id):
+    if past.kind == "sweep" and (past.run_id or tracking.uri is None):  # `resume.settings` does it for a run
         tracking = _continued(tracking, past)
-    experiment = tracking.experiment or past.settings["tracking"]["experiment"]
-    tracking = dataclasses.replace(tracking, experiment=experiment)
+    tracking = dataclasses.replace(tracking, experiment=tracking.experiment or past.experiment)
     return Destination(tracking, _line(tracking))
 
 

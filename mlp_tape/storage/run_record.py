@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mlp_tape.config.settings import DEFAULT_EXPERIMENT
 from mlp_tape.errors import BrokenFileError, ConfigError
 from mlp_tape.storage import delivery_record, liveness, run_paths
 from mlp_tape.storage.delivery_record import DeliveryRecord
@@ -125,6 +126,11 @@ class RunRecord:
     def run_id(self) -> str:
         """MLflow run id; empty if it is not known."""
         return self.delivery.run_id
+
+    @property
+    def experiment(self) -> str:
+        """Name of the MLflow experiment."""
+        return str(self.settings.get("tracking", {}).get("experiment") or DEFAULT_EXPERIMENT)
 
     @property
     def folder(self) -> str:

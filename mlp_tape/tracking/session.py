@@ -17,7 +17,7 @@ from mlp_tape.system.console import Console
 from mlp_tape.system.redaction import without_password
 from mlp_tape.tracking.client import HURRY, ClientRun
 from mlp_tape.tracking.tracker import Tracker, Untracked
-from mlp_tape.tracking.uri import DEFAULT_EXPERIMENT, missing_rows_message, resolve_uri
+from mlp_tape.tracking.uri import missing_rows_message, resolve_uri
 
 AWHILE = 5.0  # seconds without progress after which a job leaves the rest to its sweep
 BEFORE_TRAINING = (run_paths.RECORD, run_paths.SETTINGS, run_paths.ENVIRONMENT)
@@ -98,7 +98,7 @@ def tracker(settings: TrackingSettings, record: RunRecord, rows: Journal) -> Tra
         return Untracked()
     run = ClientRun(resolve_uri(settings), record, rows)
     if not record.parent:  # the sweep has prepared the store for its jobs
-        run.prepare(settings.experiment or DEFAULT_EXPERIMENT)
+        run.prepare(settings.experiment or record.experiment)
     return run
 
 

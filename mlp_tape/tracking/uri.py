@@ -18,7 +18,6 @@ from mlp_tape.system.redaction import without_password
 
 WEB_PAGE = "the answer is a web page, as of a proxy or of another program"
 REDIRECTS = "it redirects to"
-DEFAULT_EXPERIMENT = "mlp_tape"
 ANSWER_SECONDS = 5.0  # seconds in which a server must respond
 CHECK_SECONDS = 2.0  # maximum number of seconds to check the pages of a SQLite database before a run
 PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}

@@ -83,6 +83,17 @@ PARTS: dict[str, list[str]] = {
         "model.hidden_sizes='${oc.decode:${oc.env:MLP_SIZES}}'",
     ],
     "deletions": ["~stopping.patience", "~l2", "~schedule", "~optimizer=sgd", "~tracking.uri"],
+    "descriptions": [
+        "run_name=first of all",
+        "tags.team=x",
+        "+tags.team=x",
+        "tags={team: x, ticket: 42}",
+        "tags.a.b=1.5",
+        "note='why, I did it: **bold** = ${lr}'",
+        "note='lr ist ä'",
+        "~note",
+        "~tags",
+    ],
     "additions": ["+experiment=adam", "++lr=0.2", "+lr=0.2", "++model.dropout=0.1", "+experiment=[adam]"],
     "groups": [
         "optimizer=adam",

@@ -23,6 +23,7 @@ from mlflow.entities import Run
 
 from conftest import ROOT, sync_unsent, wait_until
 from mlp_tape.config.settings import (
+    OF_MLFLOW,
     DatasetSettings,
     ModelSettings,
     Settings,
@@ -107,7 +108,7 @@ def test_norms_are_recorded_at_the_steps_whose_losses_are_printed(finished: Path
 def test_params_are_the_resolved_settings_and_the_data(finished: Path, mnist_5k: Dataset) -> None:
     _, run = the_run(finished)
     params = run.data.params
-    of_the_command = {"resume", "sweep.resume", "sweep.fail_fast", "sweep.zip"}
+    of_the_command = {"resume", "sweep.resume", "sweep.fail_fast", "sweep.zip", *OF_MLFLOW}
     of_other_rules = {
         key for key, value in flatten(SMALL) if value is None and key.startswith(("optimizer.", "schedule."))
     }

@@ -174,7 +174,8 @@ def test_resumed_run_continues_where_it_is_recorded(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////other.db")
     monkeypatch.setenv("MLFLOW_RUN_ID", "1a")
     expected = TrackingSettings(experiment="recorded", uri=f"sqlite:///{tmp_path}/first.db")
-    assert destination(Settings(), past, []).tracking == expected
+    recorded = tracking(uri=past.store) if kind == "run" else Settings()  # as `resume.settings` returns them
+    assert destination(recorded, past, []).tracking == expected
     assert of_job(TrackingSettings(), past) == expected
     assert of_job(TrackingSettings(experiment="typed"), past).experiment == "typed"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/first.db")
