@@ -11,7 +11,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
@@ -23,9 +23,12 @@ os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = "900"  # seconds; a busy server resp
 import mlflow
 from mlflow.entities import ViewType
 
+from mlp_tape.config.settings import DatasetSettings, Settings, TrackingSettings, to_dict
 from mlp_tape.data import datasets
 from mlp_tape.data.datasets import Dataset
 from mlp_tape.storage import run_record
+from mlp_tape.storage.journal import Journal, Row
+from mlp_tape.storage.run_record import RunRecord
 from mlp_tape.tensors.network import Params
 from mlp_tape.tensors.schedules import LearningRate
 from mlp_tape.training import loop
@@ -34,10 +37,14 @@ from mlp_tape.training.loop import Block, LoopConfig
 from mlp_tape.training.state import initial
 from mlp_tape.training.train_step import StepConfig
 
+if TYPE_CHECKING:
+    from postgres import Postgres
+
 ROOT = Path(__file__).resolve().parent.parent
 LIMIT = 900.0  # seconds after which a test that hangs is ended; far more than a busy machine needs
 # By default, an MLflow server starts nine more processes for jobs that these tests do not use.
 WITHOUT_JOBS = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+MANY = 20  # similar cases
 SMALL_PIPE = 4096  # bytes, the minimum on Linux
 SMALL = ["dataset=digits", "epochs=1", "model.hidden_sizes=[8]", "report=none"]
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -48,14 +55,18 @@ Found = TypeVar("Found")
 def sample(cases: Iterable[Any], *default: Any) -> list[Any]:
     """Returns all cases, and marks those that are not in `default` as long.
 
-    Of many similar cases, the default tests then run only a few.
+    Of many similar cases, the default tests then run only a few. Of more than `MANY`, two of three are marked
+    as soak as well, so that CI runs every third.
     """
-    return [
-        case
-        if case in default
-        else pytest.param(*(case if isinstance(case, tuple) else [case]), marks=pytest.mark.long)
-        for case in cases
-    ]
+    every = list(cases)
+    found = []
+    for number, case in enumerate(every):
+        marks = [pytest.mark.long]
+        if len(every) > MANY and number % 3:
+            marks.append(pytest.mark.soak)
+        values = case if isinstance(case, tuple) else [case]
+        found.append(case if case in default else pytest.param(*values, marks=marks))
+    return found
 
 
 def wait_until(what: str, find: Callable[[], Found]) -> Found:
@@ -153,6 +164,19 @@ def runs_in(uri: str, experiment: str = "mlp_tape") -> list[mlflow.entities.Run]
     found = client.get_experiment_by_name(experiment)
     assert found is not None
     return list(client.search_runs([found.experiment_id], run_view_type=ViewType.ALL))
+
+
+def ended_run(directory: Path) -> RunRecord:
+    """Saves a run that has failed, with 100 rows and one file; its store is the database next to it."""
+    tracking = TrackingSettings(uri=f"sqlite:///{directory / 'mlflow.db'}", experiment="mlp_tape")
+    settings = to_dict(Settings(dataset=DatasetSettings(name="digits"), tracking=tracking))
+    record = RunRecord(directory, settings=settings, uri=str(tracking.uri), token="a token")
+    record.mark_started()
+    record.mark_ended("FAILED", "no reason")
+    (directory / "config.yaml").write_text("lr: 0.1")
+    with Journal(directory) as rows:
+        rows.append(Row("train/loss", step, 0.5, 1_000 + step) for step in range(100))
+    return record
 
 
 def sync_unsent(directory: Path, environment: dict[str, str]) -> None:
@@ -311,3 +335,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     instance.start()
     yield instance
     instance.stop()
+
+
+@pytest.fixture
+def postgres() -> "Iterator[Postgres]":
+    """A running PostgreSQL server."""
+    from postgres import Postgres
+
+    server = Postgres()
+    server.start()
+    yield server
+    server.stop()

@@ -18,10 +18,14 @@ from mlp_tape.sweeps import monitor, summary
 from mlp_tape.sweeps.directory import SweepDirectory
 from mlp_tape.sweeps.summary import Table
 from mlp_tape.system import formatting
+from mlp_tape.system.redaction import without_password
+from mlp_tape.tracking import ui
+from mlp_tape.tracking.ui import Link
 from mlp_tape.tracking.uri import may_exist
 
 KEYS = (TRAIN_LOSS, TEST_LOSS, TEST_ACCURACY)
 MAX_COLUMNS = 6  # up to this number of runs, each has a column; more have a row each
+MAX_LINKED = 50  # number of runs in a link
 MAX_LENGTH = 30  # characters of a name, which is cut at its end, or of a value, which is cut at its beginning
 
 
@@ -36,6 +40,8 @@ class Entry:
         outcome: status, duration and last metrics, formatted.
         losses: step and training loss.
         accuracies: step and test accuracy, 0 to 1.
+        store: URI of the MLflow store that has the run; empty if there is none.
+        experiment_id: MLflow experiment id; empty if there is none.
     """
 
     label: str
@@ -44,6 +50,8 @@ class Entry:
     outcome: dict[str, str]
     losses: list[Point]
     accuracies: list[Point]
+    store: str = ""
+    experiment_id: str = ""
 
     @property
     def steps(self) -> int:
@@ -108,6 +116,15 @@ def draw(path: Path, entries: Sequence[Entry]) -> None:
     curve_plots.overlay(path, [(each.label, each.losses, each.accuracies, each.steps) for each in entries])
 
 
+def link(entries: Sequence[Entry]) -> Link | None:
+    """Returns a link to the comparison in MLflow's UI; None if there is none, or too many runs for a URL."""
+    stores = {each.store for each in entries}
+    if len(stores) > 1 or not all(each.experiment_id for each in entries) or len(entries) > MAX_LINKED:
+        return None
+    runs, experiments = ([getattr(each, key) for each in entries] for key in ("identity", "experiment_id"))
+    return ui.comparison(stores.pop(), runs, experiments)
+
+
 def _jobs(found: RunRecord) -> list[RunRecord]:
     """Returns the jobs of a sweep, in the order of the swept values; for a run, the run itself."""
     if found.kind == "run":
@@ -121,7 +138,8 @@ def _of_directory(run: RunRecord) -> Entry:
     )
     outcome = _outcome(run.status, run.seconds, losses, test_losses, accuracies)
     label, identity = _label(run.title), run.run_id or str(run.directory)
-    return Entry(label, identity, run.params, outcome, losses, accuracies)
+    experiment = run.delivery.experiment_id
+    return Entry(label, identity, run.params, outcome, losses, accuracies, run.store, experiment)
 
 
 def _of_mlflow(run_id: str, uri: str) -> list[Entry]:
@@ -134,7 +152,10 @@ def _of_mlflow(run_id: str, uri: str) -> list[Entry]:
     for run in store.pasts(uri, run_id, KEYS):
         losses, test_losses, accuracies = (run.curves[key] for key in KEYS)
         outcome = _outcome(run.status, run.seconds, losses, test_losses, accuracies)
-        entries.append(Entry(_label(run.name), run.run_id, run.params, outcome, losses, accuracies))
+        label, store_uri = _label(run.name), without_password(uri)
+        entries.append(
+            Entry(label, run.run_id, run.params, outcome, losses, accuracies, store_uri, run.experiment_id)
+        )
     if not entries:
         raise _not_found(run_id)
     return entries

@@ -8,7 +8,7 @@ import sys
 import traceback
 from pathlib import Path
 
-from mlp_tape.config.settings import TrackingSettings
+from mlp_tape.config.settings import DEFAULT_EXPERIMENT, TrackingSettings
 from mlp_tape.errors import ConfigError, MlpTapeError
 from mlp_tape.runs import resume
 from mlp_tape.system import exit, provenance, tensorflow_setup
@@ -23,14 +23,26 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("sync", help="deliver the data of finished runs that MLflow is missing")
     command.add_argument(
-        "directory",
-        nargs="?",
-        type=Path,
-        help="directory of a run, or above runs (default: outputs/ and multirun/)",
+        "runs",
+        nargs="*",
+        metavar="RUN",
+        help="MLflow run id, directory of a run or above runs, or last (default: outputs/ and multirun/)",
     )
-    command.add_argument("--uri", help="MLflow tracking URI (default: that of each run)")
+    command.add_argument(
+        "--uri", help="copy all of the runs, also those that were delivered, to this MLflow tracking URI"
+    )
     command = commands.add_parser(
         "rebuild", help="recreate a damaged database from the directories of its runs and sweeps"
+    )
+    command.add_argument(
+        "directory", nargs="?", type=Path, help="directory above the runs (default: outputs/ and multirun/)"
+    )
+    command.add_argument("--uri", help="URI of the database (default: sqlite:///mlflow.db in this directory)")
+    command = commands.add_parser("doctor", help="try the tracking store and the artifact store")
+    command.add_argument("--uri", help="MLflow tracking URI (default: that of a run in this directory)")
+    command.add_argument("--experiment", help="name of the experiment (default: that of a run)")
+    command = commands.add_parser(
+        "relocate", help="correct the paths in a database that was moved or renamed"
     )
     command.add_argument(
         "directory", nargs="?", type=Path, help="directory above the runs (default: outputs/ and multirun/)"
@@ -63,6 +75,9 @@ def main() -> int:
         return error.exit_code
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:  # as by `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except SystemExit as error:  # raised by the parser, after its message
         return error.code if isinstance(error.code, int) else 1
     except Exception as error:
@@ -71,14 +86,22 @@ def main() -> int:
 
 
 def _sync(arguments: argparse.Namespace) -> int:
-    parents = [Path(parent) for parent in resume.PARENTS]
-    if arguments.directory:
-        parents = [arguments.directory.absolute()]
+    parents = [_directory(run) for run in arguments.runs] or [
+        Path(each).absolute() for each in resume.PARENTS
+    ]
     if not any(parent.is_dir() for parent in parents):
-        raise ConfigError(f"{parents[0].absolute()} does not exist", "type python -m mlp_tape sync DIRECTORY")
-    from mlp_tape.mlflow_backend.sync import sync
+        raise ConfigError(f"{parents[0]} does not exist", "type python -m mlp_tape sync DIRECTORY")
+    from mlp_tape.mlflow_backend import sync
 
-    return 0 if sync([parent.absolute() for parent in parents], arguments.uri, print) else 1
+    if arguments.uri:
+        return 0 if sync.copy(parents, _uri(arguments), print) else 1
+    return 0 if sync.sync(parents, print) else 1
+
+
+def _directory(run: str) -> Path:
+    """Returns the directory of a run by its id, of the last one, or of several as it was typed."""
+    found = None if Path(run).is_dir() else resume.here(run)
+    return found.directory if found else Path(run).absolute()
 
 
 def _replay(arguments: argparse.Namespace) -> int:
@@ -111,7 +134,7 @@ def _compare(arguments: argparse.Namespace) -> int:
     from mlp_tape.cli import compare
     from mlp_tape.reports import terminal_plots
 
-    entries = compare.find(arguments.runs, arguments.uri or resolve_uri(TrackingSettings()))
+    entries = compare.find(arguments.runs, _uri(arguments))
     for line in compare.table(entries).as_text():
         print(line)
     utf8 = (sys.stdout.encoding or "").lower().startswith("utf")
@@ -122,15 +145,40 @@ def _compare(arguments: argparse.Namespace) -> int:
             print(f"\n{plot}")
     compare.draw(arguments.png.absolute(), entries)
     print(f"\ncurves        {arguments.png.absolute()}")
+    link = compare.link(entries)
+    if link:
+        print(f"in MLflow     {link.url}\nto see it     {link.how_to_open}")
     return 0
 
 
 def _rebuild(arguments: argparse.Namespace) -> int:
     from mlp_tape.mlflow_backend.rebuild import rebuild
 
-    parents = [arguments.directory] if arguments.directory else [Path(parent) for parent in resume.PARENTS]
-    uri = arguments.uri or resolve_uri(TrackingSettings())
-    return 0 if rebuild([parent.absolute() for parent in parents], uri, print) else 1
+    return 0 if rebuild(_parents(arguments), _uri(arguments), print) else 1
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from mlp_tape.mlflow_backend.doctor import diagnose
+
+    experiment = arguments.experiment or os.environ.get("MLFLOW_EXPERIMENT_NAME") or DEFAULT_EXPERIMENT
+    return 0 if diagnose(_uri(arguments), experiment, print) else 1
+
+
+def _relocate(arguments: argparse.Namespace) -> int:
+    from mlp_tape.mlflow_backend.relocation import relocate
+
+    relocate(_parents(arguments), _uri(arguments), print)
+    return 0
+
+
+def _parents(arguments: argparse.Namespace) -> list[Path]:
+    """Returns the directory that was typed, else those in which runs and sweeps are by default."""
+    typed = [arguments.directory] if arguments.directory else [Path(parent) for parent in resume.PARENTS]
+    return [parent.absolute() for parent in typed]
+
+
+def _uri(arguments: argparse.Namespace) -> str:
+    return resolve_uri(TrackingSettings(uri=arguments.uri))
 
 
 def _settings(arguments: argparse.Namespace) -> int:
@@ -143,6 +191,8 @@ def _settings(arguments: argparse.Namespace) -> int:
 COMMANDS = {
     "sync": _sync,
     "rebuild": _rebuild,
+    "doctor": _doctor,
+    "relocate": _relocate,
     "replay": _replay,
     "walk": _walk,
     "compare": _compare,

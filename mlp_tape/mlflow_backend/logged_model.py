@@ -12,19 +12,25 @@ import numpy as np
 from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus, Metric, Run
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
-from mlflow.types import Schema, TensorSpec
+from mlflow.types import ParamSchema, ParamSpec, Schema, TensorSpec
+from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
+from mlp_tape.reports import description
 from mlp_tape.storage import run_paths
 from mlp_tape.storage.delivery_record import DeliveryRecord
 from mlp_tape.storage.journal import Row
+from mlp_tape.storage.run_record import RunRecord
 
 NAME = "model"
+# There is no input schema: MLflow casts values to its dtype and rejects every other form of the same images.
+# The model checks its input itself.
+OUTPUT = ParamSpec("output", "string", "auto")  # see `pyfunc_model.TapeModel.predict`
 
 
 def log(
     client: mlflow.MlflowClient,
     run: DeliveryRecord,
-    directory: Path,
+    record: RunRecord,
     results: list[Row],
     register_as: str = "",
 ) -> dict[str, Any]:
@@ -32,26 +38,26 @@ def log(
 
     Args:
         client: client of the store.
-        run: run of the model.
-        directory: directory of the run, with `weights.npz`, `network.json` and the examples in `report.npz`.
+        run: run of the model in that store.
+        record: record of the run; its directory contains `weights.npz`, `network.json` and the examples in
+            `report.npz`.
         results: last value of each metric of the model, already delivered.
         register_as: name under which the model is also registered; empty for none.
 
     Returns:
         The entry of `DeliveryRecord.models`.
     """
-    experiment_id, run_id = run.experiment_id, run.run_id
+    directory, experiment_id, run_id = record.directory, run.experiment_id, run.run_id
     step = results[-1].step if results else 0
     mine = f"source_run_id = '{run_id}' AND name = '{NAME}'"
     for earlier in client.search_logged_models([experiment_id], filter_string=mine):
         if earlier.status != LoggedModelStatus.READY:  # its process was killed before it was complete
             client.delete_logged_model(earlier.model_id)
         elif earlier.tags.get("step") == str(step):
-            return _registered(client, earlier, run_id, register_as)
-    logged = client.create_logged_model(experiment_id, NAME, source_run_id=run_id, tags={"step": str(step)})
+            return _registered(client, earlier, run_id, record.params, register_as)
+    logged = _create(client, experiment_id, run_id, {"step": str(step)}, record.params)
     archives = {"weights": directory / run_paths.WEIGHTS, "network": directory / run_paths.NETWORK}
     network = json.loads(archives["network"].read_bytes())
-    inputs = TensorSpec(np.dtype(network["dtype"]), (-1, *network["shape"]))
     scores = TensorSpec(np.dtype("float32"), (-1, network["n_classes"]))
     with np.load(directory / run_paths.PLOT_DATA, allow_pickle=False) as archive:
         examples = archive["examples"]
@@ -62,18 +68,19 @@ def log(
             python_model=str(Path(__file__).with_name("pyfunc_model.py")),
             artifacts={name: str(file) for name, file in archives.items()},
             input_example=examples,
-            signature=ModelSignature(Schema([inputs]), Schema([scores])),
+            signature=ModelSignature(None, Schema([scores]), ParamSchema([OUTPUT])),
             pip_requirements=[f"mlflow=={mlflow.__version__}", f"numpy=={np.__version__}"],
             mlflow_model=Model(run_id=run_id, model_id=logged.model_id),
         )
         client.log_model_artifacts(logged.model_id, f"{parent}/model")
-    _finish(client, run_id, logged.model_id, results, step)
-    return _registered(client, logged, run_id, register_as)
+    _finish(client, record, run_id, logged.model_id, results, step)
+    return _registered(client, logged, run_id, record.params, register_as)
 
 
 def restore(
     client: mlflow.MlflowClient,
     run: Run,
+    record: RunRecord,
     entry: dict[str, Any],
     results: list[Row],
     exchange: Callable[[str], None],
@@ -83,14 +90,17 @@ def restore(
     Args:
         client: client of a store that does not have the model.
         run: run of the model.
+        record: record of the run.
         entry: entry of the model in `DeliveryRecord.models`.
         results: metrics of the model.
         exchange: called with the id that MLflow generated, to replace it by the old id.
     """
-    experiment_id, run_id, tags = run.info.experiment_id, run.info.run_id, {"step": str(entry["step"])}
-    created = client.create_logged_model(experiment_id, NAME, source_run_id=run_id, tags=tags)
+    run_id, step, tags = run.info.run_id, entry["step"], {"step": str(entry["step"])}
+    if entry["name"]:
+        tags[MLFLOW_MODEL_VERSIONS] = json.dumps([{"name": entry["name"], "version": entry["version"]}])
+    created = _create(client, run.info.experiment_id, run_id, tags, entry.get("params", {}))
     exchange(created.model_id)
-    _finish(client, run_id, entry["model_id"], results, entry["step"])
+    _finish(client, record, run_id, entry["model_id"], results, step)
 
 
 def register(client: mlflow.MlflowClient, name: str, location: str, run_id: str, model_id: str) -> int:
@@ -119,22 +129,52 @@ def register(client: mlflow.MlflowClient, name: str, location: str, run_id: str,
     return int(client.create_model_version(name, location, run_id, model_id=model_id).version)
 
 
-def _finish(client: mlflow.MlflowClient, run_id: str, model_id: str, results: list[Row], step: int) -> None:
-    """Makes a model whose files are complete the output of its run, with its metrics."""
+def _create(
+    client: mlflow.MlflowClient, experiment_id: str, run_id: str, tags: dict[str, str], params: dict[str, str]
+) -> LoggedModel:
+    """Creates a logged model, whose files are still to come."""
+    return client.create_logged_model(experiment_id, NAME, source_run_id=run_id, tags=tags, params=params)
+
+
+def _finish(
+    client: mlflow.MlflowClient, record: RunRecord, run_id: str, model_id: str, results: list[Row], step: int
+) -> None:
+    """Makes a model whose files are complete the output of its run, with its metrics and their data set."""
     client.log_outputs(run_id, [LoggedModelOutput(model_id, step)])
+    data = description.dataset(record)
     metrics = [
-        Metric(row.key, row.value, row.timestamp, row.step, model_id, run_id=run_id) for row in results
+        Metric(
+            row.key,
+            row.value,
+            row.timestamp,
+            row.step,
+            model_id,
+            dataset_name=data["name"],
+            dataset_digest=data["digest"],
+            run_id=run_id,
+        )
+        for row in results
     ]
     client.log_batch(run_id, metrics=metrics)
     client.finalize_logged_model(model_id, "READY")  # a model that is not READY is logged again
 
 
-def _registered(client: mlflow.MlflowClient, model: LoggedModel, run_id: str, name: str) -> dict[str, Any]:
+def _registered(
+    client: mlflow.MlflowClient, model: LoggedModel, run_id: str, params: dict[str, str], name: str
+) -> dict[str, Any]:
     """Registers a model if there is a name; returns its entry of `DeliveryRecord.models`."""
+    version = register(client, name, model.artifact_location, run_id, model.model_id)
+    if version:
+        # The tag by which the model's page in MLflow finds its versions; set by a server, not by a client.
+        tag = client.get_logged_model(model.model_id).tags.get(MLFLOW_MODEL_VERSIONS, "[]")
+        known = {(each["name"], int(each["version"])) for each in json.loads(tag)} | {(name, version)}
+        versions = [{"name": each, "version": number} for each, number in sorted(known)]
+        client.set_logged_model_tags(model.model_id, {MLFLOW_MODEL_VERSIONS: json.dumps(versions)})
     return {
         "model_id": model.model_id,
         "step": int(model.tags["step"]),
+        "params": params,
         "location": model.artifact_location,
         "name": name,
-        "version": register(client, name, model.artifact_location, run_id, model.model_id),
+        "version": version,
     }

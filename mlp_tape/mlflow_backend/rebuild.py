@@ -147,7 +147,7 @@ def _create(run: RunRecord, new: Path) -> None:
             rows = (row for key in RESULTS for row in journal.rows(run.directory, key))
             last = {row.key: row for row in rows if row.step == model["step"]}
             exchange = functools.partial(_exchange, new, model)
-            logged_model.restore(client, created, model, list(last.values()), exchange)
+            logged_model.restore(client, created, run, model, list(last.values()), exchange)
 
     if run.run_id:
         store.ask(f"sqlite:///{new}", create)
@@ -156,7 +156,7 @@ def _create(run: RunRecord, new: Path) -> None:
 def _exchange(new: Path, model: dict[str, Any], generated: str) -> None:
     """Replaces the id and the location that MLflow generated for a logged model by the old ones."""
     with sqlite_file.connection(new) as database, database:
-        for table in ("logged_models", "logged_model_tags"):
+        for table in ("logged_models", "logged_model_tags", "logged_model_params"):
             query = f"UPDATE {table} SET model_id = ? WHERE model_id = ?"
             database.execute(query, (model["model_id"], generated))
         query = "UPDATE logged_models SET artifact_location = ? WHERE model_id = ?"

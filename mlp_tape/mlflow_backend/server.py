@@ -4,9 +4,7 @@ It reads the directories of runs from standard input, one message per line. Each
 calls `deliver` again and again until everything in it is delivered.
 """
 
-import contextlib
 import json
-import os
 import sys
 import threading
 import time
@@ -14,18 +12,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlp_tape.errors import MlpTapeError
-from mlp_tape.mlflow_backend import delivery, notifications, store
-from mlp_tape.mlflow_backend.delivery import Artifact
-from mlp_tape.storage import run_record
+from mlp_tape.mlflow_backend import delivery, failures, notifications, store, threads
+from mlp_tape.mlflow_backend.failures import IncompleteError
+from mlp_tape.mlflow_backend.threads import WorkMeter
+from mlp_tape.mlflow_backend.uploads import Uploads
+from mlp_tape.storage import liveness, run_record
 from mlp_tape.system import exit
+
+# isort: split
+from mlflow import MlflowClient
 
 if TYPE_CHECKING:
     from mlp_tape.mlflow_backend.system_metrics import SystemMetrics
 
 PAUSE = 1.0  # seconds between two looks into a directory
+OFTEN = 3  # failures of an artifact store in a row, which are reported during the run
 LONGEST_PAUSE = 10.0  # seconds between two attempts while the store does not respond
-WORK = 0.25  # seconds of processor time; more than a request takes to which there is no response
-NICENESS = 10  # training has precedence if there are not enough processors
 
 
 def main() -> None:
@@ -53,8 +55,9 @@ class Follower(threading.Thread):
         self.directory, self._uri = directory, uri
         self._urgent = self._given_up = False
         self._notified = threading.Event()
-        self._uploaded: set[Artifact] = set()
-        self._clock: tuple[int, float] | None = None  # of the attempt, and its value when last looked at
+        self._uploads = Uploads()
+        self._next_beat = time.monotonic() + liveness.BEAT
+        self._meter: WorkMeter | None = None  # of the current attempt
         self._measuring = threading.Lock()
         self._metrics: SystemMetrics | None = None
 
@@ -66,6 +69,8 @@ class Follower(threading.Thread):
         """
         self._given_up = False
         self._urgent = self._urgent or urgent
+        if urgent:
+            self._uploads.retry()
         self._notified.set()
 
     @property
@@ -98,33 +103,42 @@ class Follower(threading.Thread):
             self._notified.wait(pause)
 
     def _attempt(self, urgent: bool) -> None:
-        self._clock = _processor_clock()
+        self._meter = WorkMeter()
         if not urgent:
-            _give_way()
+            threads.give_way()
         try:
             self._deliver(urgent)
             self._succeeded = True
+        except IncompleteError as error:  # everything else was delivered
+            self._succeeded, self._finished = True, error.permanent and error.ended
+            refused = (error.permanent or self._uploads.failures >= OFTEN) and not error.ended
+            self._failed(error.what, error.hint, refused=refused, final=self._finished)
         except MlpTapeError as error:
+            self._finished = not self._is_open()  # the program reports it and ends
             self._failed(error.what, error.hint)
         except Exception as error:
-            self._failed(store.why(error), "")
+            self._finished = not self._is_open()
+            self._failed(failures.why(error), "")
         finally:
-            self._clock = None
+            self._meter = None
 
     def _deliver(self, urgent: bool) -> None:
         self._measure()
-        for step in delivery.deliver(Path(self.directory), self._uri, self._uploaded):
+        for step in delivery.deliver(Path(self.directory), self._uri, self._uploads):
             notifications.send(self.directory, "step", step=step)
-            self._clock = _processor_clock()
+            self._meter = WorkMeter()
             if step == delivery.ENDED:
                 self._finished = True
             elif not urgent and (self._urgent or step == delivery.BEGUN):
                 return  # the next attempt has another priority, or sends the rows of the first second at once
-        self._finished = self._finished or run_record.read(Path(self.directory)).sent
+        record = run_record.read(Path(self.directory))
+        self._finished = self._finished or record.sent
+        if record.status == "RUNNING" and record.run_id and time.monotonic() > self._next_beat:
+            store.beat(MlflowClient(self._uri), record.run_id)
+            self._next_beat = time.monotonic() + liveness.BEAT
 
-    def _failed(self, what: str, hint: str) -> None:
-        self._finished = not self._is_open()  # the program reports it and ends
-        notifications.send(self.directory, "failed", what=what, hint=hint)
+    def _failed(self, what: str, hint: str, **details: bool) -> None:
+        notifications.send(self.directory, "failed", what=what, hint=hint, **details)
 
     def _is_open(self) -> bool:
         """Whether delivery goes on after an error: the run has begun in MLflow, has ended, or is a job's."""
@@ -154,21 +168,9 @@ class Follower(threading.Thread):
             self._metrics.finish()
 
     def has_worked(self) -> bool:
-        """Whether the current attempt has used processor time since the last call: it does not hang.
-
-        On a busy machine, what takes a second elsewhere, such as assembling a model, may take a minute.
-        """
-        clock = self._clock
-        if clock is None:
-            return False
-        try:
-            now = time.clock_gettime(clock[0])
-        except OSError:  # the thread has just ended
-            return False
-        if now - clock[1] < WORK:
-            return False
-        self._clock = clock[0], now
-        return True
+        """Whether the current attempt has used processor time since the last call: it does not hang."""
+        meter = self._meter
+        return bool(meter and meter.has_worked())
 
 
 _followers: dict[str, Follower] = {}
@@ -236,19 +238,3 @@ def _report_work() -> None:
     for directory, follower in followers:
         if follower.has_worked():
             notifications.send(directory, "working")
-
-
-def _give_way() -> None:
-    """Lowers the priority of this thread for good; only Linux has priorities of threads."""
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError):
-            thread = threading.get_native_id()
-            niceness = max(NICENESS, os.getpriority(os.PRIO_PROCESS, thread))
-            os.setpriority(os.PRIO_PROCESS, thread, niceness)
-
-
-def _processor_clock() -> tuple[int, float] | None:
-    """Returns the clock of this thread's processor time, and its value; None if there is none."""
-    if sys.platform == "linux":
-        return time.pthread_getcpuclockid(threading.get_ident()), time.thread_time()
-    return None

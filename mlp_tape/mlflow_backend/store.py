@@ -3,22 +3,24 @@
 import contextlib
 import logging
 import os
-import platform
 import secrets
 import shlex
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
 
+from mlp_tape.errors import TrackingError
 from mlp_tape.reports import description
-from mlp_tape.storage import lock, run_record
+from mlp_tape.storage import liveness, lock, run_record
+from mlp_tape.storage.liveness import Owner
 from mlp_tape.storage.run_record import RunRecord
 from mlp_tape.system import sqlite_file
 from mlp_tape.system.redaction import without_password
-from mlp_tape.tracking.uri import check_reachable, unavailable_error
+from mlp_tape.tracking.uri import check_reachable, mlflow_command, unavailable_error
 
 # MLflow reads these when it is imported, or at each request.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -31,15 +33,21 @@ os.environ["MLFLOW_ENABLE_ASYNC_LOGGING"] = "false"  # it loses data; the journa
 
 import filelock
 import mlflow
-from mlflow.entities import LifecycleStage, Run, RunTag
+from mlflow.entities import LifecycleStage, Run, RunTag, ViewType
 from mlflow.exceptions import MlflowException
-from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+
+from mlp_tape.mlflow_backend import own_tags, relocation
+from mlp_tape.mlflow_backend.failures import why
 
 T = TypeVar("T")
 BUSY = 120.0  # seconds for which other processes may lock a store before it counts as unavailable
 PAUSE = 0.1  # seconds between two attempts while it is locked
 FRESH = 10.0  # seconds after the last write during which its tables may still be incomplete
 MAKING = 600.0  # seconds to wait for another process to create the tables, which takes about two
+ARTIFACT_ROOT = (
+    "_MLFLOW_SERVER_ARTIFACT_ROOT"  # of `mlflow server --default-artifact-root`, honoured by MLflow
+)
 TOKEN = "token"  # tag that identifies a run
 TWIN = "created twice; the run of this directory is "  # reason of a duplicate run
 
@@ -47,15 +55,22 @@ for name in ("mlflow", "alembic"):
     logging.getLogger(name).setLevel(logging.CRITICAL)  # errors are raised as well
 
 
-def end(client: mlflow.MlflowClient, run_id: str, record: RunRecord) -> None:
-    """Sets the status and the tags of a run that has ended."""
+def end(client: mlflow.MlflowClient, run: Run, record: RunRecord, written: dict[str, str]) -> None:
+    """Sets the status and the tags of a run that has ended.
+
+    Args:
+        client: client of the store.
+        run: run as it is in the store.
+        record: its record.
+        written: as in `own_tags.update`.
+    """
     tags = (
         description.tags(record)
         | record.tags
         | ({"reason": without_password(record.reason)[:5000]} if record.reason else {})
     )
-    client.log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
-    client.set_terminated(run_id, record.status, end_time=milliseconds(record.ended))
+    own_tags.update(client, run, tags, written)
+    client.set_terminated(run.info.run_id, record.status, end_time=milliseconds(record.ended))
 
 
 def directory_of(uri: str, run_id: str) -> Path | None:
@@ -65,33 +80,54 @@ def directory_of(uri: str, run_id: str) -> Path | None:
 
 
 def close_dead(uri: str, experiment: str) -> Iterator[str]:
-    """Closes runs that processes of this machine left RUNNING; yields a line for each.
+    """Closes runs that were left RUNNING by processes that no longer exist; yields a line for each.
 
     The status is the one in the directory of the run, or KILLED. Duplicates of runs, which earlier versions
     could create while the store was busy, are closed too.
     """
 
     def running(client: mlflow.MlflowClient) -> list[Run]:
-        mine = f"attributes.status = 'RUNNING' and tags.host = '{platform.node()}'"
-        return list(client.search_runs([experiment_id(client, experiment)], mine, max_results=10_000))
+        found = client.get_experiment_by_name(experiment)
+        if found is None:
+            return []
+        return list(
+            client.search_runs([found.experiment_id], "attributes.status = 'RUNNING'", max_results=10_000)
+        )
 
     for run in ask(uri, running):
-        directory = Path(run.data.tags.get("directory", "/nowhere"))
-        if lock.is_held(directory, int(run.data.tags.get("pid", 0))):
+        tags = run.data.tags
+        if "directory" not in tags or "pid" not in tags:  # a run of another program
             continue
-        yield from _close_dead(uri, run, directory)
+        owner = Owner(
+            tags.get("host", ""), int(tags["pid"]), tags.get("process", ""), tags.get("heartbeat", "")
+        )
+        directory = Path(tags["directory"])
+        if not owner.is_alive(directory):
+            yield from _close_dead(uri, run, directory)
+
+
+def beat(client: mlflow.MlflowClient, run_id: str) -> None:
+    """Renews the heartbeat of a run, and its status, in case that another machine has closed it."""
+    client.set_tag(run_id, "heartbeat", liveness.now())
+    if client.get_run(run_id).info.status != "RUNNING":
+        client.update_run(run_id, status="RUNNING")
 
 
 def _close_dead(uri: str, run: Run, directory: Path) -> Iterator[str]:
     left, run_id = run_record.read_abandoned(directory), run.info.run_id
     told = f"{run_id} ({run.info.run_name}) was left RUNNING by a process that no longer exists"
+    if not left.run_id and run.data.tags.get("heartbeat"):
+        last = run.data.tags["heartbeat"]
+        left.reason = f"no heartbeat since {last}"
+        left.ended = datetime.fromisoformat(last).timestamp()
+        told += f" (no heartbeat since {last}) on {run.data.tags.get('host')}"
     if left.run_id and left.run_id != run_id:
         reason = TWIN + left.run_id
         twin = RunRecord(directory, status="KILLED", reason=reason, ended=left.ended)
-        ask(uri, lambda client: end(client, run_id, twin))
+        ask(uri, lambda client: end(client, run, twin, {}))
         yield f"{run_id} ({run.info.run_name}) was {reason}"
         return
-    ask(uri, lambda client: end(client, run_id, left))
+    ask(uri, lambda client: end(client, run, left, dict(left.delivery.written)))
     if left.status == "KILLED" and directory.is_dir() and left.run_id:
         yield f"{told}; to resume: {left.resume}"
     elif not left.sent and left.run_id:
@@ -112,6 +148,7 @@ class Past:
         seconds: duration; 0 while it is running.
         params: MLflow params.
         curves: pairs of step and value, by metric key.
+        experiment_id: MLflow experiment id.
     """
 
     name: str
@@ -120,6 +157,7 @@ class Past:
     seconds: float
     params: dict[str, str]
     curves: dict[str, list[tuple[int, float]]]
+    experiment_id: str
 
 
 def pasts(uri: str, run_id: str, keys: Iterable[str]) -> list[Past]:
@@ -151,8 +189,10 @@ def _past(client: mlflow.MlflowClient, run: Run, keys: Iterable[str]) -> Past:
         for key in keys
     }
     seconds = (run.info.end_time - run.info.start_time) / 1000 if run.info.end_time else 0.0
-    name, params = str(run.info.run_name), dict(run.data.params)
-    return Past(name, run.info.run_id, run.info.status, seconds, params, curves)
+    name, params = str(run.info.run_name), run.data.params
+    # A param that a resumed run has changed stands in a tag, as MLflow does not allow to change params.
+    params = {key: run.data.tags.get(key, value) for key, value in params.items()}
+    return Past(name, run.info.run_id, run.info.status, seconds, params, curves, run.info.experiment_id)
 
 
 def ask(uri: str, question: Callable[[mlflow.MlflowClient], T]) -> T:
@@ -180,14 +220,10 @@ def ask(uri: str, question: Callable[[mlflow.MlflowClient], T]) -> T:
                 if not (is_busy(error) or _is_being_made(uri)) or time.monotonic() > ends:
                     raise
             time.sleep(PAUSE)
+    except TrackingError:
+        raise
     except Exception as error:
         raise unavailable_error(uri, why(error)) from error
-
-
-def why(error: Exception) -> str:
-    """Returns the line of an error that says what is wrong, without the advice to programmers before it."""
-    lines = [line for line in str(error).splitlines() if not line.startswith("(raised as a result of ")]
-    return lines[0] if lines else type(error).__name__
 
 
 def is_busy(error: Exception) -> bool:
@@ -196,51 +232,54 @@ def is_busy(error: Exception) -> bool:
 
 
 def experiment_id(client: mlflow.MlflowClient, name: str) -> str:
-    """Returns the id of an experiment; creates it if it does not exist, which several processes may do."""
+    """Returns the id of an experiment; creates it if it does not exist, which several processes may do.
+
+    The artifacts of a SQLite database are next to it, wherever the process is started.
+
+    Raises:
+        TrackingError: the experiment was deleted, or the store was moved.
+    """
     found = client.get_experiment_by_name(name)
-    if found:
-        return str(found.experiment_id)
-    try:
-        return str(client.create_experiment(name))
-    except Exception:  # another process was faster, or it was created although an error was reported
-        created = client.get_experiment_by_name(name)
-        if created is None:
-            raise
-        return str(created.experiment_id)
+    if found is None:
+        try:
+            return str(client.create_experiment(name, _artifact_location(client)))
+        except Exception:  # another process was faster, or it was created although an error was reported
+            found = client.get_experiment_by_name(name)
+            if found is None:
+                raise
+    if found.lifecycle_stage != LifecycleStage.ACTIVE:
+        raise TrackingError(
+            f"the experiment {name} was deleted",
+            mlflow_command(client.tracking_uri, f"experiments restore --experiment-id {found.experiment_id}")
+            + ", or type tracking.experiment=ANOTHER_NAME",
+        )
+    relocation.check(client.tracking_uri, str(found.artifact_location))
+    return str(found.experiment_id)
+
+
+def _artifact_location(client: mlflow.MlflowClient) -> str | None:
+    """Returns the artifact location of the next experiment in a SQLite database; None for other stores."""
+    file = sqlite_file.path_of(client.tracking_uri)
+    if file is None or os.environ.get(ARTIFACT_ROOT):
+        return None
+    newest = client.search_experiments(ViewType.ALL, max_results=1, order_by=["experiment_id DESC"])
+    return str(file.parent / relocation.ARTIFACTS / str(int(newest[0].experiment_id) + 1 if newest else 1))
 
 
 def create_run(client: mlflow.MlflowClient, experiment_id: str, record: RunRecord) -> Run:
     """Creates the run of a record, with the tags that identify it."""
-    tags = record.source | record.process | ({TOKEN: record.token} if record.token else {})
+    tags = record.source | record.owner_tags | ({TOKEN: record.token} if record.token else {})
     if record.parent:
         tags[MLFLOW_PARENT_RUN_ID] = record.parent
     return client.create_run(experiment_id, milliseconds(record.created), tags, record.name or None)
 
 
-def describe(client: mlflow.MlflowClient, run: Run, record: RunRecord) -> Run:
-    """Gives a run the name and the tags of its record, as far as these have changed since the last call.
-
-    What was changed in the MLflow UI is thus kept. A run that another program created receives the tags that
-    identify it as well, except those that it has.
-
-    Returns:
-        The run, with name and tags.
-    """
-    if run.info.lifecycle_stage != LifecycleStage.ACTIVE:
-        return run
-    run_id, state, tags = run.info.run_id, record.delivery, dict(record.settings.get("tags", {}))
-    if record.adopts:
-        own = record.source | {TOKEN: record.token}
-        tags |= {key: value for key, value in own.items() if key not in run.data.tags}
-    new = {key: value for key, value in tags.items() if state.described.get(key) != value}
-    if new:
-        client.log_batch(run_id, tags=[RunTag(key, value) for key, value in new.items()])
-    named = state.described.get(MLFLOW_RUN_NAME, state.name or run.info.run_name)
-    renamed = bool(record.name) and named != record.name
-    if renamed:
-        client.update_run(run_id, name=record.name)
-    state.described |= tags | {MLFLOW_RUN_NAME: record.name}
-    return client.get_run(run_id) if new or renamed else run
+def identify(client: mlflow.MlflowClient, run: Run, record: RunRecord) -> None:
+    """Gives a run that another program created the tags that identify it, except those that it has."""
+    own = record.source | {TOKEN: record.token}
+    new = [RunTag(key, value) for key, value in own.items() if key not in run.data.tags]
+    if new and run.info.lifecycle_stage == LifecycleStage.ACTIVE:
+        client.log_batch(run.info.run_id, tags=new)
 
 
 def experiment_name(uri: str, experiment_id: str) -> str | None:
@@ -286,7 +325,8 @@ def adoptable(uri: str, run_id: str) -> Adoptable | None:
         refusal, cure, tags = "", "", run.data.tags
         recorded = Path(tags.get("directory", "/nowhere"))
         if run.info.lifecycle_stage != LifecycleStage.ACTIVE:
-            refusal, cure = "this run was deleted", f"type mlflow runs restore --run-id {run_id}"
+            restore = mlflow_command(uri, f"runs restore --run-id {run_id}")
+            refusal, cure = "this run was deleted", f"type {restore}"
         elif "directory" in tags and (run.data.metrics or lock.is_held(recorded, int(tags.get("pid", 0)))):
             refusal = f"this run has been recorded already, in {recorded}"
             cure = f"type {run_record.read_abandoned(recorded).resume}"
@@ -377,6 +417,12 @@ def make_beside(file: Path) -> Path:
     os.close(os.open(new, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     with without_pool():
         mlflow.MlflowClient(f"sqlite:///{new}").search_experiments(max_results=1)
+    if not os.environ.get(ARTIFACT_ROOT):
+        default = str(file.parent / relocation.ARTIFACTS / "0")  # of the experiment that MLflow has created
+        with sqlite_file.connection(new) as database, database:
+            database.execute(
+                "UPDATE experiments SET artifact_location = ? WHERE experiment_id = 0", (default,)
+            )
     return new
 
 

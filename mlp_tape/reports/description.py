@@ -2,12 +2,16 @@
 
 import json
 import shlex
+from pathlib import Path
+from typing import Any
 
 from mlp_tape.storage.metric_keys import TEST_ACCURACY, TEST_LOSS, VALIDATION_ACCURACY
 from mlp_tape.storage.run_record import RunRecord
 from mlp_tape.system.formatting import count, value
 
 DESCRIPTION = "mlflow.note.content"
+USE = """scores = model.predict(images)  # [n, classes]
+classes = model.predict(images, params={"output": "class"})"""
 DIGEST = 36  # maximum length of a digest in MLflow, in characters
 
 
@@ -22,17 +26,20 @@ def tags(record: RunRecord) -> dict[str, str]:
 def dataset(record: RunRecord) -> dict[str, str]:
     """Returns the training data of a run as arguments of MLflow's `Dataset`.
 
-    The digest is from our own SHA-256, since MLflow's digest does not cover all pixels.
+    The digest is from our own SHA-256, since MLflow's digest does not cover all pixels. The source is what
+    `mlflow.data.get_source` can load: a local path or, if there is none, code, by its name.
     """
-    data = record.settings["dataset"]
-    source = json.dumps({"path": data["path"] or data["name"]})
+    data, path = record.settings["dataset"], record.data_source
+    if "%" in path:  # which MLflow decodes
+        path = Path(path).as_uri()
+    source: dict[str, Any] = {"uri": path} if path else {"tags": {"mlflow.source.name": data["name"]}}
     profile = json.dumps({"n_train": int(record.params["n_train"]), "sha256": record.data_sha256})
     digest = record.data_sha256[:DIGEST]
     return {
         "name": data["name"],
         "digest": digest,
-        "source_type": "local",
-        "source": source,
+        "source_type": "local" if path else "code",
+        "source": json.dumps(source),
         "profile": profile,
     }
 
@@ -55,7 +62,11 @@ def _description(record: RunRecord) -> str:
             f"{results[TEST_LOSS]:.6f} after {count(record.steps, 'step')} in {record.seconds:.1f} s.",
         ]
     elif record.status == "RUNNING":
-        lines += ["The run is in progress."]
+        lines += [
+            "The run is in progress. Meanwhile, the tag `heartbeat` is renewed every minute. If it is ten "
+            "minutes old, the next run in this experiment that is started on another machine closes this "
+            "one as KILLED.",
+        ]
     else:
         lines += [f"Status {record.status}: {record.reason}", "", _code("sh", record.resume)]
     lines += ["", "To repeat it:", "", _code("sh", record.command)]
@@ -65,7 +76,7 @@ def _description(record: RunRecord) -> str:
             "",
             "To use the model (NumPy alone; `saved_model/` is for TensorFlow):",
             "",
-            _code("python", f"import mlflow\n\n{load}\nscores = model.predict(images)  # [n, classes]"),
+            _code("python", f"import mlflow\n\n{load}\n{USE}"),
             "",
             _code("sh", f"mlflow models serve --env-manager local -m runs:/{record.run_id}/model"),
         ]

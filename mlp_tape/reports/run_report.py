@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from omegaconf import OmegaConf
@@ -50,12 +51,36 @@ def write_results(directory: Path, settings: Settings, dataset: Dataset, result:
         atomic_files.write(directory / name, buffer.getvalue())
     network = {
         "activation": settings.model.activation,
+        "loss": settings.loss,
         "scale": dataset.scale,
         "dtype": str(dataset.x_test.dtype),
         "shape": dataset.x_test.shape[1:],
         "n_classes": dataset.n_classes,
-    }
+    } | accepted_values(dataset)
     atomic_files.write(directory / run_paths.NETWORK, json.dumps(network).encode())
+
+
+def accepted_values(dataset: Dataset) -> dict[str, Any]:
+    """Returns what tells images of another scale, which a model must not answer, from those of a data set.
+
+    Values may exceed the range of the data set by half its width, integer images by nothing that an image
+    of their format cannot contain. A batch is also of another scale if it is not blank, but its largest
+    value is less than half the largest value of every image of the data set that is not blank.
+
+    Returns:
+        `range`, the smallest and the largest value of the data set; `accepted`, the bounds for each value;
+        and `least_peak`, the smallest value that the largest absolute value of a batch may have, unless it
+        is 0.
+    """
+    rows = [x.reshape(len(x), -1) for x in dataset.images if len(x)]
+    lows, highs = (np.concatenate([each(x, axis=1) for x in rows]).astype(float) for each in (np.min, np.max))
+    low, high = lows.min(), highs.max()
+    accepted = low - (high - low) / 2, high + (high - low) / 2
+    if dataset.x_train.dtype == np.uint8:
+        accepted = max(accepted[0], 0.0), min(accepted[1], dataset.scale)
+    peaks = np.maximum(highs, -lows)
+    least_peak = peaks[peaks > 0].min(initial=np.inf) / 2
+    return {"range": (low, high), "accepted": accepted, "least_peak": least_peak if high > low else 0.0}
 
 
 def warm_up() -> None:

@@ -102,7 +102,7 @@ def destination(settings: Settings, past: RunRecord | None, overrides: list[str]
 def of_job(tracking: TrackingSettings, sweep: RunRecord) -> TrackingSettings:
     """Returns the tracking settings of a job, which is recorded where its sweep is, unless set otherwise."""
     if tracking.uri is None and tracking.enabled and sweep.store:
-        tracking = _continued(tracking, sweep.store)
+        tracking = _continued(tracking, sweep)
     return dataclasses.replace(tracking, experiment=tracking.experiment or sweep.experiment)
 
 
@@ -114,7 +114,7 @@ def _of_past(tracking: TrackingSettings, past: RunRecord) -> Destination:
             f"unset {RUN}, or leave out {'sweep.' * (past.kind == 'sweep')}resume=...",
         )
     if past.kind == "sweep" and (past.run_id or tracking.uri is None):  # `resume.settings` does it for a run
-        tracking = _continued(tracking, past.store)
+        tracking = _continued(tracking, past)
     tracking = dataclasses.replace(tracking, experiment=tracking.experiment or past.experiment)
     return Destination(tracking, _line(tracking))
 
@@ -131,11 +131,10 @@ def _check_registry(tracking: TrackingSettings) -> None:
         raise TrackingError(f"{REGISTRY}: {error.what}", hint) from error
 
 
-def _continued(tracking: TrackingSettings, store: str) -> TrackingSettings:
-    """Returns the settings with a recorded store, unless they refer to it already."""
-    if without_password(resolve_uri(tracking)) == store:
-        return tracking
-    return dataclasses.replace(tracking, uri=recorded_uri(store))
+def _continued(tracking: TrackingSettings, run: RunRecord) -> TrackingSettings:
+    """Returns the settings with the store that has a run, unless they refer to it already."""
+    uri = recorded_uri(run)
+    return tracking if resolve_uri(tracking) == uri else dataclasses.replace(tracking, uri=uri)
 
 
 def _adopted(tracking: TrackingSettings, run_id: str) -> Any:

@@ -1,5 +1,6 @@
 """Metadata recorded before a run begins: its settings, its data, and its place in a sweep."""
 
+import dataclasses
 import os
 import secrets
 from dataclasses import dataclass
@@ -65,24 +66,28 @@ def describe_run(
         The given record.
     """
     if record.made_by:
+        earlier = dataclasses.replace(settings, epochs=record.settings["epochs"])
+        is_given = record.name != _name(record.overrides, earlier)
         record.overrides = _resumed_overrides(record, settings.epochs)
         if not job and settings.run_name and settings.run_name != record.settings.get("run_name"):
-            record.name, record.is_named = settings.run_name, True
+            record.name = settings.run_name
+        elif not job and not record.parent and not is_given:
+            record.name = _name(record.overrides, settings)
     else:
         record.options = command.options
         record.overrides = [without_password(text) for text in command.overrides]
         record.made_by, record.source = provenance.fingerprint(), provenance.tags()
         record.token = secrets.token_hex(16)
-        given = given_name(settings, record.overrides)
-        record.name, record.is_named = given or _name(record.overrides, settings), bool(given)
+        record.name = given_name(settings, record.overrides) or _name(record.overrides, settings)
         if job:
             words = [word for word in job.name.split(" ") if not word.startswith("tracking.")]
-            record.name, record.is_named = formatting.name(words, dict(flatten(settings))), False
+            record.name = formatting.name(words, dict(flatten(settings)))
     if job:
         record.parent = job.parent
     record.full = settings.report == "full" or (settings.report is None and not record.parent and not job)
     record.params = _hparams(settings, dataset, layer_sizes)
-    record.settings, record.data_sha256 = to_dict(settings), dataset.sha256
+    record.settings = to_dict(settings)
+    record.data_sha256, record.data_source = dataset.sha256, dataset.source
     record.steps = settings.epochs * dataset.steps_per_epoch(settings.batch_size)
     return record
 

@@ -17,11 +17,12 @@ from mlp_tape.config.settings import (
     differences,
     flatten,
 )
-from mlp_tape.errors import BrokenFileError, ConfigError
+from mlp_tape.errors import BrokenFileError, ConfigError, TrackingError
 from mlp_tape.storage import lock, run_paths, run_record
 from mlp_tape.storage.run_record import RunRecord
 from mlp_tape.system.formatting import count
-from mlp_tape.tracking.uri import may_exist, recorded_uri
+from mlp_tape.system.redaction import without_password
+from mlp_tape.tracking.uri import may_exist, recorded_uri, resolve_uri
 
 PARENTS = ("outputs", "multirun")
 
@@ -165,5 +166,10 @@ def _tracking(
     """Returns the tracking settings as typed, else as recorded for the run."""
     values = {key: getattr(requested if f"tracking.{key}" in typed else old, key) for key, _ in flatten(old)}
     if values["uri"] is None or "tracking.uri" not in typed:
-        values["uri"] = recorded_uri(run.store) or None
+        values["uri"] = recorded_uri(run) or None
+    elif run.run_id and not may_exist(resolve_uri(requested)):  # it would be created
+        raise TrackingError(
+            f"{without_password(str(values['uri']))} does not exist, and does not have the run {run.run_id}",
+            f"leave tracking.uri out; the run is recorded in {run.store}",
+        )
     return TrackingSettings(**values)

@@ -27,14 +27,8 @@ from mlp_tape.system import provenance, signals, tensorflow_setup
 from mlp_tape.system.console import Console
 from mlp_tape.system.formatting import count
 from mlp_tape.tracking.session import run_session, tracker
-from mlp_tape.tracking.uri import (
-    CHECK_SECONDS,
-    check_reachable,
-    how_to_open,
-    recorded_uri,
-    resolve_uri,
-    store_warnings,
-)
+from mlp_tape.tracking.tracker import Tracker
+from mlp_tape.tracking.uri import CHECK_SECONDS, check_reachable, recorded_uri, resolve_uri, store_warnings
 
 
 def execute_run(settings: Settings, directory: Path, command: Command, job: Job | None = None) -> float:
@@ -86,33 +80,29 @@ def execute_run(settings: Settings, directory: Path, command: Command, job: Job 
             if past:
                 _warn_of_changed_environment(past, console)
             where.prepare(record, settings)
-            result, link = _recorded(settings, dataset, layer_sizes, record, journal, console, start)
-
-        seconds = time.perf_counter() - began
-        epochs = count(result.steps // dataset.steps_per_epoch(settings.batch_size), "epoch")
-        console.line(f"test accuracy {result.accuracy:.4f} after {epochs}, {seconds:.1f} s in all")
-        console.line(f"directory     {directory}")
+            result, tracked = _recorded(settings, dataset, record, journal, console, start, began)
+        link = tracked.link() if job is None else None
         if link:
-            console.line(f"run           {link}")
-            console.line(f"to see it     {how_to_open(resolve_uri(settings.tracking))}")
+            console.line(f"run           {link.url}")
+            console.line(f"to see it     {link.how_to_open}")
     return result.chosen_by
 
 
 def _recorded(
     settings: Settings,
     dataset: Dataset,
-    layer_sizes: list[int],
     record: RunRecord,
     journal: Journal,
     console: Console,
     start: Checkpoint | None,
-) -> tuple[Result, str]:
+    began: float,
+) -> tuple[Result, Tracker]:
     """Trains and writes the report while the run is tracked.
 
     MLflow is imported, and its store opened, in a separate process while this one prepares to train.
 
     Returns:
-        The result, and the link to the run in MLflow, empty if it is not tracked.
+        The result, and the tracker, which is closed.
     """
     where = tracker(settings.tracking, record, journal)
     tensorflow_setup.import_tensorflow()
@@ -142,7 +132,12 @@ def _recorded(
             record.save()
             where.model_ready()
             run_report.draw_plots(record.directory, dataset, record.steps, journal)
-    return result, where.link
+        # Before the session ends, as the copy of the console is then delivered.
+        epochs = count(result.steps // trainer.steps_per_epoch, "epoch")
+        seconds = time.perf_counter() - began
+        console.line(f"test accuracy {result.accuracy:.4f} after {epochs}, {seconds:.1f} s in all")
+        console.line(f"directory     {record.directory}")
+    return result, where
 
 
 def _check_augmentation(settings: Settings, dataset: Dataset) -> None:
@@ -186,7 +181,7 @@ def _resolved_settings(settings: Settings, dataset: Dataset, past: RunRecord | N
     """Returns the settings with the name of the loaded data set, and the tracking URI of a resumed job."""
     tracking = settings.tracking
     if past and past.store and tracking.enabled:
-        tracking = dataclasses.replace(tracking, uri=recorded_uri(past.store))
+        tracking = dataclasses.replace(tracking, uri=recorded_uri(past))
     named = dataclasses.replace(settings.dataset, name=dataset.name)
     return dataclasses.replace(settings, dataset=named, tracking=tracking, resume=None)
 

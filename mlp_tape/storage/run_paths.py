@@ -5,6 +5,7 @@ RECORD = "run.json"
 LOCK = "run.lock"
 JOURNAL = "journal.jsonl"
 DELIVERY = "delivery.json"  # what MLflow has received
+COPY = "delivery-{}.json"  # what another store has received
 SETTINGS = "config.yaml"
 ENVIRONMENT = "environment.txt"  # the machine and the installed packages
 CONSOLE = "console.log"

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from mlp_tape.config.settings import DEFAULT_EXPERIMENT
 from mlp_tape.errors import BrokenFileError, ConfigError
-from mlp_tape.storage import delivery_record, run_paths
+from mlp_tape.storage import delivery_record, liveness, run_paths
 from mlp_tape.storage.delivery_record import DeliveryRecord
 from mlp_tape.storage.metric_keys import TEST_ACCURACY, VALIDATION_ACCURACY
 from mlp_tape.system import atomic_files
@@ -49,12 +49,13 @@ class RunRecord:
         directory: directory of the run; not in the file.
         kind: `run`, or `sweep` for the run of a sweep itself.
         name: requested name in the MLflow UI; for a job, its swept settings. If empty, MLflow generates one.
-        is_named: whether the name was given, and not made from what was typed.
+        is_named: whether the name of a sweep was given, and not made from what was typed.
         parent: MLflow run id of the sweep; empty if there is none.
         adopts: id of the MLflow run, created by another program, in which the run is recorded; empty if there
             is none.
         settings: all settings, nested, without passwords.
         data_sha256: SHA-256 of the data set.
+        data_source: path of the data set, as `Dataset.source`.
         params: MLflow params: settings and data, flat.
         first_params: params as first sent to MLflow, which does not allow changes.
         options: options of the command line that select configs, such as `--config-dir=mine`.
@@ -71,6 +72,7 @@ class RunRecord:
         steps: number of steps to train; once the run has finished, number of steps trained.
         results: final test/loss, test/accuracy and, with validation images, validation/accuracy.
         tags: tags that MLflow receives when the run ends.
+        swept: for a sweep, the settings in which its jobs differ.
         model_ready: whether the files of the model are complete; only for a run with `full`.
         version: number that increases whenever there is something to deliver to MLflow besides rows.
         created: time at which the run was created, in seconds since the Unix epoch.
@@ -79,6 +81,7 @@ class RunRecord:
         seconds: total training time of all processes, except those that were killed.
         host: name of the machine of the last process.
         pid: id of the last process.
+        process: as returned by `liveness.identity` for the last process.
     """
 
     directory: Path
@@ -89,6 +92,7 @@ class RunRecord:
     adopts: str = ""
     settings: dict[str, Any] = field(default_factory=dict)
     data_sha256: str = ""
+    data_source: str = ""
     params: dict[str, str] = field(default_factory=dict)
     first_params: dict[str, str] = field(default_factory=dict)
     options: list[str] = field(default_factory=list)
@@ -104,6 +108,7 @@ class RunRecord:
     steps: int = 0
     results: dict[str, float] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
+    swept: list[str] = field(default_factory=list)
     model_ready: bool = False
     version: int = 0
     created: float = 0.0
@@ -112,6 +117,7 @@ class RunRecord:
     seconds: float = 0.0
     host: str = ""
     pid: int = 0
+    process: str = ""
 
     @functools.cached_property
     def delivery(self) -> DeliveryRecord:
@@ -178,13 +184,20 @@ class RunRecord:
         self.status, self.reason, self.ended, self.model_ready = "RUNNING", "", 0.0, False
         self.version += 1
         self.began, self.host, self.pid = time.time(), platform.node(), os.getpid()
+        self.process = liveness.identity()
         self.created = self.created or self.began
         self.first_params = self.params | self.first_params
 
     @property
-    def process(self) -> dict[str, str]:
+    def owner_tags(self) -> dict[str, str]:
         """The MLflow tags from which it can be determined whether the run's process still exists."""
-        return {"host": self.host, "pid": str(self.pid), "directory": str(self.directory)}
+        tags = {"host": self.host, "pid": str(self.pid), "directory": str(self.directory)}
+        return tags | {"process": self.process, "heartbeat": liveness.now()}
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the process of the run exists, as far as this machine can tell."""
+        return liveness.Owner(self.host, self.pid, self.process).is_alive(self.directory)
 
     def mark_ended(self, status: str, reason: str) -> None:
         """Records status, reason and the current time as the end of the run, and saves the file."""

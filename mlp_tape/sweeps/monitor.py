@@ -1,7 +1,6 @@
 """A thread that monitors the jobs of a sweep in all processes, and reports their progress."""
 
 import contextlib
-import platform
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from mlp_tape.errors import MlpTapeError
-from mlp_tape.storage import journal, lock, run_record
+from mlp_tape.storage import journal, run_record
 from mlp_tape.storage.metric_keys import TEST_ACCURACY, TRAIN_LOSS, VALIDATION_ACCURACY
 from mlp_tape.storage.run_record import RunRecord
 from mlp_tape.sweeps.directory import SweepDirectory
@@ -96,7 +95,7 @@ def label(job: RunRecord) -> str:
 
 def current(job: RunRecord) -> RunRecord:
     """Returns the record of a job, with status KILLED if its process on this machine no longer exists."""
-    if job.status != "RUNNING" or job.host != platform.node() or lock.is_held(job.directory, job.pid):
+    if job.status != "RUNNING" or job.is_alive:
         return job
     return run_record.read_abandoned(job.directory)  # reads it again: the job may have ended since
 

@@ -69,6 +69,7 @@ def _tables(found: Summary) -> list[Table]:
 def _write(found: Summary, record: RunRecord) -> None:
     """Writes the CSV files and `sweep.md`, and sets tags and description of the sweep for MLflow."""
     best, page = found.best, [f"{record.settings['note']}\n"] if record.settings.get("note") else []
+    record.swept = found.swept
     if best:
         page.append(f"**Best:** {_about_best(found)}: `{best.command}`\n")
         record.tags = {"best.run_id": best.run_id, "best.command": best.command}

@@ -27,13 +27,8 @@ from mlp_tape.system.console import Console
 from mlp_tape.system.formatting import are, count
 from mlp_tape.system.redaction import without_password
 from mlp_tape.tracking.session import jobs_closed_in_background, run_session, tracker
-from mlp_tape.tracking.uri import (
-    CHECK_SECONDS,
-    check_reachable,
-    how_to_open,
-    resolve_uri,
-    store_warnings,
-)
+from mlp_tape.tracking.tracker import Tracker
+from mlp_tape.tracking.uri import CHECK_SECONDS, check_reachable, resolve_uri, store_warnings
 
 
 @contextlib.contextmanager
@@ -85,7 +80,8 @@ def opened(
         write_files = functools.partial(run_report.write_settings, directory, settings)
         run = tracker(settings.tracking, record, journal)
         get_ready()
-        with run_session(run, settings.tracking.patience, record, write_files, console):
+        patience = settings.tracking.patience
+        with _link_at_end(run, console), run_session(run, patience, record, write_files, console):
             jobs_planned = count(planned, "job") if planned else "jobs"
             if plan.equal:
                 jobs_planned += f" ({plan.equal} more {are(plan.equal)} equal to one of them)"
@@ -97,10 +93,23 @@ def opened(
             finally:
                 report.conclude(settings, record, jobs, console)
             console.line(f"directory     {directory}")
-            if run.link:
-                console.line(f"sweep         {run.overview}")
-                console.line(f"to see it     {how_to_open(resolve_uri(settings.tracking))}")
             _refuse_failures(jobs, record, plan)
+
+
+@contextlib.contextmanager
+def _link_at_end(where: Tracker, console: Console) -> Iterator[None]:
+    """Prints a link to the sweep after it has been delivered, also if some of its jobs did not finish."""
+    failure = None
+    try:
+        yield
+    except SweepError as error:
+        failure = error
+    link = where.link()
+    if link:
+        console.line(f"sweep         {link.url}")
+        console.line(f"to see it     {link.how_to_open}")
+    if failure:
+        raise failure
 
 
 def _check_comparable(plan: Plan, jobs: SweepDirectory, say: Callable[[str], None]) -> None:

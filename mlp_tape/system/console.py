@@ -14,6 +14,7 @@ import rich.console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from mlp_tape.system.formatting import count
+from mlp_tape.system.redaction import without_password
 
 
 class _Plain(rich.console.Console):
@@ -43,6 +44,7 @@ class Console:
 
     def __init__(self, on_screen: bool = True) -> None:
         self._log: TextIO = io.StringIO()  # until `copy_to` is called
+        self._traced: BaseException | None = None
         self._out, self._err = _Plain(sys.stdout), _Plain(sys.stderr)
         self._out.quiet = self._err.quiet = not on_screen
         self.animated = on_screen and self._out.is_terminal
@@ -60,10 +62,18 @@ class Console:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if error is not None:
+            self.trace(error)
         with contextlib.suppress(OSError):  # such as a full disk, which is reported on the screen
-            if error is not None:
-                traceback.print_exception(error, file=self._log)  # the screen shows two lines only
             self._log.close()
+
+    def trace(self, error: BaseException) -> None:
+        """Copies the traceback of an error to the file, once; the screen shows two lines of it only."""
+        if error is not self._traced:
+            self._traced = error
+            with contextlib.suppress(OSError):
+                self._log.write(without_password("".join(traceback.format_exception(error))))
+                self._log.flush()
 
     def line(self, text: str) -> None:
         """Prints a line to standard output."""

@@ -17,10 +17,11 @@ from mlp_tape.storage.journal import Journal, Row
 from mlp_tape.storage.run_record import RunRecord
 from mlp_tape.system import signals
 from mlp_tape.system.redaction import without_password
-from mlp_tape.tracking import client_process
+from mlp_tape.tracking import client_process, ui
 from mlp_tape.tracking.client_process import MlflowProcess
 from mlp_tape.tracking.tracker import Show
-from mlp_tape.tracking.uri import incomplete_error, recorded_uri, run_link
+from mlp_tape.tracking.ui import Link
+from mlp_tape.tracking.uri import incomplete_error, recorded_uri
 
 HURRY = 1.0  # seconds to deliver what is left after a request to stop
 GRACE = 5.0  # seconds to wait for the last system metrics
@@ -44,6 +45,8 @@ class ClientRun:
         self._prepared: list[str] | None = None
         self._open = self._measured_all = False
         self._error: tuple[str, str] | None = None  # of the last attempt: what is wrong, and a hint
+        self._final = False  # whether another attempt would end with the same error
+        self._warn: Callable[[str], None] | None = None
         self._progress = 0.0  # when something was last delivered or computed
         self._samples: itertools.count[int] | None = None
         self._process = self._listened()
@@ -53,24 +56,18 @@ class ClientRun:
         """Lets the store be opened while this process prepares to train."""
         self._process.send("prepare", self._record.directory, uri=self._uri, experiment=experiment)
 
-    @property
-    def link(self) -> str:
+    def link(self) -> Link | None:
         """As `Tracker.link`."""
-        state = self._record.delivery
-        return run_link(self._uri, state.experiment_id, state.run_id) if state.experiment_id else ""
-
-    @property
-    def overview(self) -> str:
-        """As `Tracker.overview`."""
-        return self.link.replace("/model-metrics", "")
+        return ui.link(self._uri, self._record) if self._record.delivery.experiment_id else None
 
     @property
     def hint(self) -> str:
         """What to do about the error of the last attempt; empty if there is nothing to say."""
         return self._error[1] if self._error else ""
 
-    def open(self, say: Callable[[str], None]) -> None:
+    def open(self, say: Callable[[str], None], warn: Callable[[str], None]) -> None:
         """As `Tracker.open`."""
+        self._warn = warn
         if self._record.parent:
             self._deliver(urgent=False)
             return
@@ -105,8 +102,13 @@ class ClientRun:
         restarted = False
         while True:
             with self._changed:
-                if self._changed.wait_for(lambda: self._record.sent, min(patience, at_most, 0.5)):
-                    return ""
+                is_over = self._changed.wait_for(
+                    lambda: self._record.sent or self._final, min(patience, at_most, 0.5)
+                )
+                if is_over:
+                    return (
+                        "" if self._record.sent or not self._error else "; ".join(filter(None, self._error))
+                    )
             now = time.monotonic()
             if not self._process.exists and not restarted:
                 restarted = True
@@ -132,7 +134,7 @@ class ClientRun:
         """Lets the process deliver what is in the directory; starts it again if it is gone."""
         if not self._process.exists:
             self._process = self._listened()
-        self._error = None
+        self._error, self._final = None, False
         self._process.send("deliver", self._record.directory, uri=self._uri, urgent=urgent)
 
     def _listened(self) -> MlflowProcess:
@@ -156,9 +158,21 @@ class ClientRun:
                 self._measured_all = True
             elif event == "failed":
                 self._error = notification["what"], notification["hint"]
+                self._final = notification.get("final", False)
+                self._warn_once(notification)
             elif event == "gone":
                 self._error = self._process.epitaph, "type tracking.enabled=false to do without it"
             self._changed.notify_all()
+
+    def _warn_once(self, notification: dict[str, Any]) -> None:
+        """Warns of what is refused while the rest is recorded, as long as the run is training."""
+        if self._warn and self._open and notification.get("refused"):
+            warn, self._warn = self._warn, None
+            what, hint = notification["what"], notification["hint"]
+            warn(
+                f"{what[0].upper()}{what[1:]}\nTo cure it: {hint}\n"
+                f"Everything else is recorded. To send the rest later: {self._record.sync}"
+            )
 
     def _append(self, values: dict[str, float]) -> None:
         """Appends system metrics to the journal; their steps count the samples, also in a resumed run."""
@@ -184,7 +198,7 @@ def send(directory: Path, at_most: float) -> None:
     """
     with lock.hold(directory):
         record = run_record.close_abandoned(directory)
-        uri = recorded_uri(record.store)
+        uri = recorded_uri(record)
         run = ClientRun(uri, record)
         why_not = run.close(PATIENCE, at_most, lambda rows: None)
     if why_not:

@@ -63,12 +63,13 @@ def run_session(
             begun = False
             write_files()
             record.save()
-            tracker.open(console.line)
+            tracker.open(console.line, console.warn)
             begun = True
             console.copy_to(record.directory / run_paths.CONSOLE)
             yield tracker
     except BaseException as error:
         status, reason = _ended_by(error)
+        console.trace(error)  # before the copy of the console is delivered
         if status == "KILLED":
             patience = at_most = HURRY
         begun = begun or record.run_id != run_id or record.delivery.began == record.began

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Protocol
 
+from mlp_tape.tracking.ui import Link
+
 Say = Callable[[str], None]
 Show = Callable[[int], None]
 
@@ -10,21 +12,17 @@ Show = Callable[[int], None]
 class Tracker(Protocol):
     """The place where a run is recorded."""
 
-    @property
-    def link(self) -> str:
-        """The URL of the charts of the run; empty if there is none."""
+    def link(self) -> Link | None:
+        """Returns a link to the run, which should have been closed; None if there is none."""
 
-    @property
-    def overview(self) -> str:
-        """The URL of the overview of the run; empty if there is none."""
-
-    def open(self, say: Say) -> None:
+    def open(self, say: Say, warn: Say) -> None:
         """Begins to record what is in the directory of the run; waits until it exists in the store.
 
         A job of a sweep does not wait.
 
         Args:
             say: called with a line about each run that was left by another process.
+            warn: called, at any time, with a warning of what MLflow refuses.
 
         Raises:
             TrackingError: the store cannot be opened, or does not have a resumed run any more.
@@ -49,9 +47,11 @@ class Tracker(Protocol):
 class Untracked:
     """The tracker for `tracking.enabled=false`, which does nothing."""
 
-    link = overview = ""
+    def link(self) -> Link | None:
+        """Does nothing."""
+        return None
 
-    def open(self, say: Say) -> None:
+    def open(self, say: Say, warn: Say) -> None:
         """Does nothing."""
 
     def model_ready(self) -> None:

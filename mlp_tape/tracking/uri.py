@@ -1,19 +1,23 @@
-"""The URI of the MLflow store: where it is, whether it responds, and how to open its UI."""
+"""The URI of the MLflow store: where it is, and whether it responds."""
 
 import os
 import re
 import shlex
 import socket
+import sqlite3
 from importlib import metadata
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from mlp_tape.config.settings import TrackingSettings
 from mlp_tape.errors import TrackingError
+from mlp_tape.storage.run_record import RunRecord
 from mlp_tape.system import sqlite_file
 from mlp_tape.system.formatting import are, count
 from mlp_tape.system.redaction import without_password
 
+WEB_PAGE = "the answer is a web page, as of a proxy or of another program"
+REDIRECTS = "it redirects to"
 ANSWER_SECONDS = 5.0  # seconds in which a server must respond
 CHECK_SECONDS = 2.0  # maximum number of seconds to check the pages of a SQLite database before a run
 PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
@@ -21,7 +25,7 @@ PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 def resolve_uri(settings: TrackingSettings) -> str:
     """Returns the URI as set, else MLFLOW_TRACKING_URI, else that of `mlflow.db` in the current directory."""
-    return settings.uri or os.environ.get("MLFLOW_TRACKING_URI") or default_uri()
+    return absolute(settings.uri or os.environ.get("MLFLOW_TRACKING_URI") or default_uri())
 
 
 def default_uri() -> str:
@@ -29,18 +33,56 @@ def default_uri() -> str:
     return f"sqlite:///{Path.cwd() / 'mlflow.db'}"
 
 
-def recorded_uri(uri: str) -> str:
-    """Returns a recorded URI with its password, which is not recorded and must be in the environment.
+def absolute(uri: str) -> str:
+    """Returns a URI in which the path of a SQLite database or of a directory is absolute."""
+    database = re.fullmatch(r"(sqlite(?:\+\w+)?:///)(?!/|:memory:|file:)([^?]+)(.*)", uri)
+    if database:
+        return f"{database[1]}{Path.cwd() / database[2]}{database[3]}"
+    directory = re.fullmatch(r"(?:file:(?!/))?([^:]+)", uri)
+    return str(Path.cwd() / directory[1]) if directory and uri != "databricks" else uri
+
+
+def recorded_uri(run: RunRecord) -> str:
+    """Returns the URI of the store that has a run, with its password; nothing is created.
+
+    A SQLite database that was moved or copied together with the directory of the run is found above that
+    directory.
 
     Raises:
-        TrackingError: the environment does not contain it.
+        TrackingError: the database does not exist, or the password, which is not recorded, is not in the
+            environment.
     """
-    if "***@" not in uri:
+    uri = run.store
+    if "***@" in uri:
+        whole = os.environ.get("MLFLOW_TRACKING_URI", "")
+        if without_password(whole) != uri:
+            raise TrackingError(f"the password of {uri} is not recorded", "set MLFLOW_TRACKING_URI with it")
+        return whole
+    recorded = re.fullmatch(r"(sqlite(?:\+\w+)?:///)(?!:memory:|file:)([^?]+)(.*)", uri)
+    if not recorded or not run.run_id:
         return uri
-    whole = os.environ.get("MLFLOW_TRACKING_URI", "")
-    if without_password(whole) != uri:
-        raise TrackingError(f"the password of {uri} is not recorded", "set MLFLOW_TRACKING_URI with it")
-    return whole
+    path = Path(recorded[2])
+    above = [each / path.name for each in run.directory.parents]
+    moved = [each for each in above if each != path and _has_run(each, run.run_id)]
+    for found in [*moved, *([path] if path.is_absolute() else above)]:  # relative in earlier versions
+        if found.is_file():
+            return f"{recorded[1]}{found}{recorded[3]}"
+    raise TrackingError(
+        f"the database {path} with the {run.kind} {run.run_id} does not exist",
+        f"put it above {run.directory}, or make a new one from the directories of its runs: "
+        "python -m mlp_tape rebuild",
+    )
+
+
+def _has_run(database: Path, run_id: str) -> bool:
+    """Returns whether a file is a SQLite database of MLflow with a run."""
+    try:
+        if not database.is_file():
+            return False
+        with sqlite_file.connection(database) as opened:
+            return bool(opened.execute("SELECT 1 FROM runs WHERE run_uuid = ?", (run_id,)).fetchone())
+    except (OSError, sqlite3.Error):
+        return False
 
 
 def may_exist(uri: str) -> bool:
@@ -109,13 +151,20 @@ def _wrong_with(file: Path, check: float) -> str:
 
 
 def _ask(uri: str) -> None:
-    """Sends a request; any response will do, even an error, which MLflow reports."""
+    """Sends a request; raises TrackingError if the response is a web page instead of MLflow's version.
+
+    Any other response will do, even an error, which MLflow reports.
+    """
     import requests
 
     try:
-        requests.head(uri, timeout=ANSWER_SECONDS, allow_redirects=False)
+        answer = requests.get(f"{uri.rstrip('/')}/version", timeout=ANSWER_SECONDS, allow_redirects=False)
     except requests.exceptions.SSLError:
         return
+    if answer.status_code in (301, 302, 303):
+        raise unavailable_error(uri, f"{REDIRECTS} {answer.headers.get('Location', 'another address')}")
+    if answer.status_code == 200 and "<html" in answer.text.lower():
+        raise unavailable_error(uri, WEB_PAGE)
 
 
 def unavailable_error(uri: str, why: str) -> TrackingError:
@@ -124,6 +173,17 @@ def unavailable_error(uri: str, why: str) -> TrackingError:
         return damaged_error(uri, why)
     local = re.fullmatch(r"http://(?:localhost|127\.0\.0\.1):(\d+)/?", uri)
     start = f"start it with: mlflow server --port {local[1]}, or type" if local else "type"
+    if "not in a valid JSON format" in why:
+        why = WEB_PAGE
+    if why == WEB_PAGE:
+        start = "check the address and, for a proxy, HTTP_PROXY and NO_PROXY, or type"
+        if local:
+            start = f"port {local[1]} belongs to another program: mlflow server --port ANOTHER, and type"
+    if why.startswith(REDIRECTS):
+        start = "type the address of MLflow itself, or"
+    if "out-of-date database schema" in why:
+        why = "its tables are those of an earlier version of MLflow"
+        start = f"make a copy of it and type mlflow db upgrade {shlex.quote(without_password(uri))}, or type"
     if "locate revision" in why:
         start = "it was created by another version of MLflow: install that, or type"
     if "error code 401" in why or "error code 403" in why:
@@ -156,14 +216,28 @@ def incomplete_error(uri: str, rows: int, why: str, hint: str = "") -> TrackingE
         hint: what to do; if empty, to try again, or to rebuild a damaged database.
     """
     hint = damaged_error(uri, why).hint if sqlite_file.is_damage(why) else hint or "try again later"
-    return TrackingError(f"{count(rows, 'row')} {are(rows)} left: {without_password(why)}", hint)
+    left = f"{count(rows, 'row')} {are(rows)} left: " if rows else ""
+    return TrackingError(left + without_password(why), hint)
 
 
 def rebuild_command(uri: str) -> str:
     """Returns the command that creates a new database in place of a damaged one."""
-    return "python -m mlp_tape rebuild" + (
-        f" --uri {shlex.quote(uri)}" if uri != resolve_uri(TrackingSettings()) else ""
-    )
+    return f"python -m mlp_tape rebuild{_option(uri)}"
+
+
+def relocate_command(uri: str) -> str:
+    """Returns the command that corrects the paths in a database that was moved."""
+    return f"python -m mlp_tape relocate{_option(uri)}"
+
+
+def mlflow_command(uri: str, command: str) -> str:
+    """Returns a command of MLflow for a store, which it would otherwise expect in the current directory."""
+    where = "" if uri == default_uri() else f"MLFLOW_TRACKING_URI={shlex.quote(without_password(uri))} "
+    return f"{where}mlflow {command}"
+
+
+def _option(uri: str) -> str:
+    return "" if uri == resolve_uri(TrackingSettings()) else f" --uri {shlex.quote(uri)}"
 
 
 def missing_rows_message(uri: str, rows: int, why: str, sync: str) -> str:
@@ -175,7 +249,8 @@ def missing_rows_message(uri: str, rows: int, why: str, sync: str) -> str:
         why: reason.
         sync: command that delivers the rest once the store responds again.
     """
-    first = f"MLflow is missing part of this run, {count(rows, 'row')} {are(rows)} left: {why}"
+    left = f", {count(rows, 'row')} {are(rows)} left" if rows else ""
+    first = f"MLflow is missing part of this run{left}: {why}"
     if sqlite_file.is_damage(why):
         error = damaged_error(uri, why)
         return f"{first}\n{error.what[0].upper()}{error.what[1:]}.\n{error.hint[0].upper()}{error.hint[1:]}"
@@ -186,21 +261,3 @@ def store_warnings(uri: str) -> list[str]:
     """Returns warnings about the location of a store."""
     database = sqlite_file.path_of(uri)
     return sqlite_file.warnings(database) if database else []
-
-
-def run_link(uri: str, experiment_id: str, run_id: str, tab: str = "/model-metrics") -> str:
-    """Returns the URL of a run, by default of its charts."""
-    server = uri.rstrip("/") if uri.startswith("http") else "http://127.0.0.1:5000"
-    return (
-        f"{without_password(server, instead='')}/#/experiments/{experiment_id}/runs/{run_id}{tab}"
-        "?workflowType=machine_learning"  # otherwise the UI opens its GenAI section
-    )
-
-
-def how_to_open(uri: str) -> str:
-    """Returns what to do so that the link to a run can be opened."""
-    if uri.startswith("http"):
-        return "open the link; the server is already running"
-    if uri == default_uri():
-        return "mlflow ui, then open the link"
-    return f"mlflow ui --backend-store-uri {shlex.quote(without_password(uri))}, then open the link"

@@ -1,8 +1,10 @@
 """`python -m mlp_tape compare`: comparison of runs in tables and plots."""
 
+import dataclasses
 import json
 import subprocess
 import sys
+import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -145,3 +147,23 @@ def test_untracked_runs_of_the_same_name_are_distinguished_by_directory(tmp_path
     found = comparison.table(entries)
     assert found.headings == ["run", "lr=0.1 a", "lr=0.1 b"]
     assert found.rows[0] == ["dataset.path", "x.npz", "y.npz"]
+
+
+def test_a_link_needs_one_store_that_has_all_runs() -> None:
+    def linked(*stores: str) -> str:
+        entries = [
+            dataclasses.replace(entry("", f"run{i}"), store=store, experiment_id="3" if store else "")
+            for i, store in enumerate(stores)
+        ]
+        found = comparison.link(entries)
+        return found.url if found else ""
+
+    server = "http://server:80"
+    query = urllib.parse.parse_qs(linked(server, server).partition("?")[2])
+    assert json.loads(query["runs"][0]) == ["run0", "run1"]
+    assert json.loads(query["experiments"][0]) == ["3"]
+    assert json.loads(query["plot_metric_keys"][0]) == ["test/accuracy"]
+    assert query["x_axis"] == ["step"]
+    assert not linked(server, "http://other"), "runs of two stores"
+    assert not linked("", ""), "runs that were not tracked"
+    assert not linked(*[server] * 51), "the URL would be too long"

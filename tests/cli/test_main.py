@@ -43,7 +43,8 @@ def test_the_default_run_needs_no_network_cache_or_settings(run_py: Run, tmp_pat
     assert re.search(r"^test accuracy 0\.\d{4} after 10 epochs, \d+\.\d s in all$", done.stdout, re.M)
     (run,) = runs_in(tmp_path)
     assert run.data.params["dataset.name"] == "mnist_5k"
-    assert f"/#/experiments/1/runs/{run.info.run_id}/model-metrics" in done.stdout
+    link = rf"\w{{8}}-{run.info.run_id}&compareRunsMode=CHART&workflowType=machine_learning"
+    assert re.search(rf"/#/experiments/1/runs\?viewStateShareKey={link}$", done.stdout, re.M)
     (directory,) = (tmp_path / "outputs").glob("*/*")
     log = (directory / "console.log").read_text()
     assert all(line in log for line in done.stdout.splitlines())
@@ -184,7 +185,7 @@ def test_the_tracking_uri_of_the_environment_is_used(run_py: Run, tmp_path: Path
     assert done.returncode == 0, done.stderr
     assert other.exists()
     assert not (tmp_path / "mlflow.db").exists()
-    assert f"mlflow ui --backend-store-uri sqlite:///{other}" in done.stdout
+    assert f" --backend-store-uri sqlite:///{other}, then open the link" in done.stdout
 
 
 @pytest.mark.concurrency

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import warnings
 from collections.abc import Iterator
@@ -32,7 +33,7 @@ from mlp_tape.config.settings import (
 )
 from mlp_tape.data.datasets import Dataset
 from mlp_tape.errors import DivergenceError, TrackingError
-from mlp_tape.mlflow_backend import delivery, notifications, server, store
+from mlp_tape.mlflow_backend import delivery, notifications, server, store, threads
 from mlp_tape.runs.run import execute_run
 from mlp_tape.storage import journal, run_record
 from mlp_tape.storage.journal import Journal, Row
@@ -55,6 +56,13 @@ def the_run(directory: Path) -> tuple[mlflow.MlflowClient, Run]:
     assert experiment is not None
     (run,) = client.search_runs([experiment.experiment_id])
     return client, run
+
+
+def console_of(directory: Path) -> str:
+    """Returns the console output of the run of a directory that MLflow has."""
+    client, run = the_run(directory)
+    with tempfile.TemporaryDirectory() as folder:
+        return Path(client.download_artifacts(run.info.run_id, "console.log", folder)).read_text()
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +133,14 @@ def test_tags_contain_the_command_of_the_run_and_no_password(finished: Path) -> 
 def test_all_artifacts_are_recorded(finished: Path, tmp_path: Path) -> None:
     client, run = the_run(finished)
     found = {item.path for item in client.list_artifacts(run.info.run_id)}
-    assert found == {"config.yaml", "environment.txt", "weights.npz", "plots", "saved_model"}
+    assert found == {
+        "config.yaml",
+        "console.log",
+        "environment.txt",
+        "weights.npz",
+        "plots",
+        "saved_model",
+    }
     plots = {item.path for item in client.list_artifacts(run.info.run_id, "plots")}
     names = ("class_accuracy", "confusion_matrix", "first_layer", "histograms", "layers", "learning_curve")
     assert plots == {f"plots/{name}.png" for name in (*names, "worst_mistakes")}
@@ -143,6 +158,18 @@ def test_all_artifacts_are_recorded(finished: Path, tmp_path: Path) -> None:
             "b2": (10,),
         }
     assert "tensorflow==" in (finished / "environment.txt").read_text()
+
+
+def test_console_is_recorded_up_to_the_results(finished: Path) -> None:
+    _, run = the_run(finished)
+    recorded, local = console_of(finished), (finished / "console.log").read_text()
+    assert local.startswith(recorded)
+    assert recorded.startswith("data   mnist_5k, 4,000 images to train on")
+    accuracy = f"test accuracy {run.data.metrics['test/accuracy']:.4f} after 2 epochs"
+    assert [line.partition(",")[0] for line in recorded.splitlines()[-2:]] == [
+        accuracy,
+        f"directory     {finished}",
+    ]
 
 
 def test_logged_model_has_the_logged_accuracy(
@@ -182,7 +209,9 @@ def test_run_that_diverges_has_status_failed_and_a_reason(
     client, run = the_run(tmp_path)
     assert run.info.status == "FAILED"
     assert "DivergenceError: the loss is" in run.data.tags["reason"]
-    assert "in fit" in (tmp_path / "console.log").read_text()
+    local = (tmp_path / "console.log").read_text()
+    assert (local.count("Traceback"), local.count("in fit")) == (1, 1)
+    assert console_of(tmp_path) == local
     values = [row.value for row in client.get_metric_history(run.info.run_id, "train/loss")]
     assert values
     assert max(values) < 1e308  # how MLflow stores infinity
@@ -280,7 +309,7 @@ class Notifications(list[dict[str, Any]]):
         self.append({"event": event} | details)
 
     def has(self, event: str, **details: Any) -> bool:
-        return ({"event": event} | details) in self
+        return any(({"event": event} | details).items() <= each.items() for each in self)
 
 
 @pytest.fixture
@@ -378,7 +407,7 @@ def test_delivery_has_low_priority_until_somebody_is_waiting(
     wait_until("the first attempt", lambda: found)
     server._deliver(str(tmp_path), "sqlite:///unused", urgent=True)
     wait_until("the end of the thread", lambda: not server._followers)
-    assert found == [max(server.NICENESS, usual), usual]
+    assert found == [max(threads.NICENESS, usual), usual]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has clocks of threads")

@@ -1,22 +1,16 @@
-"""Use of the model: loaded from MLflow in a new process, served over HTTP, and as a SavedModel."""
+"""The logged model: loaded from MLflow in a new process, as a SavedModel, and its page."""
 
 import json
-import os
-import signal
-import socket
 import subprocess
 import sys
-import urllib.error
-import urllib.request
 from pathlib import Path
-from typing import Any
 
 import mlflow
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from conftest import LIMIT, Run, responds, sample, wait_until
+from conftest import LIMIT, Run, sample
 from mlp_tape.data import datasets
 from mlp_tape.storage.run_record import RunRecord, read
 from mlp_tape.tensors import network
@@ -94,18 +88,25 @@ def test_saved_model_is_bit_identical_to_the_network_computed_eagerly(trained: R
 def test_model_has_a_signature_an_example_and_a_version(trained: RunRecord) -> None:
     info = mlflow.models.get_model_info(f"runs:/{trained.run_id}/model")
     assert info.signature is not None
-    assert "uint8" in str(info.signature.inputs) and "(-1, 8, 8)" in str(info.signature.inputs)
+    assert info.signature.inputs is None, "MLflow would cast the images to its dtype"
+    assert "(-1, 10)" in str(info.signature.outputs) and "output" in str(info.signature.params)
     loaded = mlflow.pyfunc.load_model(f"runs:/{trained.run_id}/model")
     np.testing.assert_array_equal(loaded.input_example, DIGITS.x_test[:2])
     (version,) = client_of(trained).search_model_versions("name = 'digits'")
     assert version.run_id == trained.run_id
 
 
-def test_images_of_another_shape_or_dtype_are_rejected(trained: RunRecord) -> None:
-    loaded = mlflow.pyfunc.load_model(f"runs:/{trained.run_id}/model")
-    for images in (DIGITS.x_test[:, :7], DIGITS.x_test / 16):
-        with pytest.raises(mlflow.MlflowException, match="does not match expected"):
-            loaded.predict(images)
+def test_page_of_the_model_has_params_versions_and_metrics_with_their_data_set(trained: RunRecord) -> None:
+    client = client_of(trained)
+    run = client.get_run(trained.run_id)
+    (output,) = run.outputs.model_outputs
+    model = client.get_logged_model(output.model_id)
+    assert model.params == run.data.params
+    assert json.loads(model.tags["mlflow.modelVersions"]) == [{"name": "digits", "version": 1}]
+    (given,) = run.inputs.dataset_inputs
+    found = {row.key: (row.value, row.dataset_name, row.dataset_digest) for row in model.metrics}
+    data = (given.dataset.name, given.dataset.digest)
+    assert found == {key: (trained.results[key], *data) for key in ("test/loss", "test/accuracy")}
 
 
 def test_description_states_network_accuracy_and_usage(trained: RunRecord) -> None:
@@ -134,53 +135,3 @@ def test_description_of_a_failed_run_states_the_failure(run_py: Run, tmp_path: P
     run = client_of(read(directory)).get_run(read(directory).run_id)
     assert "Status FAILED: DivergenceError" in run.data.tags["mlflow.note.content"]
     assert "load_model" not in run.data.tags["mlflow.note.content"]
-
-
-@pytest.mark.long
-def test_served_model_has_the_predictions_of_the_run(trained: RunRecord, tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    bin_directory = Path(sys.executable).parent
-    environment = os.environ | {
-        "PATH": f"{bin_directory}{os.pathsep}{os.environ['PATH']}",
-        "MLFLOW_TRACKING_URI": trained.uri,
-    }
-    command = [
-        str(bin_directory / "mlflow"),
-        "models",
-        "serve",
-        "--env-manager",
-        "local",
-        "--port",
-        str(port),
-    ]
-    with (tmp_path / "log").open("w") as log:
-        server = subprocess.Popen(
-            [*command, "-m", f"runs:/{trained.run_id}/model"],
-            env=environment,
-            cwd=tmp_path,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-    try:
-        wait_until("the server", lambda: responds(f"http://127.0.0.1:{port}/ping", server, tmp_path / "log"))
-        answer = _post(f"http://127.0.0.1:{port}/invocations", {"inputs": DIGITS.x_test[:100].tolist()})
-    finally:
-        os.killpg(server.pid, signal.SIGTERM)
-        server.wait(LIMIT)
-    with np.load(trained.directory / "report.npz") as archive:
-        expected = archive["scores"][:100]
-    scores = np.asarray(answer["predictions"], np.float32)
-    np.testing.assert_allclose(scores, expected, atol=1e-5)
-    np.testing.assert_array_equal(scores.argmax(axis=1), expected.argmax(axis=1))
-
-
-def _post(url: str, what: dict[str, Any]) -> dict[str, Any]:
-    request = urllib.request.Request(url, json.dumps(what).encode(), {"Content-Type": "application/json"})
-    try:
-        with urllib.request.urlopen(request, timeout=LIMIT) as answer:
-            found: dict[str, Any] = json.load(answer)
-            return found
-    except urllib.error.HTTPError as error:
-        raise AssertionError(error.read().decode()) from error

@@ -55,8 +55,11 @@ def held(uri: str) -> dict[str, Any]:
         }
         found[run.info.experiment_id] = {
             model.model_id: (
-                (model.source_run_id, str(model.status), model.tags, model.artifact_location),
-                sorted((row.key, row.value, row.step, row.timestamp) for row in model.metrics or []),
+                (model.source_run_id, str(model.status), model.tags, model.params, model.artifact_location),
+                sorted(
+                    (row.key, row.value, row.step, row.timestamp, row.dataset_name, row.dataset_digest)
+                    for row in model.metrics or []
+                ),
             )
             for model in client.search_logged_models([run.info.experiment_id])
         }

@@ -116,6 +116,10 @@ def test_run_that_is_trained_further_equals_a_longer_run(whole: Path, half: Path
     (run,) = client.search_runs([client.get_experiment_by_name("mlp_tape").experiment_id])
     assert len({row[1] for row in state_of(half)[1] if row[0] == "train/loss"}) == STEPS
     assert run.data.tags["command"] == "python run.py epochs=4"
+    console = Path(client.download_artifacts(run.info.run_id, "console.log", str(half.parent))).read_text()
+    told = re.findall(r"^(?:resumed after \d+|epoch \d  test|test accuracy)", console, re.M)
+    first, second = ["epoch 0  test", "epoch 1  test"], ["epoch 2  test", "epoch 3  test"]
+    assert told == [*first, "test accuracy", "resumed after 84", *second, "test accuracy"]
     newest, older = client.search_logged_models([run.info.experiment_id])
     assert (newest.tags["step"], older.tags["step"]) == ("167", "83")
     loaded = mlflow.pyfunc.load_model(newest.artifact_location)

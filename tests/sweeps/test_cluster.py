@@ -4,18 +4,14 @@ import functools
 import importlib.util
 import json
 import os
-import pwd
 import re
-import shutil
 import signal
-import subprocess
-import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import mlflow
 import pytest
+from postgres import Postgres
 
 from conftest import LIMIT, Run, Server, pause_when, start_program, wait_for_exit
 from mlp_tape.sweeps import directory
@@ -69,61 +65,6 @@ def test_parallel_workers_create_a_database_and_lose_no_row(
     (sweep,) = tmp_path.glob("multirun/*/*")
     count = check_all_rows_delivered(f"sqlite:///{tmp_path / 'mlflow.db'}", sweep, WORKERS + 1)
     print(f"\n{WORKERS} workers on a new SQLite database: all {count:,} rows delivered")
-
-
-class Postgres:
-    """A PostgreSQL server on the loopback interface, run by an unprivileged user, as PostgreSQL requires."""
-
-    def __init__(self) -> None:
-        found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-        if not found or importlib.util.find_spec("psycopg2") is None:
-            pytest.skip("apt-get install postgresql, pip install psycopg2-binary to run this test")
-        self._bin = found[-1].parent
-        # The temporary directories of pytest and of the program are accessible only to their owner.
-        self._home = Path(tempfile.mkdtemp(dir=os.environ.get("TMPDIR", "/tmp")))
-        self._data = self._home / "data"
-        self._as: list[str] = []
-        if os.getuid() == 0:
-            user = "postgres" if any(each.pw_name == "postgres" for each in pwd.getpwall()) else "nobody"
-            self._as = ["runuser", "-u", user, "--"]
-            shutil.chown(self._home, user)
-        self._port = int(Server(self._home).url.rpartition(":")[2])
-        self.uri = f"postgresql+psycopg2://postgres@127.0.0.1:{self._port}/postgres"
-
-    def start(self) -> None:
-        """Creates a database cluster and starts the server."""
-        quiet = {"stdout": subprocess.DEVNULL, "cwd": "/"}
-        initdb = [
-            *self._as,
-            str(self._bin / "initdb"),
-            "-D",
-            str(self._data),
-            "-U",
-            "postgres",
-            "-A",
-            "trust",
-        ]
-        subprocess.run(initdb, check=True, **quiet)
-        options = f"-p {self._port} -c listen_addresses=127.0.0.1 -c unix_socket_directories="
-        self._control("start", "-w", "-t", f"{LIMIT:.0f}", "-o", options, "-l", f"{self._data}.log")
-
-    def stop(self) -> None:
-        """Stops the server immediately, and deletes its data."""
-        self._control("stop", "-m", "immediate")
-        shutil.rmtree(self._home)
-
-    def _control(self, *arguments: str) -> None:
-        command = [*self._as, str(self._bin / "pg_ctl"), "-D", str(self._data), *arguments]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd="/")
-
-
-@pytest.fixture
-def postgres() -> Iterator[Postgres]:
-    """A running PostgreSQL server."""
-    server = Postgres()
-    server.start()
-    yield server
-    server.stop()
 
 
 @pytest.mark.long

@@ -58,7 +58,13 @@ def test_sweep_has_a_parent_run_a_table_and_a_best_job(run_py: Run, tmp_path: Pa
 
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
     artifacts = {item.path for item in client.list_artifacts(parent.info.run_id)}
-    assert artifacts == {"config.yaml", "environment.txt", "sweep.csv", "sweep.md", "plots"}
+    files = {"config.yaml", "console.log", "environment.txt", "sweep.csv", "sweep.md"}
+    assert artifacts == {*files, "plots"}
+    console = Path(client.download_artifacts(parent.info.run_id, "console.log", str(tmp_path))).read_text()
+    assert f"best          job {best['job']}, test accuracy" in console
+    assert all(
+        "console.log" in {item.path for item in client.list_artifacts(run.info.run_id)} for run in children
+    )
     plots = {item.path for item in client.list_artifacts(parent.info.run_id, "plots")}
     assert plots == {"plots/sweep_accuracy.png", "plots/sweep_curves.png"}
     full = {run.info.run_id for run in children if client.list_artifacts(run.info.run_id, "plots")}

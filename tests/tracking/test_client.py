@@ -158,7 +158,7 @@ def test_run_that_was_stopped_before_it_wrote_a_file_is_delivered(tmp_path: Path
     record.data_sha256 = "0" * 64
     record.params = {"lr": "0.001", "layer_sizes": "[64, 10]", "n_train": "1437"}
     record.mark_ended("KILLED", "SIGTERM")
-    assert sync.sync([tmp_path], None, print)
+    assert sync.sync([tmp_path], print)
     (run,) = runs_in(uri)
     assert (run.info.status, run.data.tags["reason"]) == ("KILLED", "SIGTERM")
     assert run_record.read(tmp_path).sent
@@ -234,7 +234,7 @@ def test_many_runs_are_delivered_by_one_process(tmp_path: Path) -> None:
         with Journal(directory) as rows:
             run = ClientRun(uri, record, rows)
             record.save()
-            run.open(print)
+            run.open(print, print)
             record.mark_ended("FAILED", "no reason")
             assert run.close(LIMIT, LIMIT, lambda left: None) == ""
         assert record.run_id
