@@ -82,6 +82,7 @@ def _settings() -> list[Case]:
         "tags.a": ("a text of up to 5,000 characters, or a number", ["null", "[1]", "''"]),
         "tags.mlflow.user": ("writes the tag mlflow.user", ["me"]),
         "tags.host": ("writes the tag host", ["me"]),
+        "tags.lr": ("writes the tag lr", ["high"]),
         "note": ("a text of up to 4,000 characters", ["''", "[1]", "x" * 4001]),
         "sweep.fail_fast": ("expected true or false", ["1", "no way"]),
     }

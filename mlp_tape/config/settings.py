@@ -15,8 +15,11 @@ DEFAULT_EXPERIMENT = "mlp_tape"
 # MLflow accepts 250 characters in the name of a run, 8,000 in a tag such as its description, and 100 tags at
 # once.
 RUN_NAME, NOTE, TAG, TAGS = 250, 4_000, 5_000, 50
-# Tags that MLflow or this program writes.
-RESERVED_TAGS = r"mlflow\.|(host|pid|directory|token|command|reason|git\.dirty)$|best\."
+# Tags that MLflow or this program writes, apart from those with the name of a setting.
+RESERVED_TAGS = (
+    r"mlflow\.|best\.|"
+    r"(host|pid|process|heartbeat|directory|token|command|reason|git\.dirty|layer_sizes|n_train|data_sha256)$"
+)
 
 
 @dataclass(frozen=True)

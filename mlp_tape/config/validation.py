@@ -192,7 +192,7 @@ def _tags(given: dict[Any, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
             continue
         text = value if isinstance(value, str) else format_value(value)
         what = f"tags.{name}={text}"
-        if re.match(RESERVED_TAGS, name):
+        if re.match(RESERVED_TAGS, name) or name in dict(flatten(Settings())):  # a param that has changed
             raise ConfigError(
                 f"{what}: MLflow or this program writes the tag {name}",
                 f"type another name, such as tags.my_{re.sub(r'[^a-z]', '_', name)}={text}",
