@@ -459,7 +459,7 @@ def format_value(value: Any) -> str:
     if isinstance(value, list):
         return f"[{','.join(format_value(each) for each in value)}]"
     if isinstance(value, dict):
-        return f"{{{', '.join(f'{key}: {format_value(each)}' for key, each in value.items())}}}"
+        return f"{{{', '.join(f'{format_value(key)}: {format_value(each)}' for key, each in value.items())}}}"
     if isinstance(value, str) and (re.fullmatch(r"[-+.\d].*", value) or not value.isprintable()):
         return repr(value)  # looks like a number, or contains control characters
     return str(value)

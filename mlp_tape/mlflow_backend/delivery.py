@@ -205,6 +205,8 @@ class _Delivery:
                 self._keep(self.uploads.result)
                 state.save(directory)
                 yield "model"
+            except IncompleteError as error:  # of the registry
+                self.refused.append(error)
             except Exception as error:
                 failed.append(("the model", error))
         files = [each for each in self._artifacts() if state.files.get(self._key(each)) != _changed_at(each)]

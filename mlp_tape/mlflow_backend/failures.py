@@ -102,6 +102,14 @@ def of_files(names: str, location: str, error: Exception) -> IncompleteError:
     )
 
 
+def of_registry(name: str, error: Exception) -> IncompleteError:
+    """Returns the error for a model, which has been logged, that the registry did not accept."""
+    hint = "check MLFLOW_REGISTRY_URI and your rights there, or leave out tracking.register_as"
+    return IncompleteError(
+        f"the model registry did not accept {name}: {why(error)}", hint, is_permanent(error)
+    )
+
+
 def _cure(error: BaseException, location: str) -> str:
     """Returns what to do about an error of the artifact store."""
     credentials, causes = CREDENTIALS.get(urlsplit(location).scheme, ""), [error]

@@ -15,6 +15,7 @@ from mlflow.models import Model, ModelSignature
 from mlflow.types import ParamSchema, ParamSpec, Schema, TensorSpec
 from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
+from mlp_tape.mlflow_backend import failures
 from mlp_tape.reports import description
 from mlp_tape.storage import run_paths
 from mlp_tape.storage.delivery_record import DeliveryRecord
@@ -163,7 +164,10 @@ def _registered(
     client: mlflow.MlflowClient, model: LoggedModel, run_id: str, params: dict[str, str], name: str
 ) -> dict[str, Any]:
     """Registers a model if there is a name; returns its entry of `DeliveryRecord.models`."""
-    version = register(client, name, model.artifact_location, run_id, model.model_id)
+    try:
+        version = register(client, name, model.artifact_location, run_id, model.model_id)
+    except MlflowException as error:
+        raise failures.of_registry(name, error) from error
     if version:
         # The tag by which the model's page in MLflow finds its versions; set by a server, not by a client.
         tag = client.get_logged_model(model.model_id).tags.get(MLFLOW_MODEL_VERSIONS, "[]")

@@ -10,7 +10,7 @@ from typing import Any
 import mlflow
 import pytest
 
-from conftest import Run, ended_run, mlp_tape, runs_in, wait_until
+from conftest import Run, Server, ended_run, mlp_tape, runs_in, wait_until
 from mlp_tape.mlflow_backend import delivery, failures, uploads
 from mlp_tape.mlflow_backend.failures import IncompleteError
 from mlp_tape.mlflow_backend.uploads import Uploads
@@ -172,5 +172,30 @@ def test_run_says_what_the_artifact_store_refuses_and_sync_sends_it_later(
     assert {"config.yaml", "weights.npz", "plots"} <= {
         each.path for each in client.list_artifacts(found.info.run_id)
     }
+    (model,) = client.search_logged_models([found.info.experiment_id])
+    assert mlflow.pyfunc.load_model(model.artifact_location)
+
+
+@pytest.mark.long
+def test_registry_that_refuses_a_model_leaves_the_model_and_the_rest(
+    run_py: Run, server: Server, tmp_path: Path
+) -> None:
+    """A server refuses to register a model whose files it cannot reach."""
+    done = run_py(
+        tmp_path,
+        "dataset=digits",
+        "epochs=1",
+        "model.hidden_sizes=[8]",
+        "tracking.register_as=mine",
+        MLFLOW_REGISTRY_URI=server.url,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "model registry did not accept mine: Invalid model version source" in done.stderr
+    assert "check MLFLOW_REGISTRY_URI" in done.stderr
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    (found,) = runs_in(uri)
+    assert found.info.status == "FINISHED"
+    client = mlflow.MlflowClient(uri)
+    assert "weights.npz" in {each.path for each in client.list_artifacts(found.info.run_id)}
     (model,) = client.search_logged_models([found.info.experiment_id])
     assert mlflow.pyfunc.load_model(model.artifact_location)

@@ -19,7 +19,7 @@ import pytest
 from conftest import ROOT, Run, sample, start_program, train, wait_for_exit
 from mlp_tape.config.settings import DatasetSettings, ModelSettings, Settings, TrackingSettings
 from mlp_tape.errors import BrokenFileError, ConfigError, DataError
-from mlp_tape.mlflow_backend import store
+from mlp_tape.mlflow_backend import relocation, store
 from mlp_tape.runs import resume
 from mlp_tape.runs.run import execute_run
 from mlp_tape.runs.trainer import step_config
@@ -79,7 +79,9 @@ def half_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def half(half_template: Path, tmp_path: Path) -> Path:
     """A copy of the directory of a run of two epochs, with its database."""
-    return Path(shutil.copytree(half_template, tmp_path / "half"))
+    directory = Path(shutil.copytree(half_template, tmp_path / "half"))
+    relocation.relocate([directory], f"sqlite:///{directory / 'mlflow.db'}", print)
+    return directory
 
 
 def test_division_into_blocks_does_not_change_the_results() -> None:
