@@ -381,6 +381,7 @@ class _Delivery:
         self._delete_twins()
         if not self.record.parent and self.record.status != "KILLED":  # of which no link is printed
             self.state.view = ui_views.share(self.client, self.record)
+            self.state.save(self.record.directory)
         yield from self._end()
 
     def _location(self) -> str:
