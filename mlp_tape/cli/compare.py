@@ -144,12 +144,12 @@ def _of_directory(run: RunRecord) -> Entry:
 
 def _of_mlflow(run_id: str, uri: str) -> list[Entry]:
     """Returns a run, or the jobs of a sweep, from the MLflow store, such as those of another machine."""
-    from mlp_tape.mlflow_backend import store  # imports MLflow
+    from mlp_tape.mlflow_backend import history  # imports MLflow
 
     entries = []
     if not may_exist(uri):
         raise _not_found(run_id)
-    for run in store.pasts(uri, run_id, KEYS):
+    for run in history.pasts(uri, run_id, KEYS):
         losses, test_losses, accuracies = (run.curves[key] for key in KEYS)
         outcome = _outcome(run.status, run.seconds, losses, test_losses, accuracies)
         label, store_uri = _label(run.name), without_password(uri)

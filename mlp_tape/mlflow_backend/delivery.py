@@ -9,22 +9,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mlp_tape.mlflow_backend import store  # first: it sets what MLflow reads when it is imported
-from mlp_tape.storage import run_paths
-from mlp_tape.storage.metric_keys import TEST_ACCURACY, TEST_LOSS
-
-# isort: split
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, LifecycleStage, Metric, Param, Run
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_RUN_NAME
 
 from mlp_tape.errors import TrackingError
-from mlp_tape.mlflow_backend import failures, own_tags, relocation, ui_views
+from mlp_tape.mlflow_backend import adoption, failures, own_tags, relocation, store, ui_views
 from mlp_tape.mlflow_backend.failures import IncompleteError
 from mlp_tape.mlflow_backend.uploads import Uploads
 from mlp_tape.reports import description
-from mlp_tape.storage import delivery_record, journal, run_record
+from mlp_tape.storage import delivery_record, journal, run_paths, run_record
+from mlp_tape.storage.metric_keys import TEST_ACCURACY, TEST_LOSS
 from mlp_tape.storage.run_record import RunRecord
 from mlp_tape.system.redaction import without_password
 from mlp_tape.tracking.uri import check_reachable, incomplete_error, mlflow_command
@@ -267,7 +263,7 @@ class _Delivery:
             known = self.record.adopts
         run = store.run_of(client, known) if known else self._created(client)
         if run and self.record.adopts:
-            store.identify(client, run, self.record)
+            adoption.identify(client, run, self.record)
         return run
 
     def _created(self, client: MlflowClient) -> Run:

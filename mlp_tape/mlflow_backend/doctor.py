@@ -6,16 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import mlflow
+from mlflow.entities import Experiment
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
 from mlp_tape.errors import MlpTapeError
 from mlp_tape.mlflow_backend import failures, relocation, store
 from mlp_tape.mlflow_backend.uploads import Uploads
 from mlp_tape.system.redaction import without_password
 from mlp_tape.tracking.uri import CHECK_SECONDS, check_reachable, may_exist
-
-# isort: split
-import mlflow
-from mlflow.entities import Experiment
-from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 Say = Callable[[str], None]
 DEFAULT = "0"  # id of the experiment that every store has

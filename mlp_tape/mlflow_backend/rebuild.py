@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from mlflow import MlflowClient
+
 from mlp_tape.errors import ConfigError, MlpTapeError
 from mlp_tape.mlflow_backend import delivery, logged_model, store
 from mlp_tape.mlflow_backend.delivery import RESULTS
@@ -20,9 +22,6 @@ from mlp_tape.storage.run_record import RunRecord
 from mlp_tape.system import sqlite_file
 from mlp_tape.system.formatting import are, count
 from mlp_tape.system.redaction import without_password
-
-# isort: split
-from mlflow import MlflowClient
 
 Say = Callable[[str], None]
 SUFFIXES = ("", "-journal", "-wal", "-shm")  # of the files of a database

@@ -11,16 +11,15 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlflow import MlflowClient
+
 from mlp_tape.errors import MlpTapeError
-from mlp_tape.mlflow_backend import delivery, failures, notifications, store, threads
+from mlp_tape.mlflow_backend import abandoned, delivery, failures, notifications, threads
 from mlp_tape.mlflow_backend.failures import IncompleteError
 from mlp_tape.mlflow_backend.threads import WorkMeter
 from mlp_tape.mlflow_backend.uploads import Uploads
 from mlp_tape.storage import liveness, run_record
 from mlp_tape.system import exit
-
-# isort: split
-from mlflow import MlflowClient
 
 if TYPE_CHECKING:
     from mlp_tape.mlflow_backend.system_metrics import SystemMetrics
@@ -134,7 +133,7 @@ class Follower(threading.Thread):
         record = run_record.read(Path(self.directory))
         self._finished = self._finished or record.sent
         if record.status == "RUNNING" and record.run_id and time.monotonic() > self._next_beat:
-            store.beat(MlflowClient(self._uri), record.run_id)
+            abandoned.beat(MlflowClient(self._uri), record.run_id)
             self._next_beat = time.monotonic() + liveness.BEAT
 
     def _failed(self, what: str, hint: str, **details: bool) -> None:
@@ -202,7 +201,7 @@ def _prepare(directory: str, uri: str, experiment: str) -> None:
 
     def prepare() -> None:
         try:
-            notifications.send(directory, "prepared", lines=list(store.close_dead(uri, experiment)))
+            notifications.send(directory, "prepared", lines=list(abandoned.close_dead(uri, experiment)))
         except MlpTapeError as error:
             notifications.send(directory, "failed", what=error.what, hint=error.hint)
 

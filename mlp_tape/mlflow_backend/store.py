@@ -4,41 +4,26 @@ import contextlib
 import logging
 import os
 import secrets
-import shlex
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
+import filelock
+import mlflow
+from mlflow.entities import LifecycleStage, Run, ViewType
+from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+
 from mlp_tape.errors import TrackingError
+from mlp_tape.mlflow_backend import own_tags, relocation
+from mlp_tape.mlflow_backend.failures import why
 from mlp_tape.reports import description
-from mlp_tape.storage import liveness, lock, run_record
-from mlp_tape.storage.liveness import Owner
 from mlp_tape.storage.run_record import RunRecord
 from mlp_tape.system import sqlite_file
 from mlp_tape.system.redaction import without_password
 from mlp_tape.tracking.uri import check_reachable, mlflow_command, unavailable_error
-
-# MLflow reads these when it is imported, or at each request.
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-# If a response is lost, the request may have succeeded: MLflow would send it again, we check first.
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")  # seconds
-os.environ["MLFLOW_ENABLE_ASYNC_LOGGING"] = "false"  # it loses data; the journal does not
-
-import filelock
-import mlflow
-from mlflow.entities import LifecycleStage, Run, RunTag, ViewType
-from mlflow.exceptions import MlflowException
-from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
-
-from mlp_tape.mlflow_backend import own_tags, relocation
-from mlp_tape.mlflow_backend.failures import why
 
 T = TypeVar("T")
 BUSY = 120.0  # seconds for which other processes may lock a store before it counts as unavailable
@@ -49,7 +34,6 @@ ARTIFACT_ROOT = (
     "_MLFLOW_SERVER_ARTIFACT_ROOT"  # of `mlflow server --default-artifact-root`, honoured by MLflow
 )
 TOKEN = "token"  # tag that identifies a run
-TWIN = "created twice; the run of this directory is "  # reason of a duplicate run
 
 for name in ("mlflow", "alembic"):
     logging.getLogger(name).setLevel(logging.CRITICAL)  # errors are raised as well
@@ -77,122 +61,6 @@ def directory_of(uri: str, run_id: str) -> Path | None:
     """Returns the directory of a run on the machine where it was started; None if there is no such run."""
     run = ask(uri, lambda client: run_of(client, run_id))
     return Path(run.data.tags["directory"]) if run and "directory" in run.data.tags else None
-
-
-def close_dead(uri: str, experiment: str) -> Iterator[str]:
-    """Closes runs that were left RUNNING by processes that no longer exist; yields a line for each.
-
-    The status is the one in the directory of the run, or KILLED. Duplicates of runs, which earlier versions
-    could create while the store was busy, are closed too.
-    """
-
-    def running(client: mlflow.MlflowClient) -> list[Run]:
-        found = client.get_experiment_by_name(experiment)
-        if found is None:
-            return []
-        return list(
-            client.search_runs([found.experiment_id], "attributes.status = 'RUNNING'", max_results=10_000)
-        )
-
-    for run in ask(uri, running):
-        tags = run.data.tags
-        if "directory" not in tags or "pid" not in tags:  # a run of another program
-            continue
-        owner = Owner(
-            tags.get("host", ""), int(tags["pid"]), tags.get("process", ""), tags.get("heartbeat", "")
-        )
-        directory = Path(tags["directory"])
-        if not owner.is_alive(directory):
-            yield from _close_dead(uri, run, directory)
-
-
-def beat(client: mlflow.MlflowClient, run_id: str) -> None:
-    """Renews the heartbeat of a run, and its status, in case that another machine has closed it."""
-    client.set_tag(run_id, "heartbeat", liveness.now())
-    if client.get_run(run_id).info.status != "RUNNING":
-        client.update_run(run_id, status="RUNNING")
-
-
-def _close_dead(uri: str, run: Run, directory: Path) -> Iterator[str]:
-    left, run_id = run_record.read_abandoned(directory), run.info.run_id
-    told = f"{run_id} ({run.info.run_name}) was left RUNNING by a process that no longer exists"
-    if not left.run_id and run.data.tags.get("heartbeat"):
-        last = run.data.tags["heartbeat"]
-        left.reason = f"no heartbeat since {last}"
-        left.ended = datetime.fromisoformat(last).timestamp()
-        told += f" (no heartbeat since {last}) on {run.data.tags.get('host')}"
-    if left.run_id and left.run_id != run_id:
-        reason = TWIN + left.run_id
-        twin = RunRecord(directory, status="KILLED", reason=reason, ended=left.ended)
-        ask(uri, lambda client: end(client, run, twin, {}))
-        yield f"{run_id} ({run.info.run_name}) was {reason}"
-        return
-    ask(uri, lambda client: end(client, run, left, dict(left.delivery.written)))
-    if left.status == "KILLED" and directory.is_dir() and left.run_id:
-        yield f"{told}; to resume: {left.resume}"
-    elif not left.sent and left.run_id:
-        if not lock.process_exists(left.pid):  # else it is the one that sends the rest
-            yield f"{told}; to send the rest of it: python -m mlp_tape sync {shlex.quote(str(directory))}"
-    else:
-        yield told
-
-
-@dataclass(frozen=True)
-class Past:
-    """A run as recorded in MLflow.
-
-    Attributes:
-        name: name in the UI.
-        run_id: MLflow run id.
-        status: MLflow status.
-        seconds: duration; 0 while it is running.
-        params: MLflow params.
-        curves: pairs of step and value, by metric key.
-        experiment_id: MLflow experiment id.
-    """
-
-    name: str
-    run_id: str
-    status: str
-    seconds: float
-    params: dict[str, str]
-    curves: dict[str, list[tuple[int, float]]]
-    experiment_id: str
-
-
-def pasts(uri: str, run_id: str, keys: Iterable[str]) -> list[Past]:
-    """Returns a run, or the child runs of a sweep; an empty list if there is no such run.
-
-    Args:
-        uri: URI of the store.
-        run_id: MLflow run id of the run or the sweep.
-        keys: metric keys of the curves.
-    """
-
-    def found(client: mlflow.MlflowClient) -> list[Past]:
-        run = run_of(client, run_id)
-        if run is None:
-            return []
-        below = client.search_runs(
-            [run.info.experiment_id],
-            f"tags.mlflow.parentRunId = '{run_id}'",
-            order_by=["attributes.start_time ASC"],
-        )
-        return [_past(client, each, keys) for each in below or [run]]
-
-    return ask(uri, found)
-
-
-def _past(client: mlflow.MlflowClient, run: Run, keys: Iterable[str]) -> Past:
-    curves = {
-        key: sorted((each.step, each.value) for each in client.get_metric_history(run.info.run_id, key))
-        for key in keys
-    }
-    seconds = (run.info.end_time - run.info.start_time) / 1000 if run.info.end_time else 0.0
-    name, params = str(run.info.run_name), run.data.params
-    # A param that a resumed run has changed stands in a tag, as MLflow does not allow to change params.
-    params = {key: run.data.tags.get(key, value) for key, value in params.items()}
-    return Past(name, run.info.run_id, run.info.status, seconds, params, curves, run.info.experiment_id)
 
 
 def ask(uri: str, question: Callable[[mlflow.MlflowClient], T]) -> T:
@@ -272,68 +140,6 @@ def create_run(client: mlflow.MlflowClient, experiment_id: str, record: RunRecor
     if record.parent:
         tags[MLFLOW_PARENT_RUN_ID] = record.parent
     return client.create_run(experiment_id, milliseconds(record.created), tags, record.name or None)
-
-
-def identify(client: mlflow.MlflowClient, run: Run, record: RunRecord) -> None:
-    """Gives a run that another program created the tags that identify it, except those that it has."""
-    own = record.source | {TOKEN: record.token}
-    new = [RunTag(key, value) for key, value in own.items() if key not in run.data.tags]
-    if new and run.info.lifecycle_stage == LifecycleStage.ACTIVE:
-        client.log_batch(run.info.run_id, tags=new)
-
-
-def experiment_name(uri: str, experiment_id: str) -> str | None:
-    """Returns the name of an experiment; None if the store does not have it."""
-
-    def name(client: mlflow.MlflowClient) -> str | None:
-        try:
-            return str(client.get_experiment(experiment_id).name)
-        except MlflowException as error:
-            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):  # no number
-                return None
-            raise
-
-    return ask(uri, name)
-
-
-@dataclass(frozen=True)
-class Adoptable:
-    """A run of another program, such as `mlflow run`, in which a run is to be recorded.
-
-    Attributes:
-        experiment: name of its experiment.
-        name: its name.
-        params: its params.
-        refusal: why nothing can be recorded in it; empty if it can.
-        cure: what to do about that.
-    """
-
-    experiment: str
-    name: str
-    params: dict[str, str]
-    refusal: str = ""
-    cure: str = ""
-
-
-def adoptable(uri: str, run_id: str) -> Adoptable | None:
-    """Returns a run that another program has created; None if the store does not have it."""
-
-    def find(client: mlflow.MlflowClient) -> Adoptable | None:
-        run = run_of(client, run_id)
-        if run is None:
-            return None
-        refusal, cure, tags = "", "", run.data.tags
-        recorded = Path(tags.get("directory", "/nowhere"))
-        if run.info.lifecycle_stage != LifecycleStage.ACTIVE:
-            restore = mlflow_command(uri, f"runs restore --run-id {run_id}")
-            refusal, cure = "this run was deleted", f"type {restore}"
-        elif "directory" in tags and (run.data.metrics or lock.is_held(recorded, int(tags.get("pid", 0)))):
-            refusal = f"this run has been recorded already, in {recorded}"
-            cure = f"type {run_record.read_abandoned(recorded).resume}"
-        name = str(client.get_experiment(run.info.experiment_id).name)
-        return Adoptable(name, str(run.info.run_name or ""), dict(run.data.params), refusal, cure)
-
-    return ask(uri, find)
 
 
 def runs_of(client: mlflow.MlflowClient, experiment_id: str, record: RunRecord) -> list[Run]:

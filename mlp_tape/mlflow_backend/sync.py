@@ -4,6 +4,8 @@ import functools
 from collections.abc import Callable
 from pathlib import Path
 
+from mlflow import MlflowClient
+
 from mlp_tape.errors import MlpTapeError
 from mlp_tape.mlflow_backend import delivery, store
 from mlp_tape.storage import journal, lock, run_paths, run_record
@@ -11,9 +13,6 @@ from mlp_tape.storage.run_record import RunRecord
 from mlp_tape.system.formatting import count
 from mlp_tape.system.redaction import without_password
 from mlp_tape.tracking.uri import recorded_uri
-
-# isort: split
-from mlflow import MlflowClient
 
 Say = Callable[[str], None]
 BEST = "best.run_id"  # tag of a sweep with the MLflow run id of one of its jobs

@@ -138,12 +138,12 @@ def _continued(tracking: TrackingSettings, run: RunRecord) -> TrackingSettings:
 
 
 def _adopted(tracking: TrackingSettings, run_id: str) -> Any:
-    """Returns the run of MLFLOW_RUN_ID, as `store.Adoptable`."""
+    """Returns the run of MLFLOW_RUN_ID, as `adoption.Adoptable`."""
     uri, found = resolve_uri(tracking), None
     if may_exist(uri):
-        from mlp_tape.mlflow_backend import store  # imports MLflow
+        from mlp_tape.mlflow_backend import adoption  # imports MLflow
 
-        found = store.adoptable(uri, run_id)
+        found = adoption.adoptable(uri, run_id)
     if found is None:
         raise TrackingError(
             f"{RUN}={run_id}: MLflow at {without_password(uri)} has no such run",
@@ -168,9 +168,9 @@ def _experiment_of_environment(uri: str) -> tuple[str, str]:
         return (name, EXPERIMENT) if name else (DEFAULT_EXPERIMENT, "")
     found = None
     if may_exist(uri):
-        from mlp_tape.mlflow_backend import store  # imports MLflow
+        from mlp_tape.mlflow_backend import adoption  # imports MLflow
 
-        found = store.experiment_name(uri, experiment_id)
+        found = adoption.experiment_name(uri, experiment_id)
     if found is None:
         raise TrackingError(
             f"{EXPERIMENT_ID}={experiment_id}: MLflow at {without_password(uri)} has no such experiment",

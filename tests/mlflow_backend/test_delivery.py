@@ -33,7 +33,7 @@ from mlp_tape.config.settings import (
 )
 from mlp_tape.data.datasets import Dataset
 from mlp_tape.errors import DivergenceError, TrackingError
-from mlp_tape.mlflow_backend import delivery, notifications, server, store, threads
+from mlp_tape.mlflow_backend import abandoned, delivery, notifications, server, threads
 from mlp_tape.runs.run import execute_run
 from mlp_tape.storage import journal, run_record
 from mlp_tape.storage.journal import Journal, Row
@@ -372,19 +372,20 @@ def test_process_that_is_killed_while_it_creates_the_database_leaves_none(
 ) -> None:
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     opening = (
-        "import os, signal, threading; from pathlib import Path; from mlp_tape.mlflow_backend import store\n"
+        "import os, signal, threading; from pathlib import Path\n"
+        "from mlp_tape.mlflow_backend import abandoned\n"
         "def kill():\n"
         f"    here = Path({str(tmp_path)!r})\n"
         "    while not any(each.stat().st_size for each in here.glob('mlflow.db.making-????????')): pass\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
         "threading.Thread(target=kill, daemon=True).start()\n"
-        f"list(store.close_dead({uri!r}, 'mlp_tape'))"
+        f"list(abandoned.close_dead({uri!r}, 'mlp_tape'))"
     )
     killed = subprocess.run([sys.executable, "-c", opening], cwd=ROOT, env=offline)
     assert killed.returncode == -signal.SIGKILL
     assert not (tmp_path / "mlflow.db").exists()
     assert list(tmp_path.glob("mlflow.db.making-*"))
-    assert list(store.close_dead(uri, "mlp_tape")) == []
+    assert list(abandoned.close_dead(uri, "mlp_tape")) == []
     assert {path.name for path in tmp_path.iterdir()} == {"mlflow.db", "mlflow.db.lock"}
 
 

@@ -10,7 +10,7 @@ import pytest
 from conftest import Run, ended_run, mlp_tape, runs_in
 from mlp_tape.config.settings import TrackingSettings
 from mlp_tape.errors import ConfigError, TrackingError
-from mlp_tape.mlflow_backend import delivery, relocation, store
+from mlp_tape.mlflow_backend import abandoned, delivery, relocation, store
 from mlp_tape.storage import run_record
 from mlp_tape.tracking import uri
 from mlp_tape.tracking.uri import recorded_uri, resolve_uri
@@ -134,7 +134,7 @@ def test_lookups_create_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert not (tmp_path / "project" / "mlflow.db").exists()
     monkeypatch.chdir(tmp_path)
     address = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    assert list(store.close_dead(address, "mlp_tape")) == []
+    assert list(abandoned.close_dead(address, "mlp_tape")) == []
     assert [each.name for each in mlflow.MlflowClient(address).search_experiments()] == ["Default"]
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from conftest import Run, ended_run, mlp_tape, runs_in
-from mlp_tape.mlflow_backend import delivery, store
+from mlp_tape.mlflow_backend import delivery, history
 from mlp_tape.storage import run_record
 
 NOTE = "mlflow.note.content"
@@ -33,7 +33,7 @@ def test_changed_params_stand_in_tags_and_nothing_reads_the_old_ones(tmp_path: P
         assert found.data.tags["epochs"] == epochs
         assert {"lr", "tracking.patience"}.isdisjoint(found.data.tags)
         assert found.info.run_name == f"epochs={epochs}"
-        (past,) = store.pasts(record.uri, found.info.run_id, [])
+        (past,) = history.pasts(record.uri, found.info.run_id, [])
         assert (past.params["epochs"], past.params["lr"]) == (epochs, "0.1")
 
 

@@ -19,7 +19,7 @@ import pytest
 from conftest import ROOT, Run, sample, start_program, train, wait_for_exit
 from mlp_tape.config.settings import DatasetSettings, ModelSettings, Settings, TrackingSettings
 from mlp_tape.errors import BrokenFileError, ConfigError, DataError
-from mlp_tape.mlflow_backend import relocation, store
+from mlp_tape.mlflow_backend import abandoned, relocation
 from mlp_tape.runs import resume
 from mlp_tape.runs.run import execute_run
 from mlp_tape.runs.trainer import step_config
@@ -409,7 +409,7 @@ def test_killed_run_is_closed_at_the_next_start(run_py: Run, offline: dict[str, 
     assert "Status KILLED: its process no longer exists" in page
     assert f"python run.py resume={run_id}" in page
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    assert list(store.close_dead(uri, "mlp_tape")) == []
+    assert list(abandoned.close_dead(uri, "mlp_tape")) == []
 
 
 @pytest.mark.long

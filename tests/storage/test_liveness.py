@@ -12,7 +12,7 @@ import mlflow
 import pytest
 
 from conftest import Run, ended_run, runs_in
-from mlp_tape.mlflow_backend import delivery, store
+from mlp_tape.mlflow_backend import abandoned, delivery
 from mlp_tape.storage import liveness, lock, run_record
 from mlp_tape.storage.liveness import Owner
 from mlp_tape.system import sqlite_file
@@ -105,7 +105,7 @@ def running(directory: Path, host: str, **tags: str) -> tuple[mlflow.MlflowClien
 
 def test_run_of_a_container_that_is_gone_is_closed_where_its_directory_can_be_seen(tmp_path: Path) -> None:
     client, run_id = running(tmp_path, "0f3c1d2e4b5a", process=OTHER_CONTAINER)
-    (line,) = store.close_dead(client.tracking_uri, "mlp_tape")
+    (line,) = abandoned.close_dead(client.tracking_uri, "mlp_tape")
     assert run_id in line
     assert f"resume={run_id}" in line
     assert client.get_run(run_id).info.status == "KILLED"
@@ -114,16 +114,16 @@ def test_run_of_a_container_that_is_gone_is_closed_where_its_directory_can_be_se
 def test_run_that_cannot_be_seen_is_closed_when_its_heartbeat_has_stopped(tmp_path: Path) -> None:
     client, run_id = running(tmp_path, "another", heartbeat=ago(60), process=OTHER_BOOT)
     client.set_tag(run_id, "directory", "/somewhere/else")
-    assert list(store.close_dead(client.tracking_uri, "mlp_tape")) == []
+    assert list(abandoned.close_dead(client.tracking_uri, "mlp_tape")) == []
     last = ago(2 * liveness.SILENT)
     client.set_tag(run_id, "heartbeat", last)
-    (line,) = store.close_dead(client.tracking_uri, "mlp_tape")
+    (line,) = abandoned.close_dead(client.tracking_uri, "mlp_tape")
     assert f"no heartbeat since {last}" in line
     run = client.get_run(run_id)
     assert (run.info.status, run.data.tags["reason"]) == ("KILLED", f"no heartbeat since {last}")
-    store.beat(client, run_id)
+    abandoned.beat(client, run_id)
     assert client.get_run(run_id).info.status == "RUNNING", "its network was interrupted"
-    assert list(store.close_dead(client.tracking_uri, "mlp_tape")) == []
+    assert list(abandoned.close_dead(client.tracking_uri, "mlp_tape")) == []
 
 
 def test_run_of_another_program_is_left_alone(tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_run_of_another_program_is_left_alone(tmp_path: Path) -> None:
     other = client.create_run(client.get_run(run_id).info.experiment_id)
     with lock.hold(tmp_path):
         pass
-    store.close_dead(client.tracking_uri, "mlp_tape")
+    list(abandoned.close_dead(client.tracking_uri, "mlp_tape"))
     assert client.get_run(other.info.run_id).info.status == "RUNNING"
 
 
