@@ -165,7 +165,9 @@ def _tracking(
 ) -> TrackingSettings:
     """Returns the tracking settings as typed, else as recorded for the run."""
     values = {key: getattr(requested if f"tracking.{key}" in typed else old, key) for key, _ in flatten(old)}
-    if values["uri"] is None or "tracking.uri" not in typed:
+    if not values["enabled"]:
+        pass
+    elif values["uri"] is None or "tracking.uri" not in typed:
         values["uri"] = recorded_uri(run) or None
     elif run.run_id and not may_exist(resolve_uri(requested)):  # it would be created
         raise TrackingError(

@@ -199,4 +199,6 @@ def test_run_is_not_resumed_in_a_database_that_does_not_have_it(run_py: Run, tmp
     refused = run_py(tmp_path, "resume=last", "epochs=2")
     assert refused.returncode == 2
     assert "does not exist" in refused.stderr
+    done = run_py(tmp_path, "resume=last", "epochs=2", "tracking.enabled=false")
+    assert done.returncode == 0, done.stderr
     assert not list(tmp_path.glob("*.db"))
