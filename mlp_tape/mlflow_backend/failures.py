@@ -120,7 +120,7 @@ def _cure(error: BaseException, location: str) -> str:
             module = (each.name or "").partition(".")[0]
             return f"pip install {PACKAGES.get(module, module or 'the package')}"
         if isinstance(each, OSError) and each.errno in DISK and type(each).__module__ == "builtins":
-            return f"{each.filename or location}: {DISK[each.errno]}"
+            return f"{each.filename2 or each.filename or location}: {DISK[each.errno]}"  # 2: of a copy
         if type(each).__name__ in NO_CREDENTIALS:
             return credentials or "set the credentials of the store"
         if REFUSED.search(str(each)):

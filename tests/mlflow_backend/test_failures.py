@@ -150,6 +150,12 @@ def test_error_that_would_occur_again_is_told_from_an_outage(error: Exception, p
     assert failures.of_files("config.yaml", "s3://bucket", error).hint
 
 
+def test_cure_for_a_full_disk_names_the_disk_that_is_full() -> None:
+    error = OSError(28, "No space left on device", "/tmp/weights.npz", None, "/srv/artifacts/weights.npz")
+    cure = failures.of_files("weights.npz", "/srv/artifacts", error).hint
+    assert cure == "/srv/artifacts/weights.npz: free some space on it"
+
+
 @pytest.mark.long
 def test_run_says_what_the_artifact_store_refuses_and_sync_sends_it_later(
     run_py: Run, offline: dict[str, str], tmp_path: Path
