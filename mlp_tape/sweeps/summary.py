@@ -91,7 +91,7 @@ class Table:
 
 @dataclass(frozen=True)
 class SeedGroup:
-    """Finished jobs that differ only in their seed.
+    """Finished jobs with the same data that differ only in their seed.
 
     Attributes:
         name: their swept settings apart from the seed, such as `lr=0.1`.
@@ -202,7 +202,8 @@ class Summary:
         same: dict[str, list[RunRecord]] = {}
         for job in self.finished:
             known = flat(job.settings)
-            same.setdefault(repr([known.get(key) for key in self.swept if key != "seed"]), []).append(job)
+            others = [known.get(key) for key in self.swept if key != "seed"]
+            same.setdefault(repr([job.data_sha256, *others]), []).append(job)
         if all(len(jobs) < 2 for jobs in same.values()):
             return []
         names = self._names([jobs[0] for jobs in same.values()])
@@ -261,10 +262,12 @@ def summarize(jobs: Sequence[RunRecord]) -> Summary:
     """Determines the settings in which jobs differ, and sorts the jobs by them unless there are too many."""
     found = [flat(job.settings) for job in jobs]
     keys = list(dict.fromkeys(key for settings in found for key in settings))
+    # Files with the same data may have different names.
+    with_effect = {"epochs"} | ({"dataset.path"} if len({job.data_sha256 for job in jobs}) > 1 else set())
     swept = [
         key
         for key in keys
-        if (key == "epochs" or not key.startswith(FREE))
+        if (key in with_effect or not key.startswith(FREE))
         and len({repr(settings.get(key)) for settings in found}) > 1
     ]
     if len(swept) > WIDE:

@@ -54,6 +54,21 @@ def test_statistics_over_seeds_require_jobs_that_differ_only_in_seed() -> None:
     assert table.rows[1] == [2.0, 1, pytest.approx(0.91), None, 2.0]
 
 
+def test_jobs_with_different_data_are_not_seeds_of_one_setting() -> None:
+    jobs = [job(i, seed=i % 2, dataset={"path": f"/{'abc'[i // 2]}.npz"}) for i in range(6)]
+    for each in jobs:
+        each.data_sha256 = each.settings["dataset"]["path"][:2]
+    found = summary.summarize(jobs)
+    assert found.swept == ["seed", "dataset.path"]
+    assert [(group.name, len(group.jobs)) for group in found.over_seeds] == [
+        (f"dataset.path=/{name}.npz", 2) for name in "cba"
+    ]
+    assert found.table().headings[:3] == ["job", "seed", "dataset.path"]
+    for each in jobs:
+        each.data_sha256 = "the same data in three files"
+    assert summary.summarize(jobs).swept == ["seed"]
+
+
 def test_settings_with_fewer_seeds_come_after_those_with_the_most() -> None:
     """A setting with one lucky seed is not the best one."""
     jobs = [job(i, seed=i % 3, lr=1.0 + i // 3) for i in range(6)]
