@@ -1,6 +1,7 @@
 """Runs that were left RUNNING by processes that no longer exist, and the heartbeat by which that is known."""
 
 import shlex
+import time
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -45,7 +46,7 @@ def close_dead(uri: str, experiment: str) -> Iterator[str]:
 
 def beat(client: mlflow.MlflowClient, run_id: str) -> None:
     """Renews the heartbeat of a run, and its status, in case that another machine has closed it."""
-    client.set_tag(run_id, "heartbeat", liveness.now())
+    client.set_tag(run_id, "heartbeat", liveness.heartbeat(time.time()))
     if client.get_run(run_id).info.status != "RUNNING":
         client.update_run(run_id, status="RUNNING")
 

@@ -36,9 +36,9 @@ def identity(pid: int | None = None) -> str:
     return ""
 
 
-def now() -> str:
-    """Returns the time of a heartbeat, in UTC."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
+def heartbeat(seconds: float) -> str:
+    """Returns a heartbeat, a time in UTC, for a time in seconds since the Unix epoch."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
 
 
 @dataclass(frozen=True)

@@ -192,7 +192,7 @@ class RunRecord:
     def owner_tags(self) -> dict[str, str]:
         """The MLflow tags from which it can be determined whether the run's process still exists."""
         tags = {"host": self.host, "pid": str(self.pid), "directory": str(self.directory)}
-        return tags | {"process": self.process, "heartbeat": liveness.now()}
+        return tags | {"process": self.process, "heartbeat": liveness.heartbeat(self.began)}
 
     @property
     def is_alive(self) -> bool:

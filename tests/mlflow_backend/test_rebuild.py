@@ -36,7 +36,9 @@ def held(uri: str) -> dict[str, Any]:
     def files(run_id: str, path: str | None = None) -> list[tuple[str, int]]:
         listed = client.list_artifacts(run_id, path)
         below = [each for item in listed if item.is_dir for each in files(run_id, item.path)]
-        return sorted(below + [(item.path, item.file_size) for item in listed if not item.is_dir])
+        # The last lines on the console are about the delivery.
+        own = [(item.path, 0 if item.path == "console.log" else item.file_size) for item in listed]
+        return sorted(below + [each for each, item in zip(own, listed, strict=True) if not item.is_dir])
 
     for run in runs_in(uri):
         rows = {

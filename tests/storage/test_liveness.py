@@ -33,10 +33,10 @@ def ago(seconds: float) -> str:
     ("identity", "heartbeat", "alive"),
     [
         (IDENTITY, ago(9_999), True),
-        (IDENTITY + "0", liveness.now(), False),  # another process has received the same id
-        (OTHER_BOOT, liveness.now(), True),
+        (IDENTITY + "0", ago(0), False),  # another process has received the same id
+        (OTHER_BOOT, ago(0), True),
         (OTHER_BOOT, ago(9_999), False),
-        (OTHER_CONTAINER, liveness.now(), True),
+        (OTHER_CONTAINER, ago(0), True),
         (OTHER_CONTAINER, ago(9_999), False),
         ("", "", False),  # a run of an earlier version, whose id no process has
     ],
@@ -55,7 +55,7 @@ def test_process_of_an_earlier_version_on_another_machine_is_left_alone() -> Non
 @pytest.mark.parametrize("host", [platform.node(), "another"])
 def test_lock_decides_where_the_directory_can_be_seen(host: str, tmp_path: Path) -> None:
     ended_run(tmp_path)
-    owner = Owner(host, os.getpid(), OTHER_BOOT, liveness.now())
+    owner = Owner(host, os.getpid(), OTHER_BOOT, ago(0))
     assert not owner.is_alive(tmp_path)
     program = f"""
 from pathlib import Path
