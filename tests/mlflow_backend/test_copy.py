@@ -85,8 +85,9 @@ def test_sweep_is_copied_from_a_database_to_a_server(
     models = {each.source_run_id: each for each in client.search_logged_models([sweep.info.experiment_id])}
     for job in jobs:
         assert f"runs:/{job.info.run_id}/model" in job.data.tags["mlflow.note.content"]
-        mlflow.set_tracking_uri(server.url)
-        model = mlflow.pyfunc.load_model(f"models:/{models[job.info.run_id].model_id}")
+        location = models[job.info.run_id].artifact_location
+        files = mlflow.artifacts.download_artifacts(location, tracking_uri=server.url)
+        model = mlflow.pyfunc.load_model(files)
         (weights,) = (path for path in tmp_path.glob("multirun/*/*/*/weights.npz") if same(path, job))
         with np.load(weights) as archive:
             loaded = model.unwrap_python_model().params
