@@ -10,7 +10,7 @@ import mlflow
 from mlflow.entities import Run
 
 from mlp_tape.mlflow_backend.store import ask, end
-from mlp_tape.storage import liveness, lock, run_record
+from mlp_tape.storage import liveness, run_record
 from mlp_tape.storage.liveness import Owner
 from mlp_tape.storage.run_record import RunRecord
 
@@ -36,11 +36,8 @@ def close_dead(uri: str, experiment: str) -> Iterator[str]:
         tags = run.data.tags
         if "directory" not in tags or "pid" not in tags:  # a run of another program
             continue
-        owner = Owner(
-            tags.get("host", ""), int(tags["pid"]), tags.get("process", ""), tags.get("heartbeat", "")
-        )
         directory = Path(tags["directory"])
-        if not owner.is_alive(directory):
+        if not Owner.of_tags(tags).is_alive(directory):
             yield from _close_dead(uri, run, directory)
 
 
@@ -69,7 +66,7 @@ def _close_dead(uri: str, run: Run, directory: Path) -> Iterator[str]:
     if left.status == "KILLED" and directory.is_dir() and left.run_id:
         yield f"{told}; to resume: {left.resume}"
     elif not left.sent and left.run_id:
-        if not lock.process_exists(left.pid):  # else it is the one that sends the rest
+        if not left.owner.exists_here():  # else it is the one that sends the rest
             yield f"{told}; to send the rest of it: python -m mlp_tape sync {shlex.quote(str(directory))}"
     else:
         yield told

@@ -8,7 +8,8 @@ from mlflow.entities import LifecycleStage, Run, RunTag
 from mlflow.exceptions import MlflowException
 
 from mlp_tape.mlflow_backend.store import TOKEN, ask, run_of
-from mlp_tape.storage import lock, run_record
+from mlp_tape.storage import run_record
+from mlp_tape.storage.liveness import Owner
 from mlp_tape.storage.run_record import RunRecord
 from mlp_tape.tracking.uri import mlflow_command
 
@@ -66,7 +67,7 @@ def adoptable(uri: str, run_id: str) -> Adoptable | None:
         if run.info.lifecycle_stage != LifecycleStage.ACTIVE:
             restore = mlflow_command(uri, f"runs restore --run-id {run_id}")
             refusal, cure = "this run was deleted", f"type {restore}"
-        elif "directory" in tags and (run.data.metrics or lock.is_held(recorded, int(tags.get("pid", 0)))):
+        elif "directory" in tags and (run.data.metrics or Owner.of_tags(tags).is_alive(recorded)):
             refusal = f"this run has been recorded already, in {recorded}"
             cure = f"type {run_record.read_abandoned(recorded).resume}"
         name = str(client.get_experiment(run.info.experiment_id).name)

@@ -70,18 +70,15 @@ class IncompleteError(TrackingError):
 
 def is_permanent(error: BaseException) -> bool:
     """Returns whether an error would occur again, in contrast to an outage or a busy store."""
-    if isinstance(error, ImportError | LookupError | TypeError | AttributeError | AssertionError):
-        return True
-    if (
-        type(error).__name__ in NO_CREDENTIALS or type(error) is ValueError
-    ):  # its subclasses may be about JSON
-        return True
     if isinstance(error, MlflowException):
         cause = error.__cause__ or error.__context__
-        found = error.error_code in NEVER
-        return found or (
-            isinstance(cause, Exception) and not isinstance(cause, MlflowException) and is_permanent(cause)
-        )
+        return error.error_code in NEVER or (isinstance(cause, ImportError | OSError) and is_permanent(cause))
+    if isinstance(error, ImportError | LookupError | TypeError | AttributeError | AssertionError):
+        return True
+    if type(error) is ValueError:  # its subclasses may be about JSON
+        return True
+    if type(error).__name__ in NO_CREDENTIALS:
+        return True
     if type(error).__module__.partition(".")[0] in ("botocore", "boto3", "google", "azure"):
         return bool(REFUSED.search(str(error)))
     return type(error).__module__ == "builtins" and isinstance(error, OSError) and error.errno in DISK

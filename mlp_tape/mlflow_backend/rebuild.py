@@ -58,7 +58,7 @@ def rebuild(parents: list[Path], uri: str, say: Say) -> bool:
         )
     runs = _runs_of(file, parents, say)
     for run in runs:
-        if lock.is_held(run.directory, run.pid):
+        if lock.is_held(run.directory):
             raise ConfigError(f"{run.directory} is still running", "wait until it ends, or stop it")
     with store.making(file):
         new = store.make_beside(file)

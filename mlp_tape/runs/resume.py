@@ -74,7 +74,7 @@ def here(which: str, kind: str | None = None) -> RunRecord | None:
         if run.run_id == which:
             return run
         meant = which == "last" and kind in (None, run.kind)
-        if meant and not lock.is_held(run.directory, run.pid):
+        if meant and not lock.is_held(run.directory):
             return run
     return None
 
@@ -166,8 +166,8 @@ def _tracking(
     """Returns the tracking settings as typed, else as recorded for the run."""
     values = {key: getattr(requested if f"tracking.{key}" in typed else old, key) for key, _ in flatten(old)}
     if not values["enabled"]:
-        pass
-    elif values["uri"] is None or "tracking.uri" not in typed:
+        return TrackingSettings(**values)
+    if values["uri"] is None or "tracking.uri" not in typed:
         values["uri"] = recorded_uri(run) or None
     elif run.run_id and not may_exist(resolve_uri(requested)):  # it would be created
         raise TrackingError(

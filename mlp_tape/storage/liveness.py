@@ -9,9 +9,11 @@ import contextlib
 import os
 import platform
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Self
 
 from mlp_tape.storage import lock, run_paths
 from mlp_tape.system import sqlite_file
@@ -57,6 +59,12 @@ class Owner:
     identity: str = ""
     heartbeat: str = ""
 
+    @classmethod
+    def of_tags(cls, tags: Mapping[str, str]) -> Self:
+        """Returns the owner of a run with the given MLflow tags (`RunRecord.owner_tags`)."""
+        host, process, last = (tags.get(key, "") for key in ("host", "process", "heartbeat"))
+        return cls(host, int(tags.get("pid", 0)), process, last)
+
     def is_alive(self, directory: Path) -> bool:
         """Returns whether the process exists, as far as this machine can tell; if in doubt, it does.
 
@@ -65,16 +73,21 @@ class Owner:
         """
         here = self.host == platform.node()
         if (directory / run_paths.RECORD).exists():
-            if lock.is_held(directory, self.pid):
+            if lock.is_held(directory):
                 return True
             is_shared = not here and sqlite_file.NETWORK.fullmatch(sqlite_file.file_system(directory))
             return bool(is_shared) and _is_recent(_last_write(directory))  # its locks may not be visible
-        if self.identity:
-            if self.identity.split()[:2] == identity().split()[:2]:
-                return identity(self.pid) == self.identity
-        elif here:
-            return lock.process_exists(self.pid)
+        exists = self.exists_here()
+        if exists is not None:
+            return exists
         return not self.heartbeat or _is_recent(datetime.fromisoformat(self.heartbeat).timestamp())
+
+    def exists_here(self) -> bool | None:
+        """Returns whether the process exists on this machine; None if it belongs to another one."""
+        if self.identity:
+            is_ours = self.identity.split()[:2] == identity().split()[:2]
+            return identity(self.pid) == self.identity if is_ours else None
+        return lock.process_exists(self.pid) if self.host == platform.node() else None
 
 
 def _is_recent(seconds: float) -> bool:

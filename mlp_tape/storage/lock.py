@@ -59,15 +59,10 @@ def _acquire(lock: filelock.BaseFileLock, wait: float) -> None:
                 ) from error
 
 
-def is_held(directory: Path, pid: int) -> bool:
-    """Returns whether a process on this machine is running a run.
-
-    Args:
-        directory: directory of the run; if it was deleted, only `pid` is checked.
-        pid: id of the process that started or resumed the run.
-    """
+def is_held(directory: Path) -> bool:
+    """Returns whether a process is running the run in a directory; False if the directory does not exist."""
     if not directory.is_dir():
-        return process_exists(pid)
+        return False
     try:
         with _lock(directory).acquire(timeout=0):
             return False

@@ -195,9 +195,14 @@ class RunRecord:
         return tags | {"process": self.process, "heartbeat": liveness.heartbeat(self.began)}
 
     @property
+    def owner(self) -> liveness.Owner:
+        """The last process."""
+        return liveness.Owner(self.host, self.pid, self.process)
+
+    @property
     def is_alive(self) -> bool:
         """Whether the process of the run exists, as far as this machine can tell."""
-        return liveness.Owner(self.host, self.pid, self.process).is_alive(self.directory)
+        return self.owner.is_alive(self.directory)
 
     def mark_ended(self, status: str, reason: str) -> None:
         """Records status, reason and the current time as the end of the run, and saves the file."""

@@ -12,7 +12,7 @@ import mlflow
 import pytest
 
 from conftest import Run, ended_run, runs_in
-from mlp_tape.mlflow_backend import abandoned, delivery
+from mlp_tape.mlflow_backend import abandoned, adoption, delivery
 from mlp_tape.storage import liveness, lock, run_record
 from mlp_tape.storage.liveness import Owner
 from mlp_tape.system import sqlite_file
@@ -124,6 +124,23 @@ def test_run_that_cannot_be_seen_is_closed_when_its_heartbeat_has_stopped(tmp_pa
     abandoned.beat(client, run_id)
     assert client.get_run(run_id).info.status == "RUNNING", "its network was interrupted"
     assert list(abandoned.close_dead(client.tracking_uri, "mlp_tape")) == []
+
+
+@pytest.mark.parametrize(
+    ("heartbeat", "refused"), [(ago(60), True), (ago(9_999), False)], ids=["alive", "dead"]
+)
+def test_run_that_a_process_elsewhere_may_be_recording_is_not_adopted(
+    heartbeat: str, refused: bool, tmp_path: Path
+) -> None:
+    """The id of a process on another machine says nothing about the process with that id here."""
+    client, run_id = running(tmp_path, platform.node(), heartbeat=heartbeat, process=OTHER_BOOT)
+    client.set_tag(run_id, "directory", "/somewhere/else")
+    created = client.create_run(client.get_run(run_id).info.experiment_id)  # as yet without metrics
+    for key in ("directory", "pid", "host", "process", "heartbeat"):
+        client.set_tag(created.info.run_id, key, client.get_run(run_id).data.tags[key])
+    found = adoption.adoptable(client.tracking_uri, created.info.run_id)
+    assert found is not None
+    assert bool(found.refusal) == refused
 
 
 def test_run_of_another_program_is_left_alone(tmp_path: Path) -> None:

@@ -100,6 +100,6 @@ def test_workers_end_when_the_process_of_the_sweep_is_killed(offline: dict[str, 
     for job in jobs:
         assert job is not None
         directory, pid = job.directory, job.pid
-        wait_until("the end of a worker", lambda d=directory, p=pid: not lock.is_held(d, p))
+        wait_until("the end of a worker", lambda d=directory: not lock.is_held(d))
         assert run_record.read(directory).status == "KILLED"
         wait_until("the end of its process", lambda p=pid: not is_running(p))
