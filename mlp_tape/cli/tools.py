@@ -17,6 +17,27 @@ from mlp_tape.tracking.uri import resolve_uri
 
 def main() -> int:
     """Runs a command and returns its exit code: 0 success, 1 failure of a part or all, 2 invalid command."""
+    exit.own_temporary_directory()
+    try:
+        arguments = _parser().parse_args()
+        return COMMANDS[arguments.command](arguments)
+    except MlpTapeError as error:
+        print(f"error: {error.what}\n       {error.hint}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # as by `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except SystemExit as error:  # raised by the parser, after its message
+        return error.code if isinstance(error.code, int) else 1
+    except Exception as error:
+        traceback.print_exception(error)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    """Returns the parser of the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m mlp_tape", description="Tools for finished runs and sweeps."
     )
@@ -66,23 +87,7 @@ def main() -> int:
         "--png", type=Path, default=Path("comparison.png"), help="file of the plot (default: comparison.png)"
     )
     commands.add_parser("settings", help="print the settings reference, docs/settings.md")
-    exit.own_temporary_directory()
-    try:
-        arguments = parser.parse_args()
-        return COMMANDS[arguments.command](arguments)
-    except MlpTapeError as error:
-        print(f"error: {error.what}\n       {error.hint}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:  # as by `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except SystemExit as error:  # raised by the parser, after its message
-        return error.code if isinstance(error.code, int) else 1
-    except Exception as error:
-        traceback.print_exception(error)
-        return 1
+    return parser
 
 
 def _sync(arguments: argparse.Namespace) -> int:
