@@ -45,7 +45,7 @@ def _settings() -> list[Case]:
         "epochs": (integer, ["0", "-3", "2.5", "nan", "many", "[1]", "1000001"]),
         "seed": (integer, ["-1", "4294967296", "0.5", "null", "many"]),
         "log_every": (integer, ["0", "-1", "0.1", "never"]),
-        "shuffle": ("expected true or false", ["1", "maybe", "null", "[]"]),
+        "shuffle": ("expected true or false", ["1", "maybe", "[]"]),
         "loss": (choice, ["mes", "null", "3", "''", "mse.", "a..b"]),
         "label_smoothing": (fraction, ["1", "-0.1", "nan", "much"]),
         "l2": ("not below 0", ["-1", "inf", "nan"]),

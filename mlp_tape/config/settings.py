@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import math
 import re
 from collections.abc import Container, Iterator
 from dataclasses import Field, dataclass, fields, is_dataclass
@@ -62,9 +63,9 @@ class DatasetSettings:
     )
     path: str | None = constraints.setting(
         None,
-        "File with the arrays `x_train`, `y_train`, `x_test` and `y_test`. If null, the bundled data, the "
-        "cache, or a download.",
-        "the path of an .npz file",
+        "File or directory with your own data, in one of the formats that docs/data.md lists. If null, the "
+        "bundled data, the cache, or a download.",
+        "the path of a file or of a directory",
     )
     offline: str | None = constraints.setting(
         {"mnist": "subset"},
@@ -73,6 +74,48 @@ class DatasetSettings:
         "one of: subset, error",
         ("subset", "error").__contains__,
     )
+    label: str | None = constraints.setting(
+        None,
+        "Column of a table that contains the labels. If null, the column named label, class, target or y; "
+        "if there is none, the first or the last one, whichever can only be labels.",
+        "the name of a column, or its number from 0, where -1 is the last",
+        lambda column: bool(column.strip()),
+    )
+    image_size: list[int] | None = constraints.setting(
+        None,
+        "Height and width to which image files are resized. If null, all must have the same size.",
+        "a height and a width from 1 to 4,096, such as [28,28]",
+        lambda size: len(size) == 2 and all(1 <= each <= 4096 for each in size),
+    )
+    image_mode: str | None = constraints.setting(
+        None,
+        "`grey` or `color`: how image files are read. If null, in color if any of them is in color.",
+        "one of: grey, color",
+        ("grey", "color").__contains__,
+    )
+    scale: str = constraints.setting(
+        "auto",
+        "How values are scaled in a step: divided by a number; `standardize` subtracts the mean and divides "
+        "by the standard deviation of the training rows, of each column of a table and of all pixels of "
+        "images; `auto` chooses one of these by dtype and range.",
+        "auto, standardize, or a finite number above 0",
+        lambda scale: scale in ("auto", "standardize") or _is_positive(scale),
+    )
+    test_fraction: float = constraints.positive(
+        0.2,
+        "Fraction of each class that is split off for the test, if the data have no test part.",
+        below=1.0,
+    )
+    split_seed: int = constraints.integer(
+        0, "Seed of the choice of the rows that `test_fraction` splits off.", 0, 2**32 - 1
+    )
+
+
+def _is_positive(text: str) -> bool:
+    try:
+        return 0 < float(text) < math.inf
+    except ValueError:
+        return False
 
 
 @dataclass(frozen=True)
@@ -255,10 +298,11 @@ class Settings:
         0,
         2**32 - 1,
     )
-    shuffle: bool = constraints.flag(
-        False,
+    shuffle: bool | None = constraints.setting(
+        None,
         "Whether each epoch has its own order of the images, a pure function of seed and epoch. If false, "
-        "the order is that of the file.",
+        "the order is that of the file. If null, true for your own data and false for the named data sets.",
+        "true or false",
     )
     loss: str = constraints.one_of(
         ("mse", "cross_entropy"),
@@ -412,6 +456,15 @@ FREE = (
     "sweep.",
     *OF_MLFLOW,
 )
+# Settings that earlier versions did not have: with their default, a job has the identity it had then.
+ADDED_LATER = (
+    "dataset.label",
+    "dataset.image_size",
+    "dataset.image_mode",
+    "dataset.scale",
+    "dataset.test_fraction",
+    "dataset.split_seed",
+)
 RULE_SETTINGS, SCHEDULE_SETTINGS = of_some_options("optimizer"), of_some_options("schedule")
 TO_THE_END = ("cosine", "one_cycle")  # schedules whose rate depends on the total number of steps
 
@@ -448,6 +501,8 @@ def job_identity(settings: Settings, data_sha256: str) -> str:
         data_sha256: SHA-256 of that data set; its path, if it has not been loaded.
     """
     decisive = {key: value for key, value in flatten(settings) if key == "epochs" or not key.startswith(FREE)}
+    default = dict(flatten(Settings()))
+    decisive = {k: v for k, v in decisive.items() if k not in ADDED_LATER or v != default[k]}
     text = json.dumps(decisive | {"data_sha256": data_sha256}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

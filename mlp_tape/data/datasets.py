@@ -11,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from mlp_tape.data import sources
-from mlp_tape.data.sources import KEYS, Array, Arrays, Say
+from mlp_tape.data import readers, sources
+from mlp_tape.data.contents import KEYS, Array, Arrays, Reading
+from mlp_tape.data.sources import Say
 from mlp_tape.errors import DataError, MlpTapeError
 from mlp_tape.system import user_functions
 from mlp_tape.system.atomic_files import cache_directory
@@ -55,6 +56,11 @@ class Dataset:
     y_validation: Array = field(default_factory=lambda: np.empty(0, np.int32))
 
     @property
+    def is_own(self) -> bool:
+        """Whether it is the user's own data, and not one of the named data sets."""
+        return self.name == "arrays" or "." in self.name
+
+    @property
     def images(self) -> tuple[Array, Array, Array]:
         """The images of all splits: train, test, validation."""
         return self.x_train, self.x_test, self.x_validation
@@ -78,7 +84,18 @@ class Dataset:
         return [self.n_features, *hidden_sizes, self.n_classes]
 
 
-def load(name: str, path: str | None = None, offline: str | None = "subset", say: Say = print) -> Dataset:
+def load(
+    name: str,
+    path: str | None = None,
+    offline: str | None = "subset",
+    label: str | None = None,
+    image_size: list[int] | None = None,
+    image_mode: str | None = None,
+    scale: str = "auto",
+    test_fraction: float = 0.2,
+    split_seed: int = 0,
+    say: Say = print,
+) -> Dataset:
     """Loads a data set.
 
     Args:
@@ -87,6 +104,12 @@ def load(name: str, path: str | None = None, offline: str | None = "subset", say
         path: an `.npz` file to load instead, with x_train, y_train, x_test and y_test.
         offline: what to do if mnist is not available: `subset` loads the 5,000 images of mnist_5k, `error`
             raises an error.
+        label: as in `Reading`, like the next two.
+        image_size: height and width.
+        image_mode: grey or color.
+        scale: auto, standardize, or a number above 0.
+        test_fraction: fraction of each class that is split off if the data have no test part.
+        split_seed: seed of that split.
         say: called with a message before a download.
 
     Raises:
@@ -94,7 +117,14 @@ def load(name: str, path: str | None = None, offline: str | None = "subset", say
         ConfigError: the function `name` cannot be imported.
     """
     if path is not None:
-        return _checked(name, (sources.read_npz(Path(path)), Path(path)))
+        size = (image_size[0], image_size[1]) if image_size else None
+        found = readers.read(Path(path), Reading(label, size, image_mode))
+        arrays = {
+            f"{kind}_{part}": each
+            for part, xy in found.parts.items()
+            for kind, each in zip("xy", xy, strict=True)
+        }
+        return _checked(name, (arrays, found.source))
     if "." in name:
         return _checked(name, _from_function(name))
     if name == "arrays":

@@ -12,8 +12,8 @@ import numpy as np
 from omegaconf import OmegaConf
 
 from mlp_tape.config.settings import Settings, to_dict
+from mlp_tape.data.contents import Array
 from mlp_tape.data.datasets import Dataset
-from mlp_tape.data.sources import Array
 from mlp_tape.reports.result import Result
 from mlp_tape.storage import histogram_files, run_paths
 from mlp_tape.storage.journal import Journal, Row

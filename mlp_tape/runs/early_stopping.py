@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from mlp_tape.data.sources import Array
+from mlp_tape.data.contents import Array
 from mlp_tape.storage.checkpoint import Checkpoint
 from mlp_tape.training.evaluation import Evaluation
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from mlp_tape.config.settings import FREE, flatten
-from mlp_tape.data.sources import Array
+from mlp_tape.data.contents import Array
 from mlp_tape.reports.result import Result
 from mlp_tape.runs import divergence
 from mlp_tape.runs.early_stopping import EarlyStopping

@@ -183,7 +183,8 @@ def _resolved_settings(settings: Settings, dataset: Dataset, past: RunRecord | N
     if past and past.store and tracking.enabled:
         tracking = dataclasses.replace(tracking, uri=recorded_uri(past))
     named = dataclasses.replace(settings.dataset, name=dataset.name)
-    return dataclasses.replace(settings, dataset=named, tracking=tracking, resume=None)
+    shuffle = dataset.is_own if settings.shuffle is None else settings.shuffle
+    return dataclasses.replace(settings, dataset=named, tracking=tracking, resume=None, shuffle=shuffle)
 
 
 @contextlib.contextmanager

@@ -6,8 +6,8 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from mlp_tape.config.settings import Settings, flatten, non_null
+from mlp_tape.data.contents import Array
 from mlp_tape.data.datasets import Dataset
-from mlp_tape.data.sources import Array
 from mlp_tape.storage.checkpoint import Checkpoint
 from mlp_tape.system import compilation_cache, user_functions
 from mlp_tape.tensors import network, schedules

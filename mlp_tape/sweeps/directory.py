@@ -171,14 +171,14 @@ def _free_name(taken: set[str], number: int, folder: str) -> str:
     return next(str(each) for each in [number, *range(len(taken) + 1)] if str(each) not in taken)
 
 
-_loaded: dict[tuple[str, str | None], Dataset] = {}
+_loaded: dict[str, Dataset] = {}
 
 
 def _load(settings: DatasetSettings, say: Say) -> Dataset:
     """Loads a data set and keeps it in memory for the next job of this process."""
-    key = settings.name, settings.path
+    key = _choice(settings)
     if key not in _loaded:
         while len(_loaded) > 1:  # at most two, for a sweep over data sets
             del _loaded[next(iter(_loaded))]
-        _loaded[key] = datasets.load(settings.name, settings.path, settings.offline, say)
+        _loaded[key] = datasets.load(**dataclasses.asdict(settings), say=say)
     return _loaded[key]
