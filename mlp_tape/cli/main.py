@@ -29,7 +29,7 @@ from mlp_tape.errors import ConfigError, MlpTapeError
 from mlp_tape.runs import resume
 from mlp_tape.storage import run_record
 from mlp_tape.sweeps.plan import TRACEBACK
-from mlp_tape.system import exit, signals, tensorflow_setup
+from mlp_tape.system import exit, program, signals, tensorflow_setup
 from mlp_tape.tracking import client_process
 from mlp_tape.tracking.uri import resolve_uri
 
@@ -70,19 +70,16 @@ OmegaConf.register_new_resolver("run_directory", _run_directory, replace=True)
 OmegaConf.register_new_resolver("token", lambda: secrets.token_hex(3), use_cache=True, replace=True)
 
 
-def main(conf: Path) -> NoReturn:
+def main() -> NoReturn:
     """Runs the command line and ends the process.
 
     The exit code is 0 on success, 1 if the run or a job failed, 2 if nothing was started because of an
     invalid command, and 130 or 143 after SIGINT or SIGTERM.
-
-    Args:
-        conf: directory of the YAML files.
     """
     exit.own_temporary_directory()
     invocation = Invocation(CommandLine([], [], []))
     _invocation.set(invocation)
-    code = _exit_code(conf, invocation)
+    code = _exit_code(program.conf(), invocation)
     client_process.stop_all()
     if invocation.runs_exit_handlers:
         exit.leave_after_handlers(code)

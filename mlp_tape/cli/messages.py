@@ -9,10 +9,12 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 
 from mlp_tape.cli import multirun
+from mlp_tape.cli.tools import COMMANDS as TOOLS
 from mlp_tape.cli.command_line import quoted
 from mlp_tape.config import validation
 from mlp_tape.config.settings import is_description
 from mlp_tape.errors import ConfigError, DiskError, MlpTapeError
+from mlp_tape.system import program
 from mlp_tape.system.redaction import without_password
 
 
@@ -25,7 +27,7 @@ def report_error(error: Exception) -> int:
         )
     if not isinstance(error, MlpTapeError):
         error = MlpTapeError(
-            f"{type(error).__name__}: {error}", "HYDRA_FULL_ERROR=1 python run.py ... prints a traceback"
+            f"{type(error).__name__}: {error}", f"HYDRA_FULL_ERROR=1 {program.train()} ... prints a traceback"
         )
     print(without_password(f"error: {error.what}\n       {error.hint}"), file=sys.stderr)
     return error.exit_code
@@ -36,7 +38,7 @@ def composition_error(error: Exception) -> ConfigError:
     first, *rest = str(error).splitlines() or [type(error).__name__]
     if isinstance(error, MissingConfigException) and str(error.missing_cfg_file) in multirun.EXTRAS:
         extra = multirun.EXTRAS[str(error.missing_cfg_file)]
-        return ConfigError(f"{error.missing_cfg_file} is not installed", f"pip install -e '.[{extra}]'")
+        return ConfigError(f"{error.missing_cfg_file} is not installed", program.install(extra))
     if isinstance(error, MissingConfigException) and error.options:
         group, _, option = str(error.missing_cfg_file).rpartition("/")
         near = (difflib.get_close_matches(option, error.options, n=1) or error.options)[0]
@@ -63,7 +65,7 @@ def composition_error(error: Exception) -> ConfigError:
         return ConfigError(f"{removed[1]} has no value that could be removed", f"leave out ~{removed[1]}")
     if first.startswith("Config group override must be"):
         return ConfigError(
-            first, "type an option of the group, such as dataset=digits; python run.py --help lists them"
+            first, f"type an option of the group, such as dataset=digits; {program.train()} --help lists them"
         )
     params = [text for text in sys.argv if text.lstrip("+").startswith("hydra.sweeper.params")]
     if params and first.startswith(("Unexpected type", "Sweeping over Hydra", "'NoneType' object")):
@@ -72,12 +74,12 @@ def composition_error(error: Exception) -> ConfigError:
     if ambiguous and is_description(ambiguous[1]):
         return ConfigError(first, f"type {shlex.quote(f'{ambiguous[1]}={quoted(ambiguous[2])}')}")
     if ambiguous:
-        return ConfigError(first, "to sweep over these values, type python run.py -m ...")
+        return ConfigError(first, f"to sweep over these values, type {program.train()} -m ...")
     if isinstance(error, OSError):
         return ConfigError(
             f"{type(error).__name__}: {first}", "start the program in a directory that you can write to"
         )
-    return ConfigError(first, " ".join(rest).strip() or "see python run.py --help")
+    return ConfigError(first, " ".join(rest).strip() or f"see {program.train()} --help")
 
 
 def _params_of_no_config(override: str) -> ConfigError:
@@ -106,7 +108,9 @@ def _unknown_key(key: str, value: str) -> ConfigError:
             f"type hydra/launcher=joblib {key}={value} for parallel jobs",
         )
     if key.startswith("hydra."):
-        return ConfigError(f"unknown setting: {key}", "python run.py --hydra-help lists Hydra's settings")
+        return ConfigError(
+            f"unknown setting: {key}", f"{program.train()} --hydra-help lists Hydra's settings"
+        )
     return validation.unknown_key(key, value)
 
 
@@ -117,7 +121,8 @@ def _quoted(override: str) -> str:
         return f"type {shlex.quote(unquoted)}"
     key, sign, value = override.partition("=")
     if not sign:
-        return f"type a value for it: {key}=..."
+        tools = difflib.get_close_matches(key, TOOLS, n=1)
+        return f"type {program.tool()} {tools[0]}" if tools else f"type a value for it: {key}=..."
     listed = "," in value and not set(value) & set("[](){}'\"")
     items = value.split(",") if listed else [value]
     quoted = f"{key}={','.join(map(_quoted_item, items))}"

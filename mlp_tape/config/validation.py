@@ -27,6 +27,7 @@ from mlp_tape.config.settings import (
     options,
 )
 from mlp_tape.errors import ConfigError
+from mlp_tape.system import program
 
 ADDED = ("experiment", "cluster", "sweep")  # groups that are not in the defaults list: +experiment=...
 # Names that other programs use for a setting.
@@ -81,7 +82,7 @@ def parse(config: DictConfig) -> Settings:
     if settings.tracking.system_metrics and importlib.util.find_spec("psutil") is None:
         raise ConfigError(
             "tracking.system_metrics=true requires psutil, which is not installed",
-            "run pip install -e '.[system]', or type tracking.system_metrics=false",
+            f"run {program.install('system')}, or type tracking.system_metrics=false",
         )
     return settings
 
@@ -227,7 +228,7 @@ def of_another_kind(key: str, value: str) -> ConfigError:
     """Returns the error for a value that cannot replace the default, such as a dictionary for a list."""
     rule = dict(_rules(Settings())).get(key)
     if rule is None:
-        return ConfigError(f"{key}={value}: expected another kind of value", "see python run.py --help")
+        return ConfigError(f"{key}={value}: expected another kind of value", f"see {program.train()} --help")
     return _not_valid(key, rule, value)
 
 
@@ -288,7 +289,7 @@ def unknown_key(key: str, value: str = "...") -> ConfigError:
     if of_group:
         names = ", ".join(of_group.values())
         return ConfigError(f"unknown setting: {key}", f"the settings of {group} are {names}")
-    return ConfigError(f"unknown setting: {key}", "python run.py --help lists the settings")
+    return ConfigError(f"unknown setting: {key}", f"{program.train()} --help lists the settings")
 
 
 def _closest(text: str, names: dict[str, str]) -> list[str]:

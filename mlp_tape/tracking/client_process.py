@@ -15,14 +15,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mlp_tape.system import exit
+from mlp_tape.system import exit, program
 
-ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = """
 import signal, sys
 for number in (signal.SIGINT, signal.SIGTERM):
     signal.signal(number, signal.SIG_IGN)  # they are for the process that trains, which decides what to do
-sys.path.insert(0, sys.argv[1])
+if sys.argv[1] not in sys.path:
+    sys.path.insert(0, sys.argv[1])
 from pathlib import Path
 from mlp_tape.mlflow_backend import notifications
 from mlp_tape.system import tensorflow_setup
@@ -49,7 +49,7 @@ class MlflowProcess:
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115, for as long as the process exists
         shared = str(exit.own_temporary_directory() or "/nowhere")
         self._program = subprocess.Popen(
-            [sys.executable, "-P", "-c", PROGRAM, str(ROOT), shared],
+            [sys.executable, "-P", "-c", PROGRAM, str(program.ROOT), shared],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
