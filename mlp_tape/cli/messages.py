@@ -9,8 +9,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 
 from mlp_tape.cli import multirun
-from mlp_tape.cli.tools import COMMANDS as TOOLS
 from mlp_tape.cli.command_line import quoted
+from mlp_tape.cli.tools import COMMANDS as TOOLS
 from mlp_tape.config import validation
 from mlp_tape.config.settings import is_description
 from mlp_tape.errors import ConfigError, DiskError, MlpTapeError

@@ -1,4 +1,4 @@
-"""The package as installed from a wheel, in another environment: the command `mlp-tape` from any directory."""
+"""The package installed from a wheel in another environment: the command `mlp-tape`, in any directory."""
 
 import os
 import shlex
@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy
 import pytest
-from conftest import LIMIT, ROOT, runs_in
 
+from conftest import LIMIT, ROOT, runs_in
 from mlp_tape.system import program
 
 MlpTape = Callable[..., str]

@@ -151,10 +151,10 @@ def test_invalid_data_are_rejected_before_a_run_is_opened(run_py: Run, tmp_path:
 
 def test_settings_are_validated_before_tensorflow_or_mlflow_is_imported() -> None:
     probe = (
-        "import os, sys; from pathlib import Path; from mlp_tape.cli.main import main\n"
+        "import os, sys; from mlp_tape.cli.main import main\n"
         "os._exit = sys.exit\n"
         "sys.argv = ['run.py', 'lr=-1']\n"
-        "try: main(Path('conf').resolve())\n"
+        "try: main()\n"
         "except SystemExit as end: assert end.code == 2\n"
         "print([name for name in ('tensorflow', 'mlflow', 'numpy', 'matplotlib') if name in sys.modules])"
     )
