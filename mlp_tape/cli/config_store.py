@@ -29,8 +29,8 @@ def register() -> None:
 
     They are untyped, so that a wrong value is reported by `validation.parse` and not by OmegaConf.
     """
-    OmegaConf.register_new_resolver("environment_flag", _flag, replace=True)
-    OmegaConf.register_new_resolver("usage", _usage, replace=True)
+    OmegaConf.register_new_resolver("mlp_tape.environment_flag", _flag, replace=True)
+    OmegaConf.register_new_resolver("mlp_tape.usage", _usage, replace=True)
     store = ConfigStore.instance()
     base = OmegaConf.create(settings.defaults())
     OmegaConf.set_struct(base.tags, False)  # accepts any tag, without a plus sign

@@ -20,7 +20,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from mlp_tape.cli import command_line, config_store, multirun, planner, sweeper
+from mlp_tape.cli import command_line, composition, config_store, multirun, planner, sweeper
 from mlp_tape.cli.command_line import CommandLine
 from mlp_tape.cli.messages import composition_error, report_error
 from mlp_tape.config import validation
@@ -65,9 +65,9 @@ def _run_directory(new: str) -> str:
 
 
 config_store.register()
-OmegaConf.register_new_resolver("run_directory", _run_directory, replace=True)
+OmegaConf.register_new_resolver("mlp_tape.run_directory", _run_directory, replace=True)
 # Distinguishes the directories of runs that start within the same second.
-OmegaConf.register_new_resolver("token", lambda: secrets.token_hex(3), use_cache=True, replace=True)
+OmegaConf.register_new_resolver("mlp_tape.token", lambda: secrets.token_hex(3), use_cache=True, replace=True)
 
 
 def main() -> NoReturn:
@@ -139,30 +139,9 @@ def _resumed_line(typed: CommandLine) -> CommandLine:
     return command_line.resumed(run_record.read(directory), typed)
 
 
-def settings_of(conf: Path, overrides: list[str]) -> Settings:
-    """Returns the validated settings of a command line, without starting a run.
-
-    Args:
-        conf: directory of the YAML files.
-        overrides: overrides as typed on the command line.
-
-    Raises:
-        ConfigError: a setting is unknown or invalid.
-    """
-    try:
-        return validation.parse(_composed(conf, overrides))
-    except HydraException as error:
-        raise composition_error(error) from error
-
-
-def _composed(conf: Path, overrides: list[str]) -> DictConfig:
-    with hydra.initialize_config_dir(str(conf), version_base="1.3"):
-        return hydra.compose("config", overrides, return_hydra_config=True)
-
-
 def _help(conf: Path, overrides: list[str]) -> str:
     """Returns the text of `--help`. Hydra's own takes two seconds, since it lists Hydra's groups as well."""
-    composed = _composed(conf, overrides)
+    composed = composition.composed(conf, overrides)
     groups = config_store.option_names(conf)
     return string.Template(str(composed.hydra.help.template)).substitute(
         APP_CONFIG_GROUPS="\n".join(f"{group}: {', '.join(names)}" for group, names in groups.items()),

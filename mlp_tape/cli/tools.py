@@ -117,10 +117,10 @@ def _replay(arguments: argparse.Namespace) -> int:
 
 
 def _walk(arguments: argparse.Namespace) -> int:
-    from mlp_tape.cli import main
+    from mlp_tape.cli import composition
     from mlp_tape.data import datasets
 
-    settings = main.settings_of(program.conf(), arguments.settings)
+    settings = composition.settings_of(program.conf(), arguments.settings)
     dataset = datasets.load(**dataclasses.asdict(settings.dataset), say=print)
     if dataset.warning:
         print(f"WARNING  {dataset.warning}", file=sys.stderr)

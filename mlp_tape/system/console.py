@@ -23,7 +23,9 @@ class _Plain(rich.console.Console):
     def __init__(self, file: TextIO) -> None:
         if isinstance(file, io.TextIOWrapper) and file.errors == "strict":  # the encoding may be ASCII
             file.reconfigure(errors="backslashreplace")
-        super().__init__(file=file, highlight=False, markup=False, emoji=False, soft_wrap=True)
+        super().__init__(
+            file=file, highlight=False, markup=False, emoji=False, soft_wrap=True, force_jupyter=False
+        )
 
     def on_broken_pipe(self) -> None:
         self.quiet = True

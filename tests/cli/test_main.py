@@ -14,7 +14,7 @@ import mlflow
 import pytest
 
 from conftest import LIMIT, ROOT, Run, kill_after_limit, sample, sync_unsent
-from mlp_tape.cli import main
+from mlp_tape.cli import composition
 from mlp_tape.errors import ConfigError
 from mlp_tape.system import signals
 
@@ -90,7 +90,7 @@ def test_errors_in_the_readme_are_those_of_the_program() -> None:
     assert len(shown) == 2
     for arguments, *lines in shown:
         with pytest.raises(ConfigError) as error:
-            main.settings_of(ROOT / "conf", shlex.split(arguments))
+            composition.settings_of(ROOT / "conf", shlex.split(arguments))
         assert [error.value.what, error.value.hint] == lines
 
 
