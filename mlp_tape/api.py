@@ -156,6 +156,10 @@ class Run:
 
     directory: Path
 
+    def __post_init__(self) -> None:
+        """Reads the record of the run."""
+        _ = self._record
+
     @functools.cached_property
     def _record(self) -> RunRecord:
         return run_record.read(self.directory)

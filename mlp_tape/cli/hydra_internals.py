@@ -94,14 +94,14 @@ def set_aside() -> Iterator[None]:
     attributes are not documented.
     """
     Plugins.instance()  # registers the configs of plug-ins, once in a process
-    store, current, version = ConfigStore.instance(), GlobalHydra.instance(), VersionBase.instance()
-    configs, outer, base = store.repo, current.hydra, version.getbase()
+    store, version = ConfigStore.instance(), VersionBase.instance()
+    configs, outer, base = store.repo, GlobalHydra.instance().hydra, version.getbase()
     store.repo = _copied(configs)
-    current.clear()
+    GlobalHydra.instance().clear()
     try:
         yield
-    finally:
-        store.repo, current.hydra, version.version_base = configs, outer, base
+    finally:  # `hydra.initialize` has put a copy in the place of the instance
+        store.repo, GlobalHydra.instance().hydra, version.version_base = configs, outer, base
 
 
 def _copied(tree: dict[str, Any]) -> dict[str, Any]:
