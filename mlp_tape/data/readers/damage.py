@@ -26,5 +26,5 @@ def named(path: Path) -> Iterator[None]:
     except PermissionError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}", "correct its permissions") from error
     except Exception as error:  # libraries do not document what damaged data raise
-        first = (str(error).splitlines() or [type(error).__name__])[0]
+        first = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
         raise DataError(f"{path} is damaged: {first}", "download it again, or save it again") from error

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from mlp_tape.data.contents import Contents, Reading
+from mlp_tape.data.contents import PARTS, Contents, Reading
 from mlp_tape.data.readers import arrays, images, kinds, parquet, text_tables
 from mlp_tape.data.readers.roles import of_file, role
 from mlp_tape.errors import DataError
@@ -77,7 +77,7 @@ def by_part(files: Iterable[Path], directory: Path) -> dict[str, list[Path]]:
         names = [directory / name for name in reversed(file.relative_to(directory).parts)]
         part = next((found for name in names if (found := of_file(name).part)), None)
         groups.setdefault(part, []).append(file)
-    named = {part: paths for part, paths in groups.items() if part}
+    named = {part: groups[part] for part in PARTS if part in groups}
     return named or ({"train": groups[None]} if groups else {})
 
 
@@ -131,7 +131,8 @@ def _by_class(root: Path, files: list[Path]) -> tuple[Pictures, list[str]]:
             remarks.append(
                 f"the images in {name} are not used, as they are not in a directory for each class"
             )
-    return (pictures if "train" in pictures else {}), remarks
+    ordered = {part: pictures[part] for part in PARTS if part in pictures}
+    return (ordered if "train" in pictures else {}), remarks
 
 
 def _refusal(path: Path, found: dict[str, list[Path]]) -> DataError:

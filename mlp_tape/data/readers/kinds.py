@@ -49,6 +49,7 @@ SAVE_ARRAYS = "save its arrays with numpy.savez('data.npz', x_train=..., y_train
 REFUSED = {
     "empty": ("is empty", "download or save it again"),
     "missing": ("does not exist", "set dataset.path to an existing file or directory"),
+    "broken link": ("is a link to a file that is not there", "set dataset.path to the file itself"),
     "special": ("is neither a file nor a directory", "set dataset.path to a file or a directory"),
     "image": ("is a single image", "{images}"),
     "pickle": (
@@ -75,8 +76,11 @@ REFUSED = {
         "is an old Excel workbook",
         "save it as CSV in a spreadsheet program, then set dataset.path=data.csv",
     ),
-    "json": ("is JSON", CONVERT.format(read="read_json('{path}')")),
-    "json lines": ("is JSON, one object a line", CONVERT.format(read="read_json('{path}', lines=True)")),
+    "json": ("is JSON", CONVERT.format(read="read_json('{path}', precise_float=True)")),
+    "json lines": (
+        "is JSON, one object a line",
+        CONVERT.format(read="read_json('{path}', lines=True, precise_float=True)"),
+    ),
     "arrow": ("is an Arrow or Feather file", CONVERT.format(read="read_feather('{path}')")),
     "arrow stream": (
         "is an Arrow stream, as save_to_disk of Hugging Face writes it",
@@ -114,7 +118,7 @@ def kind(path: Path) -> str:
     """
     try:
         if not path.exists():
-            return "missing"
+            return "broken link" if path.is_symlink() else "missing"
         if path.is_dir():
             return "directory"
         if not path.is_file():

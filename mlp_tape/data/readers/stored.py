@@ -52,16 +52,19 @@ def contents(arrays: Iterable[Stored], source: Path, chosen: Path | None = None)
     """
     arrays = list(arrays)
     groups: dict[str, Group] = {}
-    remarks = []
-    is_alone = len({each.path for each in arrays}) == 1  # the name of a single file says nothing
+    again = []
+    is_alone = len({each.path for each in arrays}) == 1  # the part in the name of a single file says nothing
     for each in arrays:
-        by_key, by_file = role(each.key), Role(None, None, "") if is_alone else of_file(each.path)
+        by_key, by_file = role(each.key), of_file(each.path)
+        if is_alone:
+            by_file = Role(None, by_file.kind, "")
         part, kind = by_key.part or by_file.part or "", by_key.kind or by_file.kind
         if by_key.rest or kind is None:
             continue
         first = groups.setdefault(by_file.rest, {}).setdefault(part, {}).setdefault(kind, each)
         if first is not each:
-            remarks.append(f"{first.path} is used, and not {each.path}, which has the same name")
+            again.append(each.path)
+    remarks = [f"there twice, and read once: {', '.join(path.name for path in again)}"] if again else []
     group = _chosen({name: _named(group) for name, group in groups.items()}, arrays, source, chosen)
     used = [each for xy in group.values() for each in xy.values()]
     class_names = {label: name for each in used for label, name in each.class_names.items()}
@@ -97,11 +100,13 @@ def _chosen(groups: dict[str, Group], arrays: list[Stored], source: Path, chosen
     missing = [f"{kind}_train" for kind in "xy" if kind not in found.get("train", {})]
     names = list(dict.fromkeys(str(each) for each in arrays))
     has = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
-    raise DataError(f"{source} has no {', '.join(missing)}; it has {has or 'nothing'}", SAVE)
+    beside = "put the other files of the data set beside it, such as y_train.npy"
+    hint = SAVE if any(each.key for each in arrays) else beside
+    raise DataError(f"{source} has no {', '.join(missing)}; it has {has or 'nothing'}", hint)
 
 
 def belong_together(path: Path, arrays: Iterable[Stored]) -> bool:
-    """Whether others belong to a file with these arrays, as it has only x or y, or one part, of a data set."""
+    """Whether others belong to a file with these arrays, as it has only x, only y, or only one part."""
     keys = [role(each.key) for each in arrays]
     is_complete = {key.kind for key in keys} >= {"x", "y"} and of_file(path).part is None
     return not is_complete and not any(key.part for key in keys)

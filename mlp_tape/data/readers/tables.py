@@ -11,7 +11,6 @@ import numpy as np
 
 from mlp_tape.data.contents import Array, Contents
 from mlp_tape.errors import DataError
-from mlp_tape.system import formatting
 from mlp_tape.system.formatting import count
 
 if TYPE_CHECKING:
@@ -158,16 +157,16 @@ def _unusable(frame: "pd.DataFrame", names: list[Any], where: str) -> DataError:
     text = pd.to_numeric(column.astype(str), errors="coerce").isna().to_numpy() & ~missing
     wrong = text if text.any() else missing
     row = int(np.argmax(wrong))
-    what = f"the text {str(column.iloc[row])!r}" if text.any() else "no value"
-    others = (
-        f"; so {formatting.are(len(names) - 1)} {count(len(names) - 1, 'other column')}" if names[1:] else ""
-    )
+    what = f"texts such as {str(column.iloc[row])!r}" if text.any() else "no value"
+    others = f" (also unusable: {_listed(names[1:])})" if names[1:] else ""
+    if text.any():
+        remedy = f"table = table.drop(columns={list(map(str, names))}), or pandas.get_dummies of the same"
+    else:
+        remedy = "table = table.dropna(), or table.fillna(table.median(numeric_only=True))"
     return DataError(
-        f"{where}: the column {names[0]} has {what} in row {row + 1}, the first of {wrong.sum():,} such among "
-        f"{len(column):,} rows{others}",
-        f"leave out or encode {_listed(names)}, such as by pandas.get_dummies(table, columns={names[:3]})"
-        if text.any()
-        else f"fill {_listed(names)}, such as by table.fillna(table.median()), or leave out rows by table.dropna()",
+        f"{where}: the column {names[0]} has {what} in {wrong.sum():,} of {len(column):,} rows, first in "
+        f"row {row + 1}{others}",
+        f"with pandas, {remedy}, and save it with table.to_csv('numbers.csv', index=False)",
     )
 
 
@@ -176,8 +175,8 @@ def labels(column: "pd.Series[Any]", where: str) -> Array:
     missing = column.isna().to_numpy()
     if missing.any():
         raise DataError(
-            f"{where}: the column {column.name} of the labels has no value in row {np.argmax(missing) + 1}, the "
-            f"first of {missing.sum():,} such among {len(column):,} rows",
+            f"{where}: the column {column.name} of the labels has no value in {missing.sum():,} of "
+            f"{len(column):,} rows, first in row {np.argmax(missing) + 1}",
             "leave out the rows without a label",
         )
     if column.dtype.kind in "iufb":
