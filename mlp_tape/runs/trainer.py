@@ -15,6 +15,7 @@ from mlp_tape.tensors.activations import ACTIVATIONS
 from mlp_tape.tensors.losses import LOSSES
 from mlp_tape.tensors.network import Params
 from mlp_tape.tensors.optimizers import RULES, Optimizer
+from mlp_tape.tensors.scale import Scale
 from mlp_tape.tensors.schedules import SCHEDULES, LearningRate
 from mlp_tape.training import engine, evaluation, histograms, loop, state
 from mlp_tape.training.batches import Batches
@@ -28,7 +29,8 @@ def step_config(
     activation: str,
     loss: str,
     rule: str,
-    scale: float,
+    scale: float | list[float],
+    offset: float | list[float] = 0.0,
     rule_settings: Mapping[str, float] | None = None,
     **others: Any,
 ) -> StepConfig:
@@ -38,7 +40,8 @@ def step_config(
         activation: a key of ACTIVATIONS.
         loss: a key of LOSSES, or `module.function`.
         rule: update rule of the optimizer: a key of RULES, or `module.function`.
-        scale: divisor of the images.
+        scale: divisor of the images, as in `Scale.as_json`.
+        offset: offset of the images.
         rule_settings: keyword arguments of the rule.
         others: other attributes of `StepConfig`.
 
@@ -46,7 +49,8 @@ def step_config(
         ConfigError: a function cannot be imported.
     """
     optimizer = Optimizer(user_functions.find(rule, RULES), tuple(sorted((rule_settings or {}).items())))
-    return StepConfig(ACTIVATIONS[activation], user_functions.find(loss, LOSSES), optimizer, scale, **others)
+    functions = ACTIVATIONS[activation], user_functions.find(loss, LOSSES), optimizer
+    return StepConfig(*functions, Scale.of_json(scale, offset), **others)
 
 
 @dataclass(frozen=True)
@@ -71,8 +75,11 @@ class Trainer:
         """The arguments of `step_config`, JSON-serializable: the settings that `StepConfig` has by name."""
         values = {key.rpartition(".")[2]: value for key, value in flatten(self.settings)}
         rule = non_null(self.settings.optimizer)
-        of_step = {each.name: values[each.name] for each in fields(StepConfig) if each.name in values}
-        return of_step | {"rule": rule.pop("name"), "rule_settings": rule, "scale": self.dataset.scale}
+        names = {each.name for each in fields(StepConfig)} - {
+            "scale"
+        }  # that of the data set, not the setting
+        of_step = {name: value for name, value in values.items() if name in names}
+        return of_step | {"rule": rule.pop("name"), "rule_settings": rule} | self.dataset.scale.as_json()
 
     @functools.cached_property
     def rate(self) -> LearningRate:

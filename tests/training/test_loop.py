@@ -14,6 +14,7 @@ from mlp_tape.data.datasets import Dataset
 from mlp_tape.runs.trainer import Trainer, step_config
 from mlp_tape.tensors import losses, network
 from mlp_tape.tensors.optimizers import Grads, Optimizer, Slot, Updates
+from mlp_tape.tensors.scale import Scale
 from mlp_tape.training import evaluation, train_step
 from mlp_tape.training.engine import compiled_loop
 
@@ -130,7 +131,7 @@ def test_each_step_uses_the_next_images_in_file_order() -> None:
     def no_update(params: Slot, grads: Grads, lr: tf.Tensor, t: tf.Tensor) -> Updates:
         return {name: 0 * grad for name, grad in grads.items()}
 
-    config = train_step.StepConfig(tf.identity, loss, Optimizer(no_update), 1.0)
+    config = train_step.StepConfig(tf.identity, loss, Optimizer(no_update), Scale())
     for engine in ("eager", "compiled"):
         params = {"w1": tf.Variable(tf.ones([1, 2])), "b1": tf.Variable(tf.zeros([2]))}
         blocks = train(params, x, y, config, lr=1.0, batch_size=size, epochs=1, log_every=3, engine=engine)
