@@ -660,18 +660,18 @@ CASES = [
     Case(
         "UTF-8 with a byte order mark",
         csv("a.csv", UMLAUT, encoding="utf-8-sig"),
-        {"train": (TABLE, UMLAUT["größe"].to_numpy())},
+        {"train": (TABLE, UMLAUT["größe"].to_numpy().astype(str))},
         remark="the column größe",
     ),
     Case(
         "UTF-16, as Excel saves it",
         csv("a.csv", UMLAUT, encoding="utf-16", sep="\t"),
-        {"train": (TABLE, UMLAUT["größe"].to_numpy())},
+        {"train": (TABLE, UMLAUT["größe"].to_numpy().astype(str))},
     ),
     Case(
         "Latin-1",
         csv("a.csv", UMLAUT, encoding="latin-1"),
-        {"train": (TABLE, UMLAUT["größe"].to_numpy())},
+        {"train": (TABLE, UMLAUT["größe"].to_numpy().astype(str))},
         remark="Latin-1",
     ),
     Case("quoted numbers", csv("a.csv", flowers(), quoting=1), FLOWERS),

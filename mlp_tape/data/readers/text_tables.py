@@ -103,7 +103,10 @@ def _rows(lines: list[str], delimiter: str) -> list[list[str]]:
 def _delimiter(lines: list[str]) -> str | None:
     """Returns the first delimiter that divides nearly all lines into the same number of cells, above one."""
     for delimiter in (*DELIMITERS, r"\s+"):
-        widths = Counter(len(row) for row in _rows(lines, delimiter))
+        rows = _rows(lines, delimiter)
+        if delimiter == r"\s+" and not any(_number(cell, ".") for row in rows for cell in row):
+            return None  # words
+        widths = Counter(map(len, rows))
         width, n = widths.most_common(1)[0] if widths else (0, 0)
         if width > 1 and n >= 0.8 * len(lines):
             return delimiter
