@@ -387,6 +387,8 @@ def text_of(table: pd.DataFrame, **options: Any) -> str:
     return made
 
 
+FRAMED = X.copy()
+FRAMED[:, [0, -1]] = 0  # as MNIST's images, whose last pixel is always 0
 DOUBLE = X[:50].repeat(2, 1).repeat(2, 2)  # [50,16,16]
 
 
@@ -609,8 +611,8 @@ CASES = [
     ),
     Case(
         "pixels without a header, label first",
-        csv("a.csv", frame((X % 2 * 200, Y)), header=False),
-        {"train": (X % 2 * 200, Y)},
+        csv("a.csv", frame((FRAMED, Y)), header=False),
+        {"train": (FRAMED, Y)},
         remark="the labels are the column 0",
     ),
     Case(
@@ -736,6 +738,58 @@ CASES = [
     Case("more cells than names", content("a.csv", "a,b,y\n" + "1,2,0,9\n" * 9), "different lengths"),
     Case("a text that is no table", content("a.csv", "Dear all,\nthis is not a table.\n"), "not a table"),
     Case("several tables", several(csv("a.csv", flowers()), csv("b.csv", flowers())), "2 tables"),
+    Case(
+        "X_train.csv, y_train.csv, ...",
+        several(
+            csv("X_train.csv", frame(TRAIN, None)),
+            csv("y_train.csv", pd.DataFrame({"digit": TRAIN[1]})),
+            csv("X_test.csv", frame(TEST, None)),
+            csv("y_test.csv", pd.DataFrame({"digit": TEST[1]})),
+            csv("notes.csv", flowers()),
+        ),
+        DIGIT_PARTS,
+    ),
+    Case(
+        "the path of one of them",
+        several(
+            csv("X_train.csv", frame(TRAIN, None)),
+            csv("y_train.csv", pd.DataFrame({"digit": TRAIN[1]}), index=True),
+            csv("train.csv", flowers()),
+            typed="y_train.csv",
+        ),
+        {"train": TRAIN},
+    ),
+    Case(
+        "UCI: train/X_train.txt and train/y_train.txt with blanks, without a header",
+        several(
+            content("train/X_train.txt", text_of(pd.DataFrame(TABLE), sep=" ", header=False)),
+            content("train/y_train.txt", "\n".join(map(str, np.arange(40) % 3 + 1))),
+            content("train/subject_train.txt", "1\n" * 40),
+            content("activity_labels.txt", "1 WALKING\n2 SITTING\n3 LAYING\n"),
+        ),
+        {"train": (TABLE, np.arange(40) % 3 + 1)},
+    ),
+    Case(
+        "y.csv with other rows",
+        several(csv("X.csv", frame(TRAIN, None)), csv("y.csv", pd.DataFrame({"y": TEST[1]})), typed="X.csv"),
+        "1 column and 100 rows, but one column and 300 rows of labels are needed",
+    ),
+    Case(
+        "mnist_train.csv beside mnist_train_100.csv",
+        several(
+            csv("mnist_train.csv", frame(TRAIN)),
+            csv("mnist_train_100.csv", frame(TEST)),
+            typed="mnist_train.csv",
+        ),
+        {"train": TRAIN},
+    ),
+    Case(
+        "integers first and last, such as Titanic without dataset.label",
+        csv(
+            "a.csv", pd.DataFrame({"Survived": [0, 1] * 9, "Age": np.arange(18) / 7, "Port": ["S", "C"] * 9})
+        ),
+        "it is not clear whether the first or the last",
+    ),
     # Parquet
     Case("a table as Parquet", parquet("a.parquet", flowers()), FLOWERS),
     Case(

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from mlp_tape.data.contents import Contents, Reading
-from mlp_tape.data.readers import arrays, folders, kinds, parquet, text_tables
+from mlp_tape.data.readers import arrays, folders, kinds, parquet, roles, table_files, text_tables
 
 
 def read(path: Path, reading: Reading) -> Contents:
@@ -22,8 +22,7 @@ def read(path: Path, reading: Reading) -> Contents:
     if kind in arrays.READERS:
         return arrays.read(path, kind)
     if kind == "parquet":
-        return parquet.read(folders.with_other_parts(path), reading, path)
+        return parquet.read(roles.shards(path), reading, path)
     if kind in ("text", "text.gz"):
-        files = folders.one_of_each(folders.with_other_parts(path), path.parent)
-        return text_tables.read(files, reading, path)
+        return text_tables.read(table_files.beside(path), reading, path)
     raise kinds.refusal(path, kind)

@@ -1,12 +1,12 @@
 """Reader of directories: files that belong together, or images in a directory for each class."""
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from mlp_tape.data.contents import PARTS, Contents, Reading
-from mlp_tape.data.readers import arrays, images, kinds, parquet, text_tables
-from mlp_tape.data.readers.roles import of_file, role
+from mlp_tape.data.readers import arrays, images, kinds, parquet, roles, table_files, text_tables
+from mlp_tape.data.readers.roles import role
 from mlp_tape.errors import DataError
 
 DEPTH = 5  # levels of directories that are searched
@@ -35,16 +35,10 @@ def read(path: Path, reading: Reading) -> Contents:
         return dataclasses.replace(contents, remarks=(*remarks, *contents.remarks))
     if of_arrays:
         return arrays.read_all(of_arrays, path)
-    files = by_part(found.get("parquet", tables), path)
-    if files and "train" not in files:
-        raise DataError(
-            f"{path} has a {next(iter(files))} part, but none to train on",
-            "set dataset.path to the file with the training data",
-        )
     if "parquet" in found:
-        return parquet.read(files, reading, path)
+        return parquet.read(roles.by_part(found["parquet"], path), reading, path)
     if tables:
-        return text_tables.read(one_of_each(files, path), reading, path)
+        return text_tables.read(table_files.in_directory(tables, path), reading, path)
     raise _refusal(path, found)
 
 
@@ -65,51 +59,6 @@ def _files(directory: Path, depth: int) -> Iterator[Path]:
 
 def _is_table(file: Path) -> bool:
     return Path(file.name.removesuffix(".gz")).suffix.lower() in TABLE_SUFFIXES
-
-
-def by_part(files: Iterable[Path], directory: Path) -> dict[str, list[Path]]:
-    """Groups files by the part in their names or those of their directories.
-
-    If no file has one, all are of the train part; otherwise, those without one are left out.
-    """
-    groups: dict[str | None, list[Path]] = {}
-    for file in files:
-        names = [directory / name for name in reversed(file.relative_to(directory).parts)]
-        part = next((found for name in names if (found := of_file(name).part)), None)
-        groups.setdefault(part, []).append(file)
-    named = {part: groups[part] for part in PARTS if part in groups}
-    return named or ({"train": groups[None]} if groups else {})
-
-
-def with_other_parts(path: Path) -> dict[str, list[Path]]:
-    """Returns the files of all parts to which a file belongs, such as `a_train.csv` and `a_test.csv`."""
-
-    def words(file: Path) -> tuple[str, list[str]]:
-        return file.suffix, [
-            word for word in of_file(file).rest.split("-") if not word.isdigit() and word != "of"
-        ]
-
-    def belongs(file: Path) -> bool:
-        return file == path or (
-            words(file) == words(path) and of_file(file).part is not None and file.is_file()
-        )
-
-    if of_file(path).part is None:
-        return {"train": [path]}
-    others = by_part(sorted(file for file in path.parent.iterdir() if belongs(file)), path.parent)
-    return others if "train" in others else {"train": [path]}
-
-
-def one_of_each(files: dict[str, list[Path]], directory: Path) -> dict[str, Path]:
-    """Returns the only file of each part."""
-    for part, paths in files.items():
-        if len(paths) > 1:
-            raise DataError(
-                f"{directory} has {len(paths)} tables that may be the {part} part: "
-                f"{', '.join(path.name for path in paths[:6])}{', ...' if len(paths) > 6 else ''}",
-                f"set dataset.path={paths[0]}, or to another one of them",
-            )
-    return {part: paths[0] for part, paths in files.items()}
 
 
 def _by_class(root: Path, files: list[Path]) -> tuple[Pictures, list[str]]:

@@ -1,8 +1,11 @@
 """Roles of files and arrays by their names: x or y of the train, validation or test part."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+
+from mlp_tape.errors import DataError
 
 PARTS = {
     "train": ("train", "training", "trn"),
@@ -60,3 +63,40 @@ def role(name: str) -> Role:
 def of_file(path: Path) -> Role:
     """Returns the role of a file by its name without `.gz` and the suffix."""
     return role(Path(path.name.removesuffix(".gz")).stem)
+
+
+def by_part(files: Iterable[Path], directory: Path) -> dict[str, list[Path]]:
+    """Groups files by the part in their names or those of their directories.
+
+    If no file has one, all are of the train part; otherwise, those without one are left out.
+
+    Raises:
+        DataError: there are files of other parts, but none to train on.
+    """
+    groups: dict[str | None, list[Path]] = {}
+    for file in files:
+        names = [directory / name for name in reversed(file.relative_to(directory).parts)]
+        part = next((found for name in names if (found := of_file(name).part)), None)
+        groups.setdefault(part, []).append(file)
+    named = {part: groups[part] for part in PARTS if part in groups} or {"train": groups[None]}
+    if "train" not in named:
+        raise DataError(
+            f"{directory} has a {next(iter(named))} part, but none to train on",
+            "set dataset.path to the file with the training data",
+        )
+    return named
+
+
+def shards(path: Path) -> dict[str, list[Path]]:
+    """Returns the files of all parts to which one belongs, such as `train-00000-of-00002.parquet`."""
+
+    def words(file: Path) -> list[str]:
+        return [word for word in of_file(file).rest.split("-") if not word.isdigit() and word != "of"]
+
+    def belongs(file: Path) -> bool:
+        is_similar = file.suffix == path.suffix and words(file) == words(path)
+        return is_similar and of_file(file).part is not None and file.is_file()
+
+    if of_file(path).part is None:
+        return {"train": [path]}
+    return by_part(sorted(filter(belongs, path.parent.iterdir())), path.parent)

@@ -43,9 +43,9 @@ def contents(
     """
     train = frames["train"]
     key = label_column(train, label, source)
-    ids = [name for name in train.columns if has_names and name != key and _is_id(name, train[name])]
+    ids = [name for name in train.columns if has_names and name != key and is_id(name, train[name])]
     remarks = [f"the column {name or 'without a name'} numbers the rows and is no feature" for name in ids]
-    remarks.append(f"the labels are the column {key}" + ("" if has_names else " (counted from 0)"))
+    remarks.append(f"the labels are the column {key}" + (" (counted from 0)" if isinstance(key, int) else ""))
     features = [name for name in train.columns if name != key and name not in ids]
     parts = {}
     for part, frame in frames.items():
@@ -66,7 +66,7 @@ def contents(
     return Contents(parts, source, (class_names or {}).get(str(key), {}), tuple(remarks))
 
 
-def _is_id(name: object, column: "pd.Series[Any]") -> bool:
+def is_id(name: object, column: "pd.Series[Any]") -> bool:
     """Whether a column has an id or a number of each row."""
     is_named = isinstance(name, str) and ID.fullmatch(name)
     return bool(is_named and column.dtype.kind not in "fb" and column.is_unique and len(column) > 1)
@@ -80,17 +80,15 @@ def label_column(frame: "pd.DataFrame", label: str | None, source: Path) -> Any:
         found = [name for name in frame.columns if str(name).strip().lower() == known]
         if len(found) == 1:
             return found[0]
-    others = [name for name in frame.columns if not _is_id(name, frame[name])]
+    others = [name for name in frame.columns if not is_id(name, frame[name])]
     ends = list(dict.fromkeys([*others[:1], *others[-1:]]))
-    found = [name for name in ends if frame[name].dtype.kind not in "iufb"] or [
-        name for name in ends if _may_be_labels(frame[name])
-    ]
-    if len(found) == 1 and len(others) > 1:
+    found = [name for name in ends if _has_few_values(frame[name])]
+    if len(found) == 1 and len(others) > 1 and _are_class_numbers(frame[found[0]]):
         return found[0]
     raise DataError(
         f"{source}: no column is named label, class, target or y, and it is not clear whether the first or "
         f"the last of the {count(len(frame.columns), 'column')} has the labels",
-        "type the name or number of the column with the labels, such as dataset.label=-1 for the last one",
+        "type dataset.label=NAME, or dataset.label=0 for the first one or dataset.label=-1 for the last one",
     )
 
 
@@ -109,16 +107,16 @@ def _given(frame: "pd.DataFrame", label: str, source: Path) -> Any:
     )
 
 
-def _may_be_labels(column: "pd.Series[Any]") -> bool:
-    """Whether a column of numbers has all integers from the smallest to the largest one, and often."""
-    if column.dtype.kind not in "iu" or not len(column):
-        return False
-    values = np.unique(column.to_numpy())
-    return bool(
-        1 < len(values) <= min(MOST_CLASSES, len(column) / 2)
-        and int(values[-1]) - int(values[0]) + 1 == len(values)
-        and -1 <= int(values[0]) < 10
-    )
+def _has_few_values(column: "pd.Series[Any]") -> bool:
+    """Whether a column has texts, or at least two different integers, each of them twice on average."""
+    n = column.nunique() if column.dtype.kind in "iu" else 0
+    return column.dtype.kind not in "iufb" or 2 <= n <= min(MOST_CLASSES, len(column) // 2)
+
+
+def _are_class_numbers(column: "pd.Series[Any]") -> bool:
+    """Whether a column has texts, or all integers from the smallest to the largest one."""
+    is_text = column.dtype.kind not in "iu"
+    return is_text or int(column.max()) - int(column.min()) + 1 == column.nunique()
 
 
 def _features(frame: "pd.DataFrame", where: str) -> Array:

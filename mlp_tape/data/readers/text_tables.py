@@ -5,14 +5,15 @@ import dataclasses
 import re
 import warnings
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlp_tape.data.contents import Contents, Reading
 from mlp_tape.data.readers import allocation, compressed, damage, tables
+from mlp_tape.data.readers.table_files import Tables
 from mlp_tape.errors import DataError
+from mlp_tape.system.formatting import count
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,38 +42,57 @@ class Dialect:
     decimal: str
 
 
-def read(files: Mapping[str, Path], reading: Reading, source: Path) -> Contents:
+def read(files: Tables, reading: Reading, source: Path) -> Contents:
     """Reads the table of each part.
 
     Raises:
         DataError: a file is not a table, or cannot be used as one.
     """
     frames, remarks, has_names = {}, [], True
-    for part, path in files.items():
-        with damage.named(path):
-            style = dialect(path)
-            if style is None:
-                raise DataError(
-                    f"{path} is a text, but not a table", "docs/data.md lists the formats that are read"
-                )
-            try:
-                frames[part] = _frame(path, style)
-            except UnicodeDecodeError:  # beyond the beginning
-                style = dataclasses.replace(style, encoding="latin-1")
-                frames[part] = _frame(path, style)
-            has_names = style.has_names
+    for part, (path, labels) in files.items():
+        frames[part], style = _table(path)
+        has_names = style.has_names
+        if labels is not None:
+            frames[part] = _joined(frames[part], _table(labels, least=1)[0], labels)
         if style.encoding == "latin-1":
             remarks.append(f"{path.name} is read as Latin-1, as it is not UTF-8")
         if style.decimal == ",":
             remarks.append(f"{path.name} has decimal commas")
     found = tables.contents(frames, reading.label, source, has_names)
-    if len(files) > 1:
-        remarks.append("; ".join(f"{path.name} is the {part} part" for part, path in files.items()))
+    if len(found.parts) > 1:
+        remarks.append("; ".join(f"{files[part][0].name} is the {part} part" for part in found.parts))
     return Contents(found.parts, found.source, found.class_names, (*remarks, *found.remarks))
 
 
-def dialect(path: Path) -> Dialect | None:
-    """Returns how a table is written, by its beginning; None if it is not a table."""
+def _table(path: Path, least: int = 2) -> "tuple[pd.DataFrame, Dialect]":
+    """Reads a table with at least a number of columns."""
+    with damage.named(path):
+        style = dialect(path, least)
+        if style is None:
+            raise DataError(
+                f"{path} is a text, but not a table", "docs/data.md lists the formats that are read"
+            )
+        try:
+            return _frame(path, style), style
+        except UnicodeDecodeError:  # beyond the beginning
+            style = dataclasses.replace(style, encoding="latin-1")
+            return _frame(path, style), style
+
+
+def _joined(features: "pd.DataFrame", labels: "pd.DataFrame", path: Path) -> "pd.DataFrame":
+    """Returns features with the labels of another table as the column y."""
+    columns = [name for name in labels.columns if not tables.is_id(name, labels[name])]
+    if len(columns) != 1 or len(labels) != len(features):
+        raise DataError(
+            f"{path} has {count(len(columns), 'column')} and {count(len(labels), 'row')}, but one column and "
+            f"{count(len(features), 'row')} of labels are needed",
+            "provide one label for each row of features",
+        )
+    return features.assign(y=labels[columns[0]].to_numpy())
+
+
+def dialect(path: Path, least: int = 2) -> Dialect | None:
+    """Returns how a table is written, by its beginning; None if it is none, or has less columns."""
     with compressed.opened(path) as file:
         start = file.read(SAMPLE)
     encoding = next((name for bom, name in BOMS.items() if start.startswith(bom)), "utf-8")
@@ -81,7 +101,7 @@ def dialect(path: Path) -> Dialect | None:
         encoding, text = "latin-1", start.decode("latin-1")
     lines = [line for line in text.splitlines()[: LINES + 1] if line.strip()]
     lines = lines[:-1] if len(start) == SAMPLE and len(lines) <= LINES else lines[:LINES]
-    delimiter = _delimiter(lines)
+    delimiter = _delimiter(lines) or ("," if least == 1 and lines else None)
     if delimiter is None:
         return None
     rows = _rows(lines, delimiter)
