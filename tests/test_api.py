@@ -314,6 +314,48 @@ def test_an_interrupted_run_is_killed_and_resumed_in_the_same_process(
     wait_until("the end of the MLflow process", lambda: not psutil.pid_exists(int(pid)))
 
 
+@pytest.mark.long
+@pytest.mark.concurrency
+def test_the_stop_button_of_a_notebook_closes_the_run_and_the_kernel_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manager = pytest.importorskip("jupyter_client.manager")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    kernel, client = manager.start_new_kernel(kernel_name="python3", cwd=str(tmp_path), startup_timeout=LIMIT)
+
+    def execute(code: str, stop_at: str = "", presses: int = 0) -> str:
+        request, text, left = client.execute(code), "", presses
+        while True:
+            message = client.get_iopub_msg(timeout=LIMIT)
+            content = message["content"]
+            if message["parent_header"].get("msg_id") != request:
+                continue
+            text += content.get("text", "") + content.get("ename", "")
+            if stop_at in text:
+                while left:
+                    kernel.interrupt_kernel()
+                    left -= 1
+            if content.get("execution_state") == "idle":
+                return str(text)
+
+    try:
+        execute("import mlp_tape\ndef train(*typed): return mlp_tape.train(mlp_tape.settings(*typed))")
+        shown = execute(f"run = train(*{UNTRACKED}, 'epochs=1000000')", "epoch 3 ", 1)
+        assert "stopped by SIGINT" in shown and shown.endswith("Stopped"), shown
+        assert "\x1b" not in shown
+        shown = execute("run = train('resume=last')", "resumed after ", 3)
+        assert shown.endswith(("Stopped", "KeyboardInterrupt")), shown
+        shown = execute(
+            "run = mlp_tape.find('last'); print(run.status, len(run.history['train/loss']) >= 36)"
+        )
+        assert shown == "KILLED True\n"
+        shown = execute("run = train('resume=last', f'epochs={len(run.history[\"train/loss\"]) // 12 + 2}')")
+        assert "test accuracy" in shown and execute("print(run.status)") == "FINISHED\n"
+    finally:
+        client.stop_channels()
+        kernel.shutdown_kernel(now=True)
+
+
 def python_blocks() -> list[str]:
     return re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "python.md").read_text(), re.S)
 
