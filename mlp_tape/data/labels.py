@@ -88,7 +88,7 @@ def _values(key: str, y: Array) -> Array:
             f"{key} is of shape {y.shape}", "use one label for each row, [n], or one-hot rows [n, classes]"
         )
     if y.dtype.kind == "S":
-        y = np.char.decode(y, "utf-8")
+        y = _decoded(y)
     if y.dtype.kind == "f":
         return _of_floats(key, y)
     if y.dtype.kind in "ui":
@@ -100,6 +100,14 @@ def _values(key: str, y: Array) -> Array:
     if y.dtype.kind == "b":
         return y
     raise DataError(f"{key} is of dtype {y.dtype}", "use integers or strings, one for each class")
+
+
+def _decoded(y: Array) -> Array:
+    """Returns bytes as strings; Latin-1 has a character for every byte."""
+    try:
+        return np.char.decode(y, "utf-8")
+    except UnicodeDecodeError:
+        return np.char.decode(y, "latin-1")
 
 
 def _of_objects(key: str, y: Array) -> Array:
