@@ -86,7 +86,7 @@ def _square(shape: tuple[int, ...]) -> tuple[int, int] | None:
 
 
 def _of_table(path: Path, kind: str, shape: tuple[int, ...]) -> Inputs:
-    frame = _frame(path, kind)
+    frame, has_names = _frame(path, kind)
     n, remarks = math.prod(shape), []
     ids = (
         [name for name in frame.columns if tables.is_id(name, frame[name])] if len(frame.columns) > n else []
@@ -102,18 +102,20 @@ def _of_table(path: Path, kind: str, shape: tuple[int, ...]) -> Inputs:
             f"{path} has {count(len(features), 'column')} of features, but the network was trained on {n}",
             "provide the same columns as in training, without the labels",
         )
-    x = tables.numbers(frame[features], str(path)).reshape(-1, *shape)
+    x = tables.numbers(frame[features], str(path), path, has_names).reshape(-1, *shape)
     ids_by_name = {str(name): frame[name].tolist() for name in ids[:1]}
     return Inputs(path, x, [f"{path}:{row}" for row in range(1, len(x) + 1)], ids_by_name, tuple(remarks))
 
 
-def _frame(path: Path, kind: str) -> "pd.DataFrame":
+def _frame(path: Path, kind: str) -> "tuple[pd.DataFrame, bool]":
+    """Returns a table, and whether its columns have names."""
     if kind != "parquet":
-        return text_tables.table(path, least=1)[0]
+        frame, dialect = text_tables.table(path, least=1)
+        return frame, dialect.has_names
     import pandas as pd
 
     with damage.named(path):
-        return pd.read_parquet(path)
+        return pd.read_parquet(path), True
 
 
 def _of_arrays(path: Path, kind: str, shape: tuple[int, ...]) -> Inputs:

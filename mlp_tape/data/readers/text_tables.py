@@ -140,7 +140,8 @@ def _has_names(rows: list[list[str]], decimal: str) -> bool:
     counted = [cell for cell in first if cell and cell not in texts]
     if not counted:
         return True
-    if counted == [str(n) for n in range(len(counted))] and len(counted) > (1 if texts else 3):
+    numbers = [[str(n) for n in range(start, start + len(counted))] for start in (0, 1)]
+    if counted in numbers and len(counted) > (1 if texts else 3):
         return True
     return any(
         cell in texts and all(_number(row[column], decimal) for row in others)
