@@ -191,9 +191,9 @@ def start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
         monkeypatch.setattr(job, "run", run_job)
         monkeypatch.setattr(run, "execute_run", execute_run)
         monkeypatch.setattr(sys, "argv", ["run.py", *arguments])
-        invocation = Invocation(CommandLine([], [], []))
+        invocation = Invocation(CONF, CommandLine([], [], []))
         main._invocation.set(invocation)
-        found.code = main._exit_code(CONF, invocation)
+        found.code = main._exit_code(invocation)
         return found
 
     return started
