@@ -48,7 +48,9 @@ def _as_typed(override: str, is_sweep: bool) -> str:
     if not sign or not (key in TEXTS or key in OF_HYDRA or key.startswith("tags.")):
         return override
     is_path = key in PATHS or key in OF_HYDRA
-    if not is_sweep or is_description(key) or (FUNCTION.fullmatch(value) and _parsed(value) is not None):
+    if FUNCTION.fullmatch(value) and not is_description(key) and _parsed(value) and not _exists(value):
+        return override
+    if not is_sweep or is_description(key):
         pieces = [value]
     else:
         pieces = _values(value)
@@ -77,7 +79,13 @@ def _quoted(text: str, is_path: bool, is_description: bool) -> str:
         return text
     if is_path and _exists(text):
         return literal(text)
-    if value == text.strip() or text in ("", "null") or "${" in text or QUOTED.fullmatch(text) or _is_number(value, text):
+    if (
+        value == text.strip()
+        or text in ("", "null")
+        or "${" in text
+        or QUOTED.fullmatch(text)
+        or _is_number(value, text)
+    ):
         return text
     if override is not None and isinstance(value, str) and "\\" in text:  # escaped for Hydra
         return text

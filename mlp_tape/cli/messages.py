@@ -9,7 +9,7 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 
-from mlp_tape.cli import command_line, multirun
+from mlp_tape.cli import multirun
 from mlp_tape.cli.command_line import quoted
 from mlp_tape.config import suggestions, validation
 from mlp_tape.config.settings import format_value, is_description
@@ -97,7 +97,9 @@ def _no_option(what: str, overrides: Sequence[str]) -> ConfigError:
     if group in suggestions.ADDED and any(text.startswith(f"{group}=") for text in overrides):
         return validation.unknown_key(group, next(filter(None, (_typed(group, text) for text in overrides))))
     option = f"{group}={known[group][0]}" if group else "dataset=digits"
-    return ConfigError(what, f"type an option of the group, such as {option}; python run.py --help lists them")
+    return ConfigError(
+        what, f"type an option of the group, such as {option}; python run.py --help lists them"
+    )
 
 
 def _params_of_no_config(override: str) -> ConfigError:
@@ -122,7 +124,7 @@ def _unknown_key(
     key: str, overrides: Sequence[str], choose: Callable[[list[str]], Mapping[str, str]]
 ) -> ConfigError:
     """Returns the error for an unknown key, which may be one of Hydra's."""
-    value = next(filter(None, (_typed(key, text) for text in overrides)), "...")
+    value = next(filter(None, (_typed(key, text) for text in overrides)), "")
     if key.startswith("hydra.launcher."):
         return ConfigError(
             f"the launcher has no setting {key}",
@@ -148,9 +150,7 @@ def _typed(key: str, override: str) -> str:
     return "" if given is None else format_value(given)
 
 
-def _chosen(
-    overrides: Sequence[str], choose: Callable[[list[str]], Mapping[str, str]]
-) -> Mapping[str, str]:
+def _chosen(overrides: Sequence[str], choose: Callable[[list[str]], Mapping[str, str]]) -> Mapping[str, str]:
     """Returns the option of each group that the command line selects; none if one of them is unknown."""
     selecting = [text for text in overrides if "." not in text.partition("=")[0] and "=" in text]
     groups = [text for text in selecting if text.lstrip("+").partition("=")[0] in suggestions.all_options()]

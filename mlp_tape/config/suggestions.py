@@ -103,7 +103,9 @@ def commands(key: str, value: str, chosen: Chosen, accepts: Accepts) -> list[str
 def is_option(group: str, value: str) -> bool:
     """Returns whether a value is an option of a group, or similar to one."""
     is_text_setting = group == "sweep" and value.startswith("{")
-    return group in all_options() and not is_text_setting and bool(spelling.closest(value, all_options()[group]))
+    return (
+        group in all_options() and not is_text_setting and bool(spelling.closest(value, all_options()[group]))
+    )
 
 
 def example(rule: Field[Any]) -> str:

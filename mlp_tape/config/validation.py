@@ -187,7 +187,9 @@ def _tags(given: dict[Any, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
 
 
 def _not_valid(key: str, rule: Field[Any], value: str) -> ConfigError:
-    chosen = {key.partition(".")[0]: next(iter(rule.metadata["by_option"]))} if rule.metadata["by_option"] else {}
+    chosen = (
+        {key.partition(".")[0]: next(iter(rule.metadata["by_option"]))} if rule.metadata["by_option"] else {}
+    )
     return ConfigError(
         f"{key}={value}: expected {rule.metadata['expected']}",
         f"type for example {' or '.join(suggestions.commands(key, value, chosen, accepts))}",
@@ -235,7 +237,7 @@ def _fits(value: Any, kind: Any) -> bool:
 def accepts(key: str, typed: str) -> bool:
     """Returns whether a setting accepts a value as it is typed; False if there is no such setting."""
     rule, (group, _, name) = dict(suggestions.rules()).get(key), key.rpartition(".")
-    if rule is None:
+    if rule is None or not typed:
         return False
     try:
         value = OmegaConf.to_container(OmegaConf.create(f"typed: {typed}"), resolve=False)["typed"]
@@ -254,7 +256,9 @@ def of_other_options(key: str, value: str, chosen: Mapping[str, str]) -> ConfigE
         chosen: option of each group, as far as it is known.
     """
     group, users = key.partition(".")[0], dict(suggestions.rules())[key].metadata["by_option"]
-    what = f"{key} is not a setting of {chosen[group]}, but of" if group in chosen else f"{key} is a setting of"
+    what = (
+        f"{key} is not a setting of {chosen[group]}, but of" if group in chosen else f"{key} is a setting of"
+    )
     return ConfigError(
         f"{what} {' and '.join(f'{group}={name}' for name in users)}",
         f"type {suggestions.commands(key, value, chosen, accepts)[0]}",
@@ -262,23 +266,23 @@ def of_other_options(key: str, value: str, chosen: Mapping[str, str]) -> ConfigE
 
 
 def unknown_key(
-    key: str, value: str | None = None, chosen: Mapping[str, str] | None = None, removed: bool = False
+    key: str, value: str = "", chosen: Mapping[str, str] | None = None, removed: bool = False
 ) -> ConfigError:
     """Returns the error for an unknown key, with what to type for the most similar known ones.
 
     Args:
         key: the key.
-        value: its value as typed; None if it is not known.
+        value: its value as typed; empty if it is not known.
         chosen: option of each group, as far as it is known.
         removed: whether the command line removes the key.
     """
-    text, chosen, known = value or "", chosen or {}, dict(suggestions.rules())
+    chosen, known = chosen or {}, dict(suggestions.rules())
     if removed:
         return ConfigError(f"{key} was removed by ~{key}", f"leave out ~{key}")
     if key in known and known[key].metadata["by_option"]:
-        return of_other_options(key, text, chosen)
-    near = suggestions.meant(key, text, accepts)
-    correct = [line for name in near for line in suggestions.commands(name, text, chosen, accepts)]
+        return of_other_options(key, value, chosen)
+    near = suggestions.meant(key, value, accepts)
+    correct = [line for name in near for line in suggestions.commands(name, value, chosen, accepts)]
     if key in suggestions.ADDED and key in near:
         return ConfigError(f"{key} is not in the defaults list, and needs a plus sign", f"type {correct[0]}")
     if correct:

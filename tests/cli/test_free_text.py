@@ -79,7 +79,9 @@ def test_a_home_directory_is_expanded(monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert free_text.as_typed(["hydra.run.dir=~/my run"], False) == [f"hydra.run.dir={tmp_path}/my run"]
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("null", "'quoted'", "${x}.npz", " padded ")])
+@pytest.mark.parametrize(
+    "name", [name for name in NAMES if name not in ("null", "'quoted'", "${x}.npz", " padded ")]
+)
 @pytest.mark.parametrize("key", ["dataset.path", "note", "tags.x", "tracking.experiment", "run_name"])
 def test_a_text_is_what_was_typed(key: str, name: str) -> None:
     """Without a file of that name. A comma in a path could be that of a sweep, and a backslash Hydra's."""
@@ -200,11 +202,11 @@ def test_a_sweep_over_files_of_any_name_runs_in_parallel_and_is_resumed(run_py: 
     assert sorted(paths()) == sorted(names * 2)
 
 
-def test_a_path_with_a_variable_works_as_the_shell_expands_it(offline: dict[str, str], tmp_path: Path) -> None:
+def test_a_path_with_a_variable_works_as_the_shell_expands_it(
+    offline: dict[str, str], tmp_path: Path
+) -> None:
     save()(tmp_path / "my data (1).npz")
-    command = (
-        f'{shlex.quote(sys.executable)} {shlex.quote(str(ROOT / "run.py"))} --cfg job "dataset.path=$PLACE/my data (1).npz"'
-    )
+    command = f'{shlex.quote(sys.executable)} {shlex.quote(str(ROOT / "run.py"))} --cfg job "dataset.path=$PLACE/my data (1).npz"'
     done = subprocess.run(
         ["sh", "-c", command], cwd=tmp_path, env=offline | {"PLACE": str(tmp_path)}, capture_output=True,
         text=True, timeout=LIMIT, check=True,

@@ -6,7 +6,6 @@ import string
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -114,7 +113,9 @@ def of_values(every: bool) -> Iterator[Typo]:
         group, _, leaf = key.rpartition(".")
         is_option = leaf == "name" and group in groups()
         for name in suggestions.names_of(rule):
-            needed = [f"{group}={next(iter(rule.metadata['by_option']))}"] if rule.metadata["by_option"] else []
+            needed = (
+                [f"{group}={next(iter(rule.metadata['by_option']))}"] if rule.metadata["by_option"] else []
+            )
             correct = [f"{group}={name}"] if is_option else [*needed, f"{key}={name}"]
             for kind, text in misspelt(name, chosen, every):
                 yield Typo(kind, f"{key}={text}", tuple(needed), tuple(correct))
@@ -152,7 +153,10 @@ def tried(typos: list[Typo]) -> Counter[str]:
         else:
             outcomes["wrong"] += 1
             wrong.append(f"{shlex.join([*typo.before, typo.typed])}: {error_of(typo)}")
-    print(f"\n{sum(outcomes.values())} misspelt lines: " + ", ".join(f"{n} {what}" for what, n in outcomes.items()))
+    print(
+        f"\n{sum(outcomes.values())} misspelt lines: "
+        + ", ".join(f"{n} {what}" for what, n in outcomes.items())
+    )
     assert not wrong, "\n".join(wrong)
     return outcomes
 
