@@ -5,7 +5,7 @@ import shlex
 
 
 def alternatives(hint: str) -> list[list[str]]:
-    """Returns the overrides and options of each command line that a hint proposes; none if it proposes none."""
+    """Returns the overrides and options of each command line that a hint proposes, which may be none."""
     begin = re.search(r"\b(type(?: an option of the group, such as| for example)?|did you mean) ", hint)
     if begin is None:
         return []

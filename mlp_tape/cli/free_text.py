@@ -1,7 +1,7 @@
-"""Settings that are a path or another text: what was typed in the shell is quoted for Hydra where it has to be.
+"""Settings that are a path or another text: what was typed is quoted for Hydra where it has to be.
 
-Hydra's grammar gives a meaning to brackets, braces, quotes, `=` and commas, and does not accept umlauts or `#`
-outside of quotes. In the value of such a setting, they are part of the text.
+Hydra's grammar gives a meaning to brackets, braces, quotes, `=` and commas, and does not accept umlauts or
+`#` outside of quotes. In the value of such a setting, they are part of the text.
 """
 
 import re
@@ -50,10 +50,7 @@ def _as_typed(override: str, is_sweep: bool) -> str:
     is_path = key in PATHS or key in OF_HYDRA
     if FUNCTION.fullmatch(value) and not is_description(key) and _parsed(value) and not _exists(value):
         return override
-    if not is_sweep or is_description(key):
-        pieces = [value]
-    else:
-        pieces = _values(value)
+    pieces = [value] if not is_sweep or is_description(key) else _values(value)
     return f"{name}={','.join(_quoted(each, is_path, is_description(key)) for each in pieces)}"
 
 
@@ -79,13 +76,8 @@ def _quoted(text: str, is_path: bool, is_description: bool) -> str:
         return text
     if is_path and _exists(text):
         return literal(text)
-    if (
-        value == text.strip()
-        or text in ("", "null")
-        or "${" in text
-        or QUOTED.fullmatch(text)
-        or _is_number(value, text)
-    ):
+    has_meaning = text in ("", "null") or "${" in text or QUOTED.fullmatch(text)
+    if has_meaning or value == text.strip() or _is_number(value, text):
         return text
     if override is not None and isinstance(value, str) and "\\" in text:  # escaped for Hydra
         return text

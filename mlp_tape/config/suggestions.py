@@ -54,7 +54,7 @@ def rules(settings: Any | None = None, prefix: str = "") -> Iterator[tuple[str, 
 @functools.cache
 def all_options() -> dict[str, list[str]]:
     """Returns the options of each group, those in `conf/` included."""
-    found = {group: list(options(group)) for group in (*groups(), *ADDED) if group in groups()}
+    found = {group: list(options(group)) for group in groups()}
     for path in sorted((provenance.ROOT / "conf").glob("*/*.yaml")):
         known = found.setdefault(path.parent.name, [])
         if path.stem not in known:
@@ -102,10 +102,7 @@ def commands(key: str, value: str, chosen: Chosen, accepts: Accepts) -> list[str
 
 def is_option(group: str, value: str) -> bool:
     """Returns whether a value is an option of a group, or similar to one."""
-    is_text_setting = group == "sweep" and value.startswith("{")
-    return (
-        group in all_options() and not is_text_setting and bool(spelling.closest(value, all_options()[group]))
-    )
+    return bool(spelling.closest(value, all_options().get(group, [])))
 
 
 def example(rule: Field[Any]) -> str:

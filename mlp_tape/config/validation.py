@@ -187,9 +187,8 @@ def _tags(given: dict[Any, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
 
 
 def _not_valid(key: str, rule: Field[Any], value: str) -> ConfigError:
-    chosen = (
-        {key.partition(".")[0]: next(iter(rule.metadata["by_option"]))} if rule.metadata["by_option"] else {}
-    )
+    users = rule.metadata["by_option"]  # the first of them is chosen, as far as the correction is concerned
+    chosen = {key.partition(".")[0]: next(iter(users))} if users else {}
     return ConfigError(
         f"{key}={value}: expected {rule.metadata['expected']}",
         f"type for example {' or '.join(suggestions.commands(key, value, chosen, accepts))}",
@@ -240,7 +239,7 @@ def accepts(key: str, typed: str) -> bool:
     if rule is None or not typed:
         return False
     try:
-        value = OmegaConf.to_container(OmegaConf.create(f"typed: {typed}"), resolve=False)["typed"]
+        value = _plain(OmegaConf.create(f"typed: {typed}").typed)
         _checked(key, value, get_type_hints(groups()[group] if group else Settings)[name], rule)
     except Exception:  # of the parser of YAML, or a ConfigError
         return False
@@ -256,11 +255,9 @@ def of_other_options(key: str, value: str, chosen: Mapping[str, str]) -> ConfigE
         chosen: option of each group, as far as it is known.
     """
     group, users = key.partition(".")[0], dict(suggestions.rules())[key].metadata["by_option"]
-    what = (
-        f"{key} is not a setting of {chosen[group]}, but of" if group in chosen else f"{key} is a setting of"
-    )
+    other = f"not a setting of {chosen[group]}, but of" if group in chosen else "a setting of"
     return ConfigError(
-        f"{what} {' and '.join(f'{group}={name}' for name in users)}",
+        f"{key} is {other} {' and '.join(f'{group}={name}' for name in users)}",
         f"type {suggestions.commands(key, value, chosen, accepts)[0]}",
     )
 
