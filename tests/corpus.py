@@ -207,23 +207,28 @@ def _files() -> list[Case]:
         return np.zeros(shape, dtype)
 
     file = ["dataset=arrays", "dataset.path=data.npz"]
-    cannot = "cannot be read as an .npz of plain arrays"
     nan = np.full((20, 4, 4), np.nan, np.float32)
     files: list[tuple[Callable[[Path], object], str]] = [
-        (lambda path: path.write_bytes(b""), cannot),
-        (lambda path: path.mkdir(), cannot),
-        (lambda path: path.write_text("x,y\n1,2\n"), cannot),
-        (lambda path: path.write_bytes(b"PK\x03\x04" + bytes(100)), cannot),
-        (lambda path: path.write_bytes(bytes(1000)), cannot),
-        (lambda path: np.save(path.open("wb"), rows(3, 3)), cannot),
-        (lambda path: path.symlink_to(path), "data.npz"),
-        (truncated, cannot),
-        (bomb, "data.npz"),
-        (false_size, "data.npz"),
-        (escaping, "has no x_train"),
+        (lambda path: path.write_bytes(b""), "data.npz is empty"),
+        (lambda path: path.mkdir(), "data.npz has no files"),
+        (lambda path: path.write_text("No table.\nA text."), "is a text, but not a table"),
+        (
+            lambda path: path.write_text("a,b,c\n0.5,0.2,0.1\n"),
+            "it is not clear whether the first or the last",
+        ),
+        (lambda path: path.write_bytes(b"PK\x03\x04" + bytes(100)), "data.npz is damaged"),
+        (lambda path: path.write_bytes(bytes(1000)), "is of no known kind"),
+        (lambda path: path.write_bytes(b"\x80\x04}."), "is a pickle, which can run any program"),
+        (lambda path: path.write_text("<html>"), "is a web page"),
+        (lambda path: np.save(path.open("wb"), rows(3, 3)), "has no y_train; it has data.npz"),
+        (lambda path: path.symlink_to(path), "is a link to a file that is not there"),
+        (truncated, "data.npz is damaged"),
+        (bomb, "data.npz is damaged: it has"),
+        (false_size, "data.npz is damaged"),
+        (escaping, "data.npz is damaged"),
         (save(x_train=None), "has no x_train"),
-        (save(x_train=None, y_test=None, images=rows(3)), "has no x_train, y_test; it has"),
-        (save(x_train=np.array([{"a": 1}] * 20, object)), cannot),
+        (save(x_train=None, y_test=None, images=rows(3)), "has no x_train; it has"),
+        (save(x_train=np.array([{"a": 1}] * 20, object)), "x_train consists of Python objects"),
         (save(y_train=np.array(["0"] * 20)), "y_train is <U1"),
         (save(x_train=np.array([["a"] * 4] * 20)), "x_train is of dtype <U1"),
         (save(x_train=rows(20, 4, 4, dtype=np.complex64)), "x_train is of dtype complex64"),
@@ -248,7 +253,7 @@ def _files() -> list[Case]:
         (save(y_train=np.eye(20, 3, dtype=int)), "y_train is int64 of shape (20, 3)"),
         (save(y_train=np.full(20, 2**63, np.uint64)), "y_train goes from"),
         (save(y_train=np.zeros(20, int), y_test=np.zeros(10, int)), "the labels go up to 0"),
-        (save(y_test=None), "has no y_test"),
+        (save(y_train=None), "has no y_train"),
     ]
     cases = [Case(file, message, maker) for maker, message in files]
     for path in ("nothing.npz", "", "no/such/directory/x.npz", "x" * 300 + ".npz", "~/nothing.npz"):

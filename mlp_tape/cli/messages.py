@@ -14,7 +14,7 @@ from mlp_tape.cli.command_line import quoted
 from mlp_tape.config import suggestions, validation
 from mlp_tape.config.settings import format_value, is_description
 from mlp_tape.errors import ConfigError, DiskError, MlpTapeError
-from mlp_tape.system import spelling
+from mlp_tape.system import spelling, user_functions
 from mlp_tape.system.redaction import without_password
 
 
@@ -26,7 +26,7 @@ def report_error(error: Exception) -> int:
             "free some space, or start the program in another directory",
         )
     if not isinstance(error, MlpTapeError):
-        error = MlpTapeError(
+        error = user_functions.failure(error) or MlpTapeError(
             f"{type(error).__name__}: {error}", "HYDRA_FULL_ERROR=1 python run.py ... prints a traceback"
         )
     print(without_password(f"error: {error.what}\n       {error.hint}"), file=sys.stderr)

@@ -19,7 +19,7 @@ RUN_NAME, NOTE, TAG, TAGS = 250, 4_000, 5_000, 50
 # Tags that MLflow or this program writes, apart from those with the name of a setting.
 RESERVED_TAGS = (
     r"mlflow\.|best\.|"
-    r"(host|pid|process|heartbeat|directory|token|command|reason|git\.dirty|layer_sizes|n_train|data_sha256)$"
+    r"(host|pid|process|heartbeat|directory|token|command|reason|git\.dirty|layer_sizes|n_train|scale|data_sha256)$"
 )
 
 
@@ -504,6 +504,11 @@ def differences(old: Settings, new: Settings, among: Container[str]) -> list[str
     ]
 
 
+def is_own(dataset_name: str) -> bool:
+    """Returns whether a name stands for the user's own data, and not for one of the named data sets."""
+    return dataset_name == "arrays" or "." in dataset_name
+
+
 def job_identity(settings: Settings, data_sha256: str) -> str:
     """Returns the identity of a job: 16 hexadecimal digits of the SHA-256 of everything that determines it.
 
@@ -514,6 +519,8 @@ def job_identity(settings: Settings, data_sha256: str) -> str:
     decisive = {key: value for key, value in flatten(settings) if key == "epochs" or not key.startswith(FREE)}
     default = dict(flatten(Settings()))
     decisive = {k: v for k, v in decisive.items() if k not in ADDED_LATER or v != default[k]}
+    if settings.shuffle is None:
+        decisive["shuffle"] = is_own(settings.dataset.name)
     text = json.dumps(decisive | {"data_sha256": data_sha256}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -51,7 +51,8 @@ def parse(config: DictConfig) -> Settings:
     settings: Settings = _build(Settings, given, prefix="")
     _check_keywords("optimizer", settings.optimizer, RULE_SETTINGS)
     _check_keywords("schedule", settings.schedule, SCHEDULE_SETTINGS)
-    if settings.stopping.patience is not None and not settings.validation_fraction:
+    may_validate = settings.dataset.path is not None or "." in settings.dataset.name  # own validation images
+    if settings.stopping.patience is not None and not settings.validation_fraction and not may_validate:
         raise ConfigError(
             f"stopping.patience={settings.stopping.patience} requires validation images",
             f"type stopping.patience={settings.stopping.patience} validation_fraction=0.1",

@@ -84,3 +84,26 @@ def digits() -> tuple[Arrays, Path]:
 
 def _split(x: Array, y: Array, n_train: int) -> Arrays:
     return dict(zip(KEYS, (x[:n_train], y[:n_train], x[n_train:], y[n_train:]), strict=True))
+
+
+def load(name: str, say: Say) -> tuple[Arrays, Path]:
+    """Loads a published data set by its name; returns the file or the directory, too.
+
+    Raises:
+        OSError: it is not available, and could not be downloaded.
+        ValueError: what was downloaded has another checksum.
+    """
+    loaders = {"mnist": mnist, "fashion_mnist": fashion_mnist}
+    if name in loaders:
+        return loaders[name](say)
+    return {"mnist_5k": mnist_5k, "digits": digits}[name]()
+
+
+def is_fashion_mnist(directory: Path) -> bool:
+    """Returns whether a directory contains the four published files of Fashion-MNIST."""
+    import pooch
+
+    files = [(directory / file, known_hash) for file, known_hash in FASHION_MNIST.values()]
+    return all(
+        file.is_file() and pooch.hashes.hash_matches(str(file), known_hash) for file, known_hash in files
+    )

@@ -29,7 +29,13 @@ BATCH = 1_000  # maximum number of rows that MLflow accepts in a request
 PATIENCE = 30.0  # seconds without a response after which `deliver_all` gives up
 PAUSE = 1.0  # seconds between two attempts
 AT_BEGIN = (run_paths.SETTINGS, run_paths.ENVIRONMENT)
-AT_END = (run_paths.WEIGHTS, run_paths.SWEEP_TABLE, run_paths.SWEEP_SEEDS, run_paths.SWEEP_PAGE)
+AT_END = (
+    run_paths.WEIGHTS,
+    run_paths.BY_CLASS,
+    run_paths.SWEEP_TABLE,
+    run_paths.SWEEP_SEEDS,
+    run_paths.SWEEP_PAGE,
+)
 RESULTS = (TEST_LOSS, TEST_ACCURACY)  # metrics of the model, too
 
 Artifact = tuple[Path, str | None]  # a file, and its directory among the artifacts

@@ -17,7 +17,13 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc.model import PythonModel
 
 # For the `network.json` of an earlier version
-UNCHECKED = {"loss": "", "range": (-np.inf, np.inf), "accepted": (-np.inf, np.inf), "least_peak": 0.0}
+UNCHECKED = {
+    "loss": "",
+    "range": (-np.inf, np.inf),
+    "accepted": (-np.inf, np.inf),
+    "least_peak": 0.0,
+    "offset": 0.0,
+}
 OUTPUTS = ("auto", "scores", "class", "probabilities")
 
 
@@ -105,7 +111,10 @@ class TapeModel(PythonModel):
             self.params = dict(archive)
         self.network = UNCHECKED | json.loads(Path(context.artifacts["network"]).read_text())
         self.activation = ACTIVATIONS[self.network["activation"]]
-        self.scale = np.float32(self.network["scale"])
+        self.scale, self.offset = (np.float32(self.network[key]) for key in ("scale", "offset"))
+        numbers = list(range(self.params[f"w{len(self.params) // 2}"].shape[1]))
+        self.classes = np.array(self.network.get("classes", numbers))  # the label of each class
+        self.class_names = self.network.get("class_names", list(map(str, numbers)))
 
     # MLflow evaluates the annotation of `model_input`, and rejects one for "array or table".
     def predict(self, context: Any, model_input: np.ndarray, params: dict[str, Any] | None = None) -> Any:
@@ -119,8 +128,9 @@ class TapeModel(PythonModel):
 
         Returns:
             scores: float32 [n, classes]; the predicted class is the column of the highest.
-            class: a Series of int64.
-            probabilities: a DataFrame with the columns `class`, `probability_0`, `probability_1`, ...
+            class: a Series of labels as in the data: int64, bool or strings.
+            probabilities: a DataFrame with the columns `class`, `probability_0`, `probability_1`, ..., with
+                the names of classes that have names.
 
         Raises:
             MlflowException: the images are not such as the model was trained on.
@@ -133,7 +143,7 @@ class TapeModel(PythonModel):
         if output == "scores" or (output == "auto" and not is_table):
             return scores
         index = model_input.index if isinstance(model_input, pd.DataFrame) else None
-        classes = pd.Series(scores.argmax(axis=1), index, name="class")
+        classes = pd.Series(self.classes[scores.argmax(axis=1)], index, name="class")
         return self._with_probabilities(classes, scores) if output == "probabilities" else classes
 
     def _rows(self, model_input: Any) -> np.ndarray:
@@ -172,7 +182,7 @@ class TapeModel(PythonModel):
         return rows
 
     def _scores(self, rows: np.ndarray) -> np.ndarray:
-        h: np.ndarray = rows.astype(np.float32) / self.scale
+        h: np.ndarray = (rows.astype(np.float32) - self.offset) / self.scale
         depth = len(self.params) // 2
         for layer in range(1, depth):
             h = self.activation(h @ self.params[f"w{layer}"] + self.params[f"b{layer}"])
@@ -185,7 +195,7 @@ class TapeModel(PythonModel):
             raise refusal(
                 f"the scores of loss={loss} are not known to be probabilities", "use output=class or scores"
             )
-        names = [f"probability_{k}" for k in range(scores.shape[1])]
+        names = [f"probability_{name}" for name in self.class_names]
         values = PROBABILITIES[loss](scores.astype(np.float64))
         return pd.concat([classes, pd.DataFrame(values, classes.index, names)], axis=1)
 

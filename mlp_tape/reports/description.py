@@ -5,7 +5,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from mlp_tape.storage.metric_keys import TEST_ACCURACY, TEST_LOSS, VALIDATION_ACCURACY
+from mlp_tape.storage.metric_keys import OF_CLASSES, TEST_ACCURACY, TEST_LOSS, VALIDATION_ACCURACY
 from mlp_tape.storage.run_record import RunRecord
 from mlp_tape.system.formatting import count, value
 
@@ -61,6 +61,14 @@ def _description(record: RunRecord) -> str:
             f"**Test accuracy {results[TEST_ACCURACY]:.4f}**{validation}, test loss "
             f"{results[TEST_LOSS]:.6f} after {count(record.steps, 'step')} in {record.seconds:.1f} s.",
         ]
+        if "test/balanced_accuracy" in results:
+            balanced, f1, majority = (results[f"test/{key}"] for key in OF_CLASSES)
+            lines += [
+                "",
+                f"Some classes are rare: balanced accuracy {balanced:.4f}, macro F1 {f1:.4f}. Always "
+                f"answering with the most frequent class would score {majority:.4f}. Precision and recall of "
+                "each class are in `classes.csv`.",
+            ]
     elif record.status == "RUNNING":
         lines += [
             "The run is in progress. Meanwhile, the tag `heartbeat` is renewed every minute. If it is ten "

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mlp_tape.training.classification import ByClass
+
 
 @dataclass(frozen=True)
 class Result:
@@ -16,6 +18,7 @@ class Result:
         loss: mean loss on the test images.
         accuracy: accuracy on the test images, 0 to 1.
         scores: logits of the test images, float32 [n, classes].
+        by_class: precision, recall and F1 of each class on the test images.
         first_weights: w1 before the first step, float32 [features, units].
         chosen_by: accuracy by which runs are ranked, 0 to 1: on the validation images if there are any, else
             on the test images.
@@ -26,5 +29,6 @@ class Result:
     loss: float
     accuracy: float
     scores: NDArray[np.float32]
+    by_class: ByClass
     first_weights: NDArray[np.float32]
     chosen_by: float

@@ -1,6 +1,7 @@
 """Files that a run writes to its directory: settings, weights, the description of the model, plots."""
 
 import collections
+import csv
 import io
 import json
 import threading
@@ -19,6 +20,7 @@ from mlp_tape.storage import histogram_files, run_paths
 from mlp_tape.storage.journal import Journal, Row
 from mlp_tape.storage.metric_keys import TRAIN_LOSS
 from mlp_tape.system import atomic_files, provenance
+from mlp_tape.training.classification import ByClass
 from mlp_tape.training.histograms import Histogram, histogram
 
 _is_warm, _warming_up = False, threading.Lock()
@@ -37,8 +39,9 @@ def write_settings(directory: Path, settings: Settings) -> None:
 def write_results(directory: Path, settings: Settings, dataset: Dataset, result: Result) -> None:
     """Writes the trained network.
 
-    The files are `weights.npz`; `network.json`, which describes the network apart from its weights; and
-    `report.npz`, with the scores of the test images, w1 before the first step, and two test images.
+    The files are `weights.npz`; `classes.csv`, with precision, recall and F1 of each class; `network.json`,
+    which describes the network apart from its weights; and `report.npz`, with the scores of the test images,
+    w1 before the first step, and two test images.
     """
     plot_data = {
         "scores": result.scores,
@@ -49,15 +52,29 @@ def write_results(directory: Path, settings: Settings, dataset: Dataset, result:
         buffer = io.BytesIO()
         np.savez(buffer, **arrays)
         atomic_files.write(directory / name, buffer.getvalue())
+    atomic_files.write(directory / run_paths.BY_CLASS, _by_class(dataset, result.by_class).encode())
     network = {
         "activation": settings.model.activation,
         "loss": settings.loss,
-        "scale": dataset.scale,
         "dtype": str(dataset.x_test.dtype),
         "shape": dataset.x_test.shape[1:],
         "n_classes": dataset.n_classes,
-    } | accepted_values(dataset)
+        "classes": dataset.classes,
+        "class_names": dataset.class_names,
+    }
+    network |= dataset.scale.as_json() | accepted_values(dataset)
     atomic_files.write(directory / run_paths.NETWORK, json.dumps(network).encode())
+
+
+def _by_class(dataset: Dataset, found: ByClass) -> str:
+    """Returns the metrics of each class as CSV."""
+    buffer = io.StringIO()
+    table = csv.writer(buffer, lineterminator="\n")
+    table.writerow(["class", "test_rows", "precision", "recall", "f1"])
+    columns = found.rows.tolist(), found.precision, found.recall, found.f1
+    for name, n, *shares in zip(dataset.class_names, *columns, strict=True):
+        table.writerow([name, n, *(f"{share:.4f}" for share in shares)])
+    return buffer.getvalue()
 
 
 def accepted_values(dataset: Dataset) -> dict[str, Any]:
@@ -76,8 +93,11 @@ def accepted_values(dataset: Dataset) -> dict[str, Any]:
     lows, highs = (np.concatenate([each(x, axis=1) for x in rows]).astype(float) for each in (np.min, np.max))
     low, high = lows.min(), highs.max()
     accepted = low - (high - low) / 2, high + (high - low) / 2
+    if len(dataset.scale.offset) > 1:  # a table, whose columns have ranges of their own
+        return {"range": (low, high), "accepted": (-np.inf, np.inf), "least_peak": 0.0}
     if dataset.x_train.dtype == np.uint8:
-        accepted = max(accepted[0], 0.0), min(accepted[1], dataset.scale)
+        most = 255.0 if dataset.scale.offset else dataset.scale.divisor[0]
+        accepted = max(accepted[0], 0.0), min(accepted[1], most)
     peaks = np.maximum(highs, -lows)
     least_peak = peaks[peaks > 0].min(initial=np.inf) / 2
     return {"range": (low, high), "accepted": accepted, "least_peak": least_peak if high > low else 0.0}
@@ -149,11 +169,11 @@ def _by_layer(rows: Iterable[Row], most: int = 2_000) -> dict[str, list[tuple[in
 def _draw_predictions(folder: Path, dataset: Dataset, scores: Array) -> None:
     from mlp_tape.reports import prediction_plots
 
-    labels, predictions, n = dataset.y_test, scores.argmax(axis=1), dataset.n_classes
-    prediction_plots.confusion_matrix(folder / "confusion_matrix.png", labels, predictions, n)
-    prediction_plots.class_accuracies(folder / "class_accuracy.png", labels, predictions, n)
-    if dataset.x_test.ndim == 3:
-        prediction_plots.worst_mistakes(folder / "worst_mistakes.png", dataset.x_test, labels, scores)
+    labels, predictions, names = dataset.y_test, scores.argmax(axis=1), dataset.class_names
+    prediction_plots.confusion_matrix(folder / "confusion_matrix.png", labels, predictions, names)
+    prediction_plots.class_accuracies(folder / "class_accuracy.png", labels, predictions, names)
+    if prediction_plots.are_drawn(dataset.x_test):
+        prediction_plots.worst_mistakes(folder / "worst_mistakes.png", dataset.x_test, labels, scores, names)
 
 
 def _draw_weights(

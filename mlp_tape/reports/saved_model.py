@@ -14,9 +14,10 @@ from mlp_tape.storage import run_paths
 from mlp_tape.tensors import network
 from mlp_tape.tensors.activations import ACTIVATIONS
 from mlp_tape.tensors.network import Params
+from mlp_tape.tensors.scale import Scale
 
 # For the `network.json` of an earlier version
-UNCHECKED = {"range": (-np.inf, np.inf), "accepted": (-np.inf, np.inf), "least_peak": 0.0}
+UNCHECKED = {"range": (-np.inf, np.inf), "accepted": (-np.inf, np.inf), "least_peak": 0.0, "offset": 0.0}
 DTYPES = (tf.uint8, tf.int32, tf.int64, tf.float32, tf.float64)
 
 
@@ -26,18 +27,19 @@ class TapeModule(tf.Module):  # type: ignore[misc]
     Args:
         params: parameters as returned by `init_params`.
         activation: a key of ACTIVATIONS.
-        scale: divisor of the images.
+        scale: offset and divisor of the images.
         check: returns operations that fail for images that the network must not answer.
     """
 
     def __init__(
-        self, params: Params, activation: str, scale: float, check: Callable[[tf.Tensor], list[tf.Operation]]
+        self, params: Params, activation: str, scale: Scale, check: Callable[[tf.Tensor], list[tf.Operation]]
     ) -> None:
         super().__init__()
         self.params = params
         self.activation = ACTIVATIONS[activation]
         # With a constant, TensorFlow would multiply by the inverse, which changes the last bits.
-        self.scale = tf.Variable(scale, trainable=False, name="scale")
+        self.scale = tf.Variable(_number_or_row(scale.divisor), trainable=False, name="scale")
+        self.offset = tf.Variable(_number_or_row(scale.offset or (0.0,)), trainable=False, name="offset")
         self.check = check
 
     @tf.function(autograph=False)  # type: ignore[untyped-decorator]
@@ -49,8 +51,13 @@ class TapeModule(tf.Module):  # type: ignore[misc]
     @tf.function(autograph=False)  # type: ignore[untyped-decorator]
     def _logits(self, rows: tf.Tensor) -> tf.Tensor:  # traced once for all dtypes and shapes
         with tf.control_dependencies(self.check(rows)):
-            x = rows / self.scale
+            x = (rows - self.offset) / self.scale
         return network.forward(self.params, x, self.activation)  # [n,784] -> [n,10]
+
+
+def _number_or_row(values: tuple[float, ...]) -> tf.Tensor:
+    """Returns a scalar for one number, else a row [d], float32."""
+    return tf.constant(values[0] if len(values) == 1 else values, tf.float32)
 
 
 def assertions(about: dict[str, Any], rows: tf.Tensor) -> list[tf.Operation]:
@@ -87,7 +94,8 @@ def save(directory: Path) -> None:
     with np.load(directory / run_paths.WEIGHTS, allow_pickle=False) as archive:
         params = network.as_params(dict(archive))
     check = functools.partial(assertions, about)
-    module = TapeModule(params, about["activation"], about["scale"], check)
+    scale = Scale.of_json(about["scale"], about["offset"])
+    module = TapeModule(params, about["activation"], scale, check)
     shape, flat = (None, *about["shape"]), (None, params["w1"].shape[0])
     for dtype, each in itertools.product(DTYPES, dict.fromkeys([shape, flat])):
         module.__call__.get_concrete_function(tf.TensorSpec(each, dtype, "images"))

@@ -17,7 +17,7 @@ from mlp_tape.runs.trainer import Trainer
 from mlp_tape.storage import checkpoint, histogram_files, run_paths
 from mlp_tape.storage.checkpoint import Checkpoint
 from mlp_tape.storage.journal import Journal, Row
-from mlp_tape.storage.metric_keys import TRAIN_LOSS
+from mlp_tape.storage.metric_keys import OF_CLASSES, TRAIN_LOSS
 from mlp_tape.system import signals
 from mlp_tape.system.console import Console
 from mlp_tape.system.formatting import count
@@ -60,6 +60,7 @@ def fit(
         loss=tested.loss,
         accuracy=tested.accuracy,
         scores=tested.scores,
+        by_class=tested.by_class,
         first_weights=fitting.first_weights,
         chosen_by=best.accuracy if best.arrays else tested.accuracy,
     )
@@ -178,6 +179,8 @@ def _results(split: str, found: Evaluation, global_step: int) -> Iterator[Row]:
     """Yields the finite values of an evaluation after the given global step as metric rows."""
     now = int(1000 * time.time())
     values = {f"{split}/loss": found.loss, f"{split}/accuracy": found.accuracy}
+    if found.by_class.is_imbalanced:
+        values |= {f"{split}/{name}": getattr(found.by_class, name) for name in OF_CLASSES}
     if split == "test":
         values |= {f"units/{name}/dead": share for name, share in found.dead.items()}
     for key, value in values.items():

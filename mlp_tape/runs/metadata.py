@@ -101,7 +101,12 @@ def _hparams(settings: Settings, dataset: Dataset, layer_sizes: list[int]) -> di
         and not key.startswith("sweep.")
         and (value is not None or key not in OF_ONE_RULE)
     }
-    known = {"layer_sizes": layer_sizes, "n_train": len(dataset.x_train), "data_sha256": dataset.sha256}
+    known = {
+        "layer_sizes": layer_sizes,
+        "n_train": len(dataset.x_train),
+        "scale": dataset.scale,
+        "data_sha256": dataset.sha256,
+    }
     return flat | {key: str(value) for key, value in known.items()}
 
 

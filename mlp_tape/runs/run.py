@@ -3,29 +3,31 @@
 import contextlib
 import dataclasses
 import functools
-import itertools
 import shlex
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+
 from mlp_tape.config.settings import Settings
 from mlp_tape.data import datasets
 from mlp_tape.data.datasets import Dataset
 from mlp_tape.errors import ConfigError, DataError
-from mlp_tape.reports import run_report
+from mlp_tape.reports import run_report, summary
 from mlp_tape.reports.result import Result
 from mlp_tape.runs.destination import Destination, destination
 from mlp_tape.runs.metadata import Job, describe_run
 from mlp_tape.storage import checkpoint, lock, run_paths, run_record
 from mlp_tape.storage.checkpoint import Checkpoint
 from mlp_tape.storage.journal import Journal
-from mlp_tape.storage.metric_keys import TEST_ACCURACY, TEST_LOSS, VALIDATION_ACCURACY
+from mlp_tape.storage.metric_keys import OF_CLASSES, TEST_ACCURACY, TEST_LOSS, VALIDATION_ACCURACY
 from mlp_tape.storage.run_record import Command, RunRecord
 from mlp_tape.system import provenance, signals, tensorflow_setup
 from mlp_tape.system.console import Console
 from mlp_tape.system.formatting import count
+from mlp_tape.tensors.scale import Scale
 from mlp_tape.tracking.session import run_session, tracker
 from mlp_tape.tracking.tracker import Tracker
 from mlp_tape.tracking.uri import CHECK_SECONDS, check_reachable, recorded_uri, resolve_uri, store_warnings
@@ -67,6 +69,7 @@ def execute_run(settings: Settings, directory: Path, command: Command, job: Job 
             console.line(where.line)
         dataset = job.dataset if job else _data(settings, past, console)
         dataset = datasets.with_validation(dataset, settings.validation_fraction)
+        _check_patience(settings, dataset)
         settings = _resolved_settings(settings, dataset, past if job else None)
         _check_augmentation(settings, dataset)
         layer_sizes = dataset.layer_sizes(settings.model.hidden_sizes)
@@ -75,7 +78,10 @@ def execute_run(settings: Settings, directory: Path, command: Command, job: Job 
             if settings.tracking.enabled and job is None:
                 for warning in store_warnings(resolve_uri(settings.tracking)):
                     console.warn(warning)
-            _print_summary(console, settings, dataset, layer_sizes)
+            for text in summary.of_data(settings, dataset, layer_sizes):
+                console.line(text)
+            for doubt in summary.doubts(settings, dataset):
+                console.warn(doubt)
             record = describe_run(past or RunRecord(directory), settings, dataset, layer_sizes, command, job)
             if past:
                 _warn_of_changed_environment(past, console)
@@ -121,6 +127,8 @@ def _recorded(
         with _timed(record):
             result = fit(trainer, record.directory, console, journal, start, record.full)
         record.results = {TEST_LOSS: result.loss, TEST_ACCURACY: result.accuracy}
+        if result.by_class.is_imbalanced:
+            record.results |= {f"test/{key}": getattr(result.by_class, key) for key in OF_CLASSES}
         if trainer.validates:
             record.results[VALIDATION_ACCURACY] = result.chosen_by
         record.steps = result.steps
@@ -136,6 +144,8 @@ def _recorded(
         epochs = count(result.steps // trainer.steps_per_epoch, "epoch")
         seconds = time.perf_counter() - began
         console.line(f"test accuracy {result.accuracy:.4f} after {epochs}, {seconds:.1f} s in all")
+        for text in summary.rare_classes(dataset, result.by_class):
+            console.line(text)
         console.line(f"directory     {record.directory}")
     return result, where
 
@@ -147,6 +157,15 @@ def _check_augmentation(settings: Settings, dataset: Dataset) -> None:
         raise ConfigError(
             f"augment requires images of shape [height, width], but {dataset.name} has {list(shape)}",
             "leave augment.shift and augment.rotate at 0",
+        )
+
+
+def _check_patience(settings: Settings, dataset: Dataset) -> None:
+    """Raises ConfigError if training is to end early, but there are no validation images."""
+    if settings.stopping.patience is not None and not len(dataset.y_validation):
+        raise ConfigError(
+            f"stopping.patience={settings.stopping.patience} requires validation images",
+            "type for example validation_fraction=0.1",
         )
 
 
@@ -172,6 +191,9 @@ def _data(settings: Settings, past: RunRecord | None, console: Console) -> Datas
             f"the run has {past.data_sha256[:12]}...",
             "set dataset.path=... to the original data, or start a new run without resume",
         )
+    if past and "scale" not in past.params:  # an earlier version divided integers by 255, and no floats
+        scale = Scale((255.0,) if dataset.x_train.dtype == np.uint8 else (1.0,))
+        dataset = dataclasses.replace(dataset, scale=scale if dataset.is_own else dataset.scale)
     if dataset.warning:
         console.warn(dataset.warning)
     return dataset
@@ -230,17 +252,3 @@ def _start(
         return found
     console.line("resumed at the first step")
     return None
-
-
-def _print_summary(console: Console, settings: Settings, dataset: Dataset, layer_sizes: list[int]) -> None:
-    """Prints a description of the data, as the original program does, and of the network."""
-    x, y, b = dataset.x_train, dataset.y_train, min(settings.batch_size, len(dataset.x_train))
-    low, high = dataset.span
-    held_out = f", {len(dataset.y_validation):,} to validate" if len(dataset.y_validation) else ""
-    images = f"{count(len(x), 'image')} to train on{held_out}, {len(dataset.x_test):,} to test"
-    console.line(f"data   {dataset.name}, {images}")
-    console.line(f"x      {x.shape} float32, min {low:.1f}, max {high:.1f}")
-    console.line(f"y      {y.shape} {y.dtype}, min {y.min()}, max {y.max()}")
-    console.line(f"batch  {(b, *x.shape[1:])} {(b,)}")
-    weights = sum((d_in + 1) * d_out for d_in, d_out in itertools.pairwise(layer_sizes))
-    console.line(f"layers {' -> '.join(map(str, layer_sizes))}, {count(weights, 'parameter')}")

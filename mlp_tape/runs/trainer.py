@@ -8,6 +8,7 @@ from typing import Any
 from mlp_tape.config.settings import Settings, flatten, non_null
 from mlp_tape.data.contents import Array
 from mlp_tape.data.datasets import Dataset
+from mlp_tape.errors import ConfigError, UserFunctionError
 from mlp_tape.storage.checkpoint import Checkpoint
 from mlp_tape.system import compilation_cache, user_functions
 from mlp_tape.tensors import network, schedules
@@ -15,6 +16,7 @@ from mlp_tape.tensors.activations import ACTIVATIONS
 from mlp_tape.tensors.losses import LOSSES
 from mlp_tape.tensors.network import Params
 from mlp_tape.tensors.optimizers import RULES, Optimizer
+from mlp_tape.tensors.scale import Scale
 from mlp_tape.tensors.schedules import SCHEDULES, LearningRate
 from mlp_tape.training import engine, evaluation, histograms, loop, state
 from mlp_tape.training.batches import Batches
@@ -28,7 +30,8 @@ def step_config(
     activation: str,
     loss: str,
     rule: str,
-    scale: float,
+    scale: float | list[float],
+    offset: float | list[float] = 0.0,
     rule_settings: Mapping[str, float] | None = None,
     **others: Any,
 ) -> StepConfig:
@@ -38,7 +41,8 @@ def step_config(
         activation: a key of ACTIVATIONS.
         loss: a key of LOSSES, or `module.function`.
         rule: update rule of the optimizer: a key of RULES, or `module.function`.
-        scale: divisor of the images.
+        scale: divisor of the images, as in `Scale.as_json`.
+        offset: offset of the images.
         rule_settings: keyword arguments of the rule.
         others: other attributes of `StepConfig`.
 
@@ -46,7 +50,8 @@ def step_config(
         ConfigError: a function cannot be imported.
     """
     optimizer = Optimizer(user_functions.find(rule, RULES), tuple(sorted((rule_settings or {}).items())))
-    return StepConfig(ACTIVATIONS[activation], user_functions.find(loss, LOSSES), optimizer, scale, **others)
+    functions = ACTIVATIONS[activation], user_functions.find(loss, LOSSES), optimizer
+    return StepConfig(*functions, Scale.of_json(scale, offset), **others)
 
 
 @dataclass(frozen=True)
@@ -71,8 +76,11 @@ class Trainer:
         """The arguments of `step_config`, JSON-serializable: the settings that `StepConfig` has by name."""
         values = {key.rpartition(".")[2]: value for key, value in flatten(self.settings)}
         rule = non_null(self.settings.optimizer)
-        of_step = {each.name: values[each.name] for each in fields(StepConfig) if each.name in values}
-        return of_step | {"rule": rule.pop("name"), "rule_settings": rule, "scale": self.dataset.scale}
+        names = {each.name for each in fields(StepConfig)} - {
+            "scale"
+        }  # that of the data set, not the setting
+        of_step = {name: value for name, value in values.items() if name in names}
+        return of_step | {"rule": rule.pop("name"), "rule_settings": rule} | self.dataset.scale.as_json()
 
     @functools.cached_property
     def rate(self) -> LearningRate:
@@ -129,8 +137,11 @@ class Trainer:
             until: global step before which to stop.
             with_histograms: whether some blocks have histograms.
 
-        Returns:
-            An iterator over the results of each block.
+        Yields:
+            The results of each block.
+
+        Raises:
+            UserFunctionError: a loss or an optimizer of the user failed.
         """
         every = histograms.every(self.steps, self.steps_per_epoch, self.settings.log_every)
         limits = LoopConfig(
@@ -141,7 +152,8 @@ class Trainer:
             until=until,
             engine=self.settings.engine,
         )
-        return loop.train(now, self.batches, self.step, self.rate, limits)
+        with user_functions.blamed(self.settings.optimizer.name, self.settings.loss):
+            yield from loop.train(now, self.batches, self.step, self.rate, limits)
 
     def compile(self) -> None:
         """Compiles the functions that `train` and `evaluate` call, once in a process."""
@@ -153,6 +165,8 @@ class Trainer:
         _compiled.add(what)
         try:
             self._compile()
+        except UserFunctionError as error:  # nothing was started
+            raise ConfigError(error.what, error.hint) from error
         except Exception:  # the compilation cache may be damaged
             if not compilation_cache.clear():
                 raise
@@ -163,10 +177,11 @@ class Trainer:
     def _compile(self) -> None:
         now, batches = self.state_at(None), self.batches
         most = LoopConfig(self.settings.epochs, self.settings.log_every).most(batches)
-        engine.compile_ahead(now, batches.shapes, self.step, most)
-        self.evaluate(now.params)
-        if self.validates:
-            self.validate(now.params)
+        with user_functions.blamed(self.settings.optimizer.name, self.settings.loss):
+            engine.compile_ahead(now, batches.shapes, self.step, most)
+            self.evaluate(now.params)
+            if self.validates:
+                self.validate(now.params)
 
     def evaluate(self, params: Params) -> Evaluation:
         """Evaluates on the test images."""

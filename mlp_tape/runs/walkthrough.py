@@ -85,7 +85,10 @@ def _operation(name: str, before: str, trainer: Trainer, depth: int) -> str:
     settings, kind = trainer.settings, name[0]
     if name == "x":
         moved = "moved(images)" if trainer.step.shift or trainer.step.rotate else "images"
-        return f"reshape(cast({moved}) / {trainer.step.scale:g})"
+        scale = trainer.step.scale
+        if scale.offset:
+            return f"(reshape(cast({moved})) - mean) / deviation"
+        return f"reshape(cast({moved}) / {scale.divisor[0]:g})"
     if name == "loss":
         return f"{settings.loss}(y, logits)" + (" + l2 * squares" if trainer.step.l2 else "")
     if " " in name:  # a gradient, or a parameter after the update

@@ -4,3 +4,5 @@ TRAIN_LOSS = "train/loss"
 TEST_LOSS = "test/loss"
 TEST_ACCURACY = "test/accuracy"
 VALIDATION_ACCURACY = "validation/accuracy"
+# Of a split with rare classes, after `test/` or `validation/`; attributes of `classification.ByClass`
+OF_CLASSES = ("balanced_accuracy", "macro_f1", "majority_accuracy")

@@ -17,6 +17,7 @@ HISTOGRAMS = "histograms"
 DIVERGENCE = "divergence"  # the step at which the run diverged
 WEIGHTS = "weights.npz"
 NETWORK = "network.json"  # description of the model, apart from its weights
+BY_CLASS = "classes.csv"  # precision, recall and F1 of each class
 PLOT_DATA = "report.npz"  # data for the plots, apart from the weights and the journal
 SAVED_MODEL = "saved_model"
 

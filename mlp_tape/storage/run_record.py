@@ -70,7 +70,8 @@ class RunRecord:
         made_by: versions and machine of the process that created the run, by name.
         full: whether the run also leaves plots and a model.
         steps: number of steps to train; once the run has finished, number of steps trained.
-        results: final test/loss, test/accuracy and, with validation images, validation/accuracy.
+        results: final test/loss, test/accuracy, with validation images validation/accuracy, and with rare
+            classes test/balanced_accuracy, test/macro_f1 and test/majority_accuracy.
         tags: tags that MLflow receives when the run ends.
         swept: for a sweep, the settings in which its jobs differ.
         model_ready: whether the files of the model are complete; only for a run with `full`.

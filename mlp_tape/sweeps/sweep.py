@@ -68,8 +68,12 @@ def opened(
         if where.line:
             console.line(where.line)
         jobs.stop_file.unlink(missing_ok=True)
-        choices = dict.fromkeys(job.settings.dataset for job in plan.jobs)
-        warnings = {jobs.dataset(choice, console.line).warning for choice in choices}
+        choices = {repr(job.settings.dataset): job.settings.dataset for job in plan.jobs}
+        warnings = set[str]()
+        for choice in choices.values():
+            dataset = jobs.dataset(choice, console.line)
+            of_file = f"{choice.path}: " if len(choices) > 1 and choice.path else ""
+            warnings |= {dataset.warning, *(of_file + doubt for doubt in dataset.doubts)}
         if settings.tracking.enabled:
             warnings |= set(store_warnings(resolve_uri(settings.tracking)))
         for warning in sorted(warnings - {""}):
@@ -116,7 +120,8 @@ def _check_comparable(plan: Plan, jobs: SweepDirectory, say: Callable[[str], Non
     """Raises ConfigError if jobs that are added to a sweep have other data than those that it has."""
     earlier, known = jobs.jobs(), jobs.checksums()
     fractions = {job.settings.get("validation_fraction") for job in earlier}
-    for dataset, fraction in {(job.settings.dataset, job.settings.validation_fraction) for job in plan.jobs}:
+    wanted = [(job.settings.dataset, job.settings.validation_fraction) for job in plan.jobs]
+    for dataset, fraction in {repr(each): each for each in wanted}.values():
         if known and jobs.checksum(dataset, say) not in known:
             what = f"dataset.path={dataset.path}" if dataset.path else f"dataset={dataset.name}"
         elif earlier and fraction not in fractions:

@@ -11,8 +11,9 @@ NAME = 80  # maximum number of characters of the name of a run or a sweep
 
 
 def count(n: int, noun: str) -> str:
-    """Formats a number of things: `1 job`, `0 jobs`, `1,200 rows`."""
-    return f"{n:,} {noun if n == 1 else noun + 's'}"
+    """Formats a number of things: `1 job`, `0 jobs`, `1,200 rows`, `2 classes`."""
+    plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
+    return f"{n:,} {noun if n == 1 else plural}"
 
 
 def are(n: int) -> str:

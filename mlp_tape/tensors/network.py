@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from mlp_tape.tensors.activations import Activation
 from mlp_tape.tensors.initializers import INITIALIZERS
+from mlp_tape.tensors.scale import Scale
 
 Params = dict[str, tf.Variable]  # w1, b1, w2, b2, ...
 Dropout = Callable[[int, tf.Tensor], tf.Tensor]
@@ -48,9 +49,18 @@ def as_params(arrays: Mapping[str, NDArray[np.float32]]) -> Params:
     return {name: tf.Variable(array, name=name) for name, array in arrays.items()}
 
 
-def to_float(x: tf.Tensor, scale: float, dtype: tf.DType = tf.float32) -> tf.Tensor:
-    """Flattens and scales images: uint8 or float32 [b, ...] -> `dtype` [b, d], divided by `scale`."""
-    return tf.reshape(tf.cast(x, dtype), [x.shape[0], -1]) / scale
+def to_float(x: tf.Tensor, scale: Scale, dtype: tf.DType = tf.float32) -> tf.Tensor:
+    """Flattens and scales images: uint8 or float32 [b, ...] -> `dtype` [b, d]."""
+    if not scale.offset:
+        return tf.reshape(tf.cast(x, dtype), [x.shape[0], -1]) / _constant(scale.divisor, dtype)
+    rows = tf.reshape(tf.cast(x, tf.float32), [x.shape[0], -1])  # before the difference, not in bfloat16
+    moved = rows - _constant(scale.offset, tf.float32)  # [b,d] - [d] -> [b,d]
+    return tf.cast(moved / _constant(scale.divisor, tf.float32), dtype)
+
+
+def _constant(values: tuple[float, ...], dtype: tf.DType) -> float | tf.Tensor:
+    """Returns one number, or a tensor [d] of a number for each value of an image."""
+    return values[0] if len(values) == 1 else tf.constant(values, dtype)
 
 
 def forward(

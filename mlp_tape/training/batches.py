@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 from mlp_tape.training import host_arrays
 
+LARGE = 2**30  # bytes of images beyond which they are copied a few batches at a time
+WINDOW = 2**25  # bytes of images that are copied together
+
 
 class Span(NamedTuple):
     """Consecutive batches of one size.
@@ -53,12 +56,65 @@ class Epoch:
             yield Span(*self.full, a, b - a) if a < n_full else Span(*self.rest, a - n_full, b - a)
 
 
+@dataclass(frozen=True)
+class StreamedEpoch:
+    """The batches of an epoch of images that are too large for a copy in memory, a few batches at a time.
+
+    Attributes:
+        x: images, uint8 or float32 [n, ...]; they may be memory-mapped.
+        y: labels, int32 [n].
+        size: number of images in a batch.
+        order: numbers of the rows in the order of the epoch, int64 [n]; None for the given order.
+    """
+
+    x: NDArray[Any]
+    y: NDArray[Any]
+    size: int
+    order: NDArray[np.int64] | None
+
+    @property
+    def window(self) -> int:
+        """The number of batches that are copied together."""
+        return max(1, min(WINDOW // (self.x[:1].nbytes * self.size), len(self.x) // self.size))
+
+    def spans(self, start: int, stop: int, first_alone: bool) -> Iterator[Span]:
+        """Yields the batches with numbers in [start, stop), as `Epoch.spans` does."""
+        n_full = len(self.x) // self.size
+        while start < min(stop, n_full):
+            end = start + 1 if first_alone else min(start + self.window, stop, n_full)
+            yield self._span(start, end, self.window)
+            start, first_alone = end, False
+        if start < stop:
+            yield self._span(start, stop, 1, len(self.x) % self.size)
+
+    def _span(self, start: int, stop: int, window: int, size: int = 0) -> Span:
+        """Copies the batches [start, stop) into tensors [window, size, ...], whose rest is arbitrary."""
+        size = size or self.size
+        n = (stop - start) * size
+        rows = slice(start * self.size, start * self.size + n)
+        x = host_arrays.empty((window * size, *self.x.shape[1:]), self.x.dtype)
+        y = np.zeros(window * size, np.int32)
+        if self.order is None:
+            x[:n], y[:n] = self.x[rows], self.y[rows]
+        else:
+            np.take(self.x, self.order[rows], axis=0, out=x[:n], mode="clip")
+            y[:n] = self.y[self.order[rows]]
+        images = _tensor(x.reshape(window, size, *self.x.shape[1:]))
+        return Span(images, tf.constant(y.reshape(window, size)), 0, stop - start)
+
+    def shapes(self) -> Epoch:
+        """Returns an epoch with the shapes of every span."""
+        spans = [self._span(0, 0, self.window), self._span(0, 0, 1, len(self.x) % self.size or self.size)]
+        full, rest = ((span.images, span.labels) for span in spans)
+        return Epoch(full, rest)
+
+
 class Batches:
     """Images and labels in batches, for any number of epochs and runs.
 
     Args:
         x: uint8 or float32 [n, ...]. Must not be modified while the batches are in use: they share its memory
-            if it is aligned (`host_arrays.aligned`).
+            if it is aligned (`host_arrays.aligned`). Beyond LARGE bytes, no copy of it is made.
         y: int32 [n].
         batch_size: number of images in a batch.
         shuffle_seed: determines the order of each epoch; None for the given order.
@@ -71,18 +127,26 @@ class Batches:
         self, x: NDArray[Any], y: NDArray[Any], batch_size: int, shuffle_seed: int | None = None
     ) -> None:
         self._x, self._y, self._size, self._seed = x, y, batch_size, shuffle_seed
-        self._number, self._epoch = 0, _cut(x, y, batch_size)
+        self._is_large = x.nbytes > LARGE
+        self._number = 0
+        if self._is_large:
+            self._epoch = StreamedEpoch(x, y, batch_size, None).shapes()
+        else:
+            self._epoch = _cut(x, y, batch_size)
         if shuffle_seed is not None:
             self._number = -1  # the given order matches no shuffled epoch, only the shapes
-        self.steps_per_epoch = len(self._epoch.full[0]) + bool(len(x) % batch_size)
+        self.steps_per_epoch = -(-len(x) // batch_size)
 
     @property
     def shapes(self) -> Epoch:
         """Batches with the shapes of every epoch; their contents may be those of any epoch."""
         return self._epoch
 
-    def epoch(self, number: int) -> Epoch:
+    def epoch(self, number: int) -> Epoch | StreamedEpoch:
         """Returns the batches of an epoch, counted from 0."""
+        if self._is_large:
+            order = None if self._seed is None else self._order(number)
+            return StreamedEpoch(self._x, self._y, self._size, order)
         if self._seed is not None and number != self._number:
             rows = self._order(number)
             self._epoch = _cut(host_arrays.taken(self._x, rows), self._y[rows], self._size)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from mlp_tape.tensors.losses import targets
 from mlp_tape.tensors.network import Params, forward, to_float
+from mlp_tape.training.classification import ByClass, by_class
 from mlp_tape.training.train_step import StepConfig
 
 ROWS = 5_000  # rows per call, which limits the size of the float copy of the images
@@ -24,12 +25,14 @@ class Evaluation:
         loss: mean loss over all rows.
         accuracy: fraction of rows predicted correctly, 0 to 1.
         scores: logits, float32 [n, classes].
+        labels: true classes, int32 [n].
         dead: fraction of the units of each hidden layer that are 0 for every row, 0 to 1; keyed h1, h2, ...
     """
 
     loss: float
     accuracy: float
     scores: NDArray[np.float32]
+    labels: NDArray[np.int32]
     dead: dict[str, float]
 
     @property
@@ -37,6 +40,11 @@ class Evaluation:
         """The class with the highest score for each row, int64 [n]."""
         predictions: NDArray[np.int64] = self.scores.argmax(axis=1)
         return predictions
+
+    @functools.cached_property
+    def by_class(self) -> ByClass:
+        """Precision, recall and F1 of each class."""
+        return by_class(self.labels, self.predictions, self.scores.shape[1])
 
 
 Scored = tuple[tf.Tensor, tf.Tensor, dict[str, tf.Tensor]]
@@ -98,4 +106,4 @@ def evaluate(
     logits = np.concatenate(scores)
     accuracy = float(np.mean(logits.argmax(axis=1) == y))
     dead = {name: float(1 - units.mean()) for name, units in alive.items()}
-    return Evaluation(sum(losses) / len(x), accuracy, logits, dead)
+    return Evaluation(sum(losses) / len(x), accuracy, logits, y, dead)

@@ -19,8 +19,11 @@ def empty(shape: Sequence[int], dtype: Any) -> NDArray[Any]:
 
 
 def aligned(array: NDArray[Any], dtype: Any) -> NDArray[Any]:
-    """Returns an aligned, contiguous array of a dtype: the given array if it is one already, else a copy."""
-    if is_usable(array) and array.dtype == dtype:
+    """Returns an aligned, contiguous array of a dtype: the given array if it is one already, else a copy.
+
+    A memory-mapped array of that dtype is returned as it is: it may be larger than memory.
+    """
+    if array.dtype == dtype and (is_usable(array) or isinstance(_root(array), np.memmap)):
         return array
     made = empty(array.shape, dtype)
     made[...] = array
@@ -38,3 +41,10 @@ def is_usable(array: NDArray[Any]) -> bool:
     """Returns whether TensorFlow can use the memory of the array without a copy."""
     flags = array.flags
     return bool(flags.c_contiguous and flags.writeable and array.ctypes.data % ALIGNMENT == 0)
+
+
+def _root(array: Any) -> Any:
+    """Returns the array whose memory another one shares."""
+    while not isinstance(array, np.memmap) and isinstance(getattr(array, "base", None), np.ndarray):
+        array = array.base
+    return array

@@ -11,6 +11,7 @@ from mlp_tape.tensors.activations import Activation
 from mlp_tape.tensors.losses import Loss
 from mlp_tape.tensors.network import Dropout, Params, forward
 from mlp_tape.tensors.optimizers import Grads, Optimizer, Updates
+from mlp_tape.tensors.scale import Scale
 from mlp_tape.training.state import State
 
 
@@ -22,7 +23,7 @@ class StepConfig:
         activation: activation of the hidden layers.
         loss: function of targets [b, classes] and logits [b, classes] that returns a scalar.
         optimizer: function from gradients and learning rate to updates.
-        scale: divisor of the images.
+        scale: offset and divisor of the images.
         label_smoothing: smoothing factor of the targets, in [0, 1).
         l2: factor of the L2 penalty, the sum of the squares of the weights, at least 0.
         clip_norm: upper limit of the global norm of the gradients, above 0; None for no limit.
@@ -35,7 +36,7 @@ class StepConfig:
     activation: Activation
     loss: Loss
     optimizer: Optimizer
-    scale: float
+    scale: Scale
     label_smoothing: float = 0.0
     l2: float = 0.0
     clip_norm: float | None = None

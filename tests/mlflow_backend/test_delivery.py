@@ -134,6 +134,7 @@ def test_all_artifacts_are_recorded(finished: Path, tmp_path: Path) -> None:
     client, run = the_run(finished)
     found = {item.path for item in client.list_artifacts(run.info.run_id)}
     assert found == {
+        "classes.csv",
         "config.yaml",
         "console.log",
         "environment.txt",

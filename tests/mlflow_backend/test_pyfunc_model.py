@@ -28,6 +28,7 @@ from mlp_tape.data.datasets import Dataset
 from mlp_tape.mlflow_backend.pyfunc_model import TapeModel, nearest_probabilities, softmax
 from mlp_tape.reports import run_report, saved_model
 from mlp_tape.storage.run_record import RunRecord, read
+from mlp_tape.tensors.scale import Scale
 
 DIGITS = datasets.load("digits")
 BIN = Path(sys.executable).parent
@@ -358,7 +359,7 @@ def untrained(directory: Path, dataset: Dataset, loss: str = "mse") -> TapeModel
     rng = np.random.default_rng(0)
     weights = {"w1": rng.normal(size=(dataset.n_features, dataset.n_classes)), "b1": np.zeros(1)}
     np.savez(directory / "weights.npz", **{key: w.astype(np.float32) for key, w in weights.items()})
-    about = {"activation": "relu", "loss": loss, "scale": dataset.scale, "shape": dataset.x_test.shape[1:]}
+    about = {"activation": "relu", "loss": loss, "shape": dataset.x_test.shape[1:]} | dataset.scale.as_json()
     accepted = run_report.accepted_values(dataset)
     (directory / "network.json").write_text(json.dumps(about | accepted))
     model = TapeModel()
@@ -383,7 +384,7 @@ def of_floats(scale: float, shift: float) -> Dataset:
         name: getattr(DIGITS, name).astype(np.float32) * np.float32(scale) + np.float32(shift)
         for name in ("x_train", "x_test")
     }
-    return dataclasses.replace(DIGITS, scale=1.0, **x)
+    return dataclasses.replace(DIGITS, scale=Scale(), **x)
 
 
 def hundred_classes() -> Dataset:
@@ -391,7 +392,7 @@ def hundred_classes() -> Dataset:
     rng = np.random.default_rng(0)
     x = (rng.normal(size=(3000, 12)) * np.logspace(0, 3, 12)).astype(np.float32)
     y = np.arange(3000, dtype=np.int32) % 100
-    return Dataset("features", x[:2500], y[:2500], x[2500:], y[2500:], 100, 1.0, "")
+    return Dataset("features", x[:2500], y[:2500], x[2500:], y[2500:], tuple(range(100)), Scale(), "")
 
 
 @pytest.mark.parametrize("name", ["digits", "hundred"])

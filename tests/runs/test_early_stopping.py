@@ -10,7 +10,7 @@ from mlp_tape.training.evaluation import Evaluation
 
 def evaluation(loss: float) -> Evaluation:
     """Returns an evaluation with a given loss."""
-    return Evaluation(loss, 0.5, np.zeros((1, 2), np.float32), {})
+    return Evaluation(loss, 0.5, np.zeros((1, 2), np.float32), np.zeros(1, np.int32), {})
 
 
 def test_any_number_improves_on_a_loss_of_nan() -> None:

@@ -22,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from mlp_tape.config import validation
 from mlp_tape.config.settings import Settings, flatten, to_dict
 from mlp_tape.data import datasets
+from mlp_tape.data.contents import KEYS
 from mlp_tape.errors import BrokenFileError, ConfigError, DataError
 from mlp_tape.storage import checkpoint, journal, run_paths, run_record
 from mlp_tape.storage.journal import Journal, Row
@@ -30,7 +31,7 @@ CASES = int(os.environ.get("MLP_TAPE_CASES", "300"))
 many = settings(
     max_examples=CASES, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True, database=None
 )
-KEYS = [key for key, _ in flatten(Settings())]
+NAMES = [key for key, _ in flatten(Settings())]
 DEFAULTS = to_dict(Settings())
 
 plain = st.one_of(
@@ -60,7 +61,7 @@ def field_of(key: str) -> Any:
 
 
 @many
-@given(changes=st.dictionaries(st.sampled_from(KEYS), anything, min_size=1, max_size=3))
+@given(changes=st.dictionaries(st.sampled_from(NAMES), anything, min_size=1, max_size=3))
 def test_settings_are_valid_or_rejected(changes: dict[str, Any]) -> None:
     given_settings = copy.deepcopy(DEFAULTS)
     for key, value in changes.items():
@@ -243,7 +244,7 @@ def test_decompression_bomb_is_rejected_before_it_is_unpacked(directory: Path) -
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": (2**40,)})
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for key in datasets.KEYS:
+        for key in KEYS:
             archive.writestr(f"{key}.npy", header.getvalue() + bytes(1_000_000))
     with pytest.raises(DataError) as caught:
         datasets.load("arrays", str(path))

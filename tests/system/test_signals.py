@@ -28,7 +28,7 @@ def send():
         time.sleep(0.0005)
 
 digits, received = datasets.load("digits"), []
-config = step_config("relu", "mse", "sgd", digits.scale)
+config = step_config("relu", "mse", "sgd", **digits.scale.as_json())
 
 def trained(epochs):
     params = network.init_params([64, 256, 128, 10], 0.1, 0)

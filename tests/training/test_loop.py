@@ -3,6 +3,7 @@
 import hashlib
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +15,8 @@ from mlp_tape.data.datasets import Dataset
 from mlp_tape.runs.trainer import Trainer, step_config
 from mlp_tape.tensors import losses, network
 from mlp_tape.tensors.optimizers import Grads, Optimizer, Slot, Updates
-from mlp_tape.training import evaluation, train_step
+from mlp_tape.tensors.scale import Scale
+from mlp_tape.training import batches, evaluation, host_arrays, train_step
 from mlp_tape.training.engine import compiled_loop
 
 CONFIG = step_config("relu", "mse", "sgd", 255.0)
@@ -130,7 +132,7 @@ def test_each_step_uses_the_next_images_in_file_order() -> None:
     def no_update(params: Slot, grads: Grads, lr: tf.Tensor, t: tf.Tensor) -> Updates:
         return {name: 0 * grad for name, grad in grads.items()}
 
-    config = train_step.StepConfig(tf.identity, loss, Optimizer(no_update), 1.0)
+    config = train_step.StepConfig(tf.identity, loss, Optimizer(no_update), Scale())
     for engine in ("eager", "compiled"):
         params = {"w1": tf.Variable(tf.ones([1, 2])), "b1": tf.Variable(tf.zeros([2]))}
         blocks = train(params, x, y, config, lr=1.0, batch_size=size, epochs=1, log_every=3, engine=engine)
@@ -145,6 +147,42 @@ def test_shuffling_is_a_function_of_seed_and_epoch(mnist_5k: Dataset) -> None:
     np.testing.assert_array_equal(shuffled(1), shuffled(1))
     assert not np.array_equal(shuffled(1), shuffled(2))
     assert not np.array_equal(shuffled(1), shuffled(None))
+
+
+@pytest.mark.parametrize("engine", ["compiled", "eager"])
+@pytest.mark.parametrize("seed", [None, 3])
+def test_images_that_are_streamed_train_like_those_in_memory(
+    mnist_5k: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str, seed: int | None
+) -> None:
+    np.save(tmp_path / "x.npy", mnist_5k.x_train[:1111])
+    content = (tmp_path / "x.npy").read_bytes()
+    (tmp_path / "shifted").write_bytes(b"\0" + content)  # so that TensorFlow cannot use the memory
+    offset = 1 + len(content) - 1111 * 784
+    mapped = np.memmap(tmp_path / "shifted", np.uint8, "r", offset, (1111, 28, 28))
+
+    def trained(x: np.ndarray) -> list:
+        params = network.init_params([784, 16, 10], 0.1, seed=0)
+        limits = {"epochs": 2, "log_every": 20, "batch_size": 30, "lr": 0.1, "first": 40}
+        y = mnist_5k.y_train[:1111]
+        blocks = train(params, x, y, CONFIG, engine=engine, shuffle_seed=seed, **limits)
+        losses = np.concatenate([block.losses for block in blocks])
+        return [losses, *(param.numpy() for param in params.values())]
+
+    expected = trained(mnist_5k.x_train[:1111])
+    monkeypatch.setattr(batches, "LARGE", 0)
+    monkeypatch.setattr(batches, "WINDOW", 7 * 30 * 784)  # seven batches
+    for found, wanted in zip(trained(mapped), expected, strict=True):
+        np.testing.assert_array_equal(found, wanted)
+    assert len(expected[0]) == 2 * 38 - 40
+
+
+def test_memory_mapped_images_are_not_copied(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.zeros((9, 4), np.uint8))
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="c")
+    assert host_arrays.is_usable(mapped)
+    for array in (mapped, mapped[1:], np.asarray(mapped), np.asarray(mapped)[3:]):
+        assert np.shares_memory(host_arrays.aligned(array, np.uint8), mapped)
+    assert not np.shares_memory(host_arrays.aligned(mapped, np.float32), mapped)
 
 
 def test_network_is_compiled_once_for_all_runs_of_the_same_shape(mnist_5k: Dataset) -> None:
@@ -172,7 +210,7 @@ def test_evaluation_in_chunks_matches_a_direct_computation(
     monkeypatch.setattr(evaluation, "ROWS", 1_000)  # 3,001 = 3 * 1,000 + 1
     params = network.init_params([784, 16, 10], 0.1, seed=0)
     x, y = mnist_5k.x_train[:3001], mnist_5k.y_train[:3001]
-    logits = network.forward(params, network.to_float(tf.constant(x), 255.0), tf.nn.relu)
+    logits = network.forward(params, network.to_float(tf.constant(x), Scale((255.0,))), tf.nn.relu)
     expected = float(losses.mse(losses.targets(tf.constant(y), logits), logits))
     result = evaluation.evaluate(params, x, y, CONFIG)
     assert result.loss == pytest.approx(expected, rel=1e-5)

@@ -1,80 +1,77 @@
 """Reader of `.npz` archives of NumPy arrays."""
 
+import functools
 import math
-import os
 import zipfile
 from pathlib import Path
 
-import numpy as np
-
-from mlp_tape.data import contents
-from mlp_tape.data.contents import KEYS, Arrays, Contents, Reading
+from mlp_tape.data.contents import KEYS, Array, Arrays
+from mlp_tape.data.readers import allocation, damage, kinds, npy, stored
+from mlp_tape.data.readers.stored import Stored
 from mlp_tape.errors import DataError
 
 
-def read(path: Path, reading: Reading) -> Contents:
-    """Reads a file with the arrays x_train, y_train, x_test and y_test."""
-    return contents.of_arrays(arrays(path), path)
-
-
-def _check_uncompressed_size(path: Path, archive: zipfile.ZipFile) -> None:
-    """Checks the declared sizes of the archive's members before any is unpacked.
-
-    Raises:
-        ValueError: the size of a member contradicts its shape and dtype.
-        DataError: the arrays would not fit into memory.
-    """
-    members = [info for info in archive.infolist() if info.filename.removesuffix(".npy") in KEYS]
-    size, memory = sum(info.file_size for info in members), _memory()
-    for info in members:
-        with archive.open(info) as member:
-            version = np.lib.format.read_magic(member)
-            known = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-            if version in known:
-                shape, _, dtype = known[version](member)
-                claimed = member.tell() + math.prod(shape) * dtype.itemsize
-                if claimed != info.file_size and not dtype.hasobject:
-                    raise ValueError(f"{info.filename} is damaged: {info.file_size:,} of {claimed:,} bytes")
-    if size > memory:
-        raise DataError(
-            f"{path} needs {size / 2**30:,.1f} GiB of memory, but there are only {memory / 2**30:,.1f}",
-            "use a smaller file",
-        )
-
-
-def _memory() -> int:
-    """Returns the size of this machine's memory in bytes; 1 TiB if it is unknown."""
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        return 2**40
-
-
 def arrays(path: Path) -> Arrays:
-    """Reads the four arrays of an `.npz` file, without checking their contents.
-
-    Arrays that would not fit into memory are not unpacked, and pickled objects are not loaded.
+    """Reads the arrays x_train, y_train, x_test and y_test of an `.npz` file.
 
     Raises:
         DataError: the file is missing, damaged or too large, or lacks one of the arrays.
     """
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            missing = [key for key in KEYS if key not in archive]
-            if missing:
-                raise DataError(
-                    f"{path} has no {', '.join(missing)}; it has {', '.join(archive) or 'nothing'}",
-                    "save it with numpy.savez(path, x_train=..., y_train=..., x_test=..., y_test=...)",
-                )
-            _check_uncompressed_size(path, archive.zip)
-            return {key: archive[key] for key in KEYS}
-    except FileNotFoundError as error:
-        raise DataError(f"{path} does not exist", "set dataset.path=FILE.npz to an existing file") from error
-    except DataError:
-        raise
-    except Exception as error:  # zipfile, zlib and NumPy do not document what damaged data raise
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DataError(
-            f"{path} cannot be read as an .npz of plain arrays: {first}",
-            "save it with numpy.savez(path, x_train=..., y_train=..., x_test=..., y_test=...)",
-        ) from error
+    if not path.is_file():
+        raise kinds.refusal(path, "missing")
+    with damage.named(path):
+        found = {each.key: each for each in stored_arrays(path)}
+        missing = [key for key in KEYS if key not in found]
+        if missing:
+            raise DataError(f"{path} has no {', '.join(missing)}; it has {', '.join(found)}", stored.SAVE)
+        return {key: found[key].load() for key in KEYS}
+
+
+def stored_arrays(path: Path) -> list[Stored]:
+    """Returns the arrays of an archive; those saved without names are named by their shapes.
+
+    Raises:
+        ValueError: the archive is damaged.
+        DataError: an array consists of Python objects.
+    """
+    with zipfile.ZipFile(path) as archive:
+        members = [info for info in archive.infolist() if info.filename.endswith(".npy")]
+        shapes = [_checked_shape(archive, info) for info in members]
+    keys = [info.filename.removesuffix(".npy") for info in members]
+    names = _by_position(dict(zip(keys, shapes, strict=True)))
+    remarks = tuple(f"{key} is taken as {name}" for key, name in names.items())
+    return [
+        Stored(path, names.get(key, key), shape, functools.partial(_load, path, info), remarks=remarks)
+        for key, shape, info in zip(keys, shapes, members, strict=True)
+    ]
+
+
+def _checked_shape(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> tuple[int, ...]:
+    """Returns the shape of a member whose declared size, as the archive has it, fits."""
+    with archive.open(info) as member:
+        shape, _, dtype = npy.header(member, info.filename.removesuffix(".npy"))  # type: ignore[arg-type]
+        npy.check_size(info.file_size, member.tell() + math.prod(shape) * dtype.itemsize)
+    return shape
+
+
+def _load(path: Path, info: zipfile.ZipInfo) -> Array:
+    """Reads a member; it is not mapped to memory, where it would not be aligned for TensorFlow."""
+    with zipfile.ZipFile(path) as archive, archive.open(info) as member:
+        shape, is_fortran, dtype = npy.header(member, info.filename)  # type: ignore[arg-type]
+        order = shape[::-1] if is_fortran else shape
+        array = allocation.read_into(order, dtype, member, f"{path}: {info.filename}")  # type: ignore[arg-type]
+        member.read(1)  # at its end, the checksum is compared
+    return array.T if is_fortran else array
+
+
+def _by_position(shapes: dict[str, tuple[int, ...]]) -> dict[str, str]:
+    """Returns names for the arrays of `numpy.savez(path, x, y)`, or of four arrays, by their shapes."""
+    keys = [key for key in shapes if key.startswith("arr_")]
+    x = [key for key in keys if len(shapes[key]) > 1 and shapes[key][1:] != (1,)]
+    y = [key for key in keys if key not in x]
+    if len(keys) != len(shapes) or len(x) != len(y) or len(x) > 2:
+        return {}
+    if any(shapes[a][:1] != shapes[b][:1] for a, b in zip(x, y, strict=True)):
+        return {}
+    names = ("x_train", "x_test", "y_train", "y_test") if len(x) == 2 else ("x_train", "y_train")
+    return dict(zip([*x, *y], names, strict=True))

@@ -1,0 +1,124 @@
+"""Reads large files of images with NumPy and with mlp_tape: `python -m benchmarks.large_files DIRECTORY`.
+
+Each file is read in a process of its own, which then sums all pixels. Its time and peak memory are measured:
+`own` memory cannot be dropped; `mapped` memory is in the system's cache of files, which is dropped when others
+need it. `beyond` reads as if the file were larger than half of the memory.
+"""
+
+import argparse
+import gzip
+import re
+import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.measure import ROOT
+
+ROW = 28 * 28
+BLOCK = 2**16  # images that are written at once
+WAYS = ("numpy", "mlp_tape", "beyond")
+
+
+def write(directory: Path, gigabytes: float) -> dict[str, Path]:
+    """Writes the same images as `.npy`, `.npz`, IDX and compressed IDX; returns the file of each to read."""
+    n = int(gigabytes * 1e9) // ROW
+    x = np.lib.format.open_memmap(directory / "x_train.npy", "w+", np.uint8, (n, 28, 28))
+    rng = np.random.default_rng(0)
+    for start in range(0, n, BLOCK):
+        rows = x[start : start + BLOCK]
+        rows[...] = rng.integers(0, 256, rows.shape, np.uint8) * (rng.random(rows.shape, np.float32) < 0.2)
+    y = (np.arange(n) % 10).astype(np.uint8)
+    np.save(directory / "y_train.npy", y)
+    np.savez(directory / "data.npz", x_train=x, y_train=y)
+    header = {"images-idx3": struct.pack(">HBBIII", 0, 8, 3, n, 28, 28)}
+    header["labels-idx1"] = struct.pack(">HBBI", 0, 8, 1, n)
+    for (name, start), array in zip(header.items(), (x, y), strict=True):
+        for place in ("idx", "gz"):
+            (directory / place).mkdir(exist_ok=True)
+            path = directory / place / f"train-{name}-ubyte"
+            with path.open("wb") if place == "idx" else gzip.open(f"{path}.gz", "wb", 1) as file:
+                file.write(start)
+                for row in range(0, n, BLOCK):
+                    file.write(array[row : row + BLOCK].tobytes())
+    images = "train-images-idx3-ubyte"
+    return {
+        ".npy": directory / "x_train.npy",
+        ".npz": directory / "data.npz",
+        "IDX": directory / "idx" / images,
+        "IDX with gzip": directory / "gz" / f"{images}.gz",
+    }
+
+
+def load(path: Path, way: str) -> "np.ndarray":
+    """Reads images with NumPy or with mlp_tape."""
+    if way == "numpy":
+        if path.suffix == ".npz":
+            with np.load(path) as archive:
+                return archive["x_train"]
+        if path.suffix == ".npy":
+            return np.load(path)
+        raw = gzip.open(path).read() if path.suffix == ".gz" else path.read_bytes()
+        return (
+            np.frombuffer(raw, np.uint8, offset=16).reshape(-1, 28, 28).copy()
+        )  # writable, as TensorFlow needs it
+    from mlp_tape.data import readers
+    from mlp_tape.data.contents import Reading
+    from mlp_tape.data.readers import allocation
+
+    if way == "beyond":
+        allocation.memory = lambda: 2**30
+    return readers.read(path, Reading()).parts["train"][0]
+
+
+def worker(path: Path, way: str) -> None:
+    """Prints seconds and the peak of own and mapped memory in GB."""
+    import threading
+
+    peak = {"RssAnon": 0, "RssFile": 0, "RssShmem": 0}
+    is_done = threading.Event()
+
+    def watch() -> None:
+        while not is_done.wait(0.02):
+            status = Path("/proc/self/status").read_text()
+            for key in peak:
+                peak[key] = max(peak[key], int(re.search(rf"{key}:\s+(\d+)", status)[1]))  # type: ignore[index]
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    began = time.perf_counter()
+    x = load(path, way)
+    total = sum(int(x[start : start + BLOCK].sum()) for start in range(0, len(x), BLOCK))
+    seconds = time.perf_counter() - began
+    is_done.set()
+    thread.join()
+    print(f"{seconds:.1f} {peak['RssAnon'] / 1e6:.2f} {peak['RssFile'] / 1e6:.2f} {total}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.large_files", description=__doc__)
+    parser.add_argument("directory", type=Path, help="existing directory with room for five times the size")
+    parser.add_argument("--gigabytes", type=float, default=4.0)
+    parser.add_argument("--worker", nargs=2, metavar=("FILE", "WAY"), help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.worker:
+        worker(Path(given.worker[0]), given.worker[1])
+        return
+    files = write(given.directory, given.gigabytes)
+    print("| file | read by | seconds | own memory, GB | mapped, GB |\n|---|---|---|---|---|", flush=True)
+    for kind, path in files.items():
+        totals = set()
+        for way in WAYS:
+            command = [sys.executable, "-m", "benchmarks.large_files", ".", "--worker", str(path), way]
+            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+            seconds, own, mapped, total = done.stdout.split()
+            totals.add(total)
+            print(f"| {kind} | {way} | {seconds} | {own} | {mapped} |", flush=True)
+        assert len(totals) == 1, totals
+
+
+if __name__ == "__main__":
+    main()
