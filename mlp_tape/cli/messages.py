@@ -21,13 +21,14 @@ from mlp_tape.system.redaction import without_password
 def report_error(error: Exception) -> int:
     """Prints an error in two lines, the problem and a correction, and returns its exit code."""
     if isinstance(error, OSError) and error.strerror:
+        first = "" if isinstance(error, PermissionError) else "free some space, or "
         error = DiskError(
             f"{error.strerror}: {error.filename or 'the disk'}",
-            "free some space, or start the program in another directory",
+            f"{first}start the program in another directory",
         )
     if not isinstance(error, MlpTapeError):
         error = user_functions.failure(error) or MlpTapeError(
-            f"{type(error).__name__}: {error}", "HYDRA_FULL_ERROR=1 python run.py ... prints a traceback"
+            f"{type(error).__name__}: {error}", "set HYDRA_FULL_ERROR=1 before the command to see a traceback"
         )
     print(without_password(f"error: {error.what}\n       {error.hint}"), file=sys.stderr)
     return error.exit_code

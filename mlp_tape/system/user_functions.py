@@ -104,7 +104,11 @@ def _imported(name: str, module: str, known: Mapping[str, Function]) -> ModuleTy
     try:
         imported = importlib.import_module(module)
     except (Exception, SystemExit) as error:
-        if isinstance(error, ModuleNotFoundError) and own is None and f"{module}.".startswith(f"{error.name}."):
+        if (
+            isinstance(error, ModuleNotFoundError)
+            and own is None
+            and f"{module}.".startswith(f"{error.name}.")
+        ):
             function = name.rpartition(".")[2]
             raise ConfigError(
                 f"{name} cannot be imported: {error}",
