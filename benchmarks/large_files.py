@@ -1,8 +1,8 @@
 """Reads large files of images with NumPy and with mlp_tape: `python -m benchmarks.large_files DIRECTORY`.
 
 Each file is read in a process of its own, which then sums all pixels. Its time and peak memory are measured:
-`own` memory cannot be dropped; `mapped` memory is in the system's cache of files, which is dropped when others
-need it. `beyond` reads as if the file were larger than half of the memory.
+`own` memory cannot be dropped; `mapped` memory is in the system's cache of files, which is dropped when
+others need it. `beyond` reads as if the file were larger than half of the memory.
 """
 
 import argparse
@@ -61,10 +61,9 @@ def load(path: Path, way: str) -> "np.ndarray":
                 return archive["x_train"]
         if path.suffix == ".npy":
             return np.load(path)
-        raw = gzip.open(path).read() if path.suffix == ".gz" else path.read_bytes()
-        return (
-            np.frombuffer(raw, np.uint8, offset=16).reshape(-1, 28, 28).copy()
-        )  # writable, as TensorFlow needs it
+        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        flat = np.frombuffer(raw, np.uint8, offset=16)
+        return flat.reshape(-1, 28, 28).copy()  # writable, as TensorFlow needs it
     from mlp_tape.data import readers
     from mlp_tape.data.contents import Reading
     from mlp_tape.data.readers import allocation

@@ -8,6 +8,7 @@ import sys
 import traceback
 from pathlib import Path
 
+from mlp_tape.cli import data_tools
 from mlp_tape.config.settings import DEFAULT_EXPERIMENT, TrackingSettings
 from mlp_tape.errors import ConfigError, DiskError
 from mlp_tape.runs import resume
@@ -86,6 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--png", type=Path, default=Path("comparison.png"), help="file of the plot (default: comparison.png)"
     )
+    data_tools.add_parsers(commands)
     commands.add_parser("settings", help="print the settings reference, docs/settings.md")
     return parser
 
@@ -208,5 +210,7 @@ COMMANDS = {
     "replay": _replay,
     "walk": _walk,
     "compare": _compare,
+    "data": data_tools.data,
+    "predict": data_tools.predict_files,
     "settings": _settings,
 }

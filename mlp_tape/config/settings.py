@@ -66,6 +66,7 @@ class DatasetSettings:
         "File or directory with your own data, in one of the formats that docs/data.md lists. If null, the "
         "bundled data, the cache, or a download.",
         "the path of a file or of a directory",
+        lambda path: bool(path.strip()),
     )
     offline: str | None = constraints.setting(
         {"mnist": "subset"},

@@ -189,7 +189,7 @@ def _has_unlike_columns(x: Array) -> bool:
         return False
     low, high = (each(x, axis=0).astype(float) for each in (np.min, np.max))
     spans = (high - low)[high > low]
-    return len(spans) > 1 and float(np.median(spans)) < float(spans.max()) / 10
+    return len(spans) > 1 and float(np.sort(spans)[(len(spans) - 1) // 2]) < float(spans.max()) / 10
 
 
 def doubts(x: Array, ranges: Mapping[str, Range], scale: Scale) -> list[str]:

@@ -125,13 +125,13 @@ def worst_mistakes(
     for i, number in enumerate(worst):
         y, x = (i // COLUMNS + 0.23) * down, (i % COLUMNS + 0.08) * right
         place = (x, x + width, y + height, y)
-        axes.imshow(_drawable(images[number]), cmap="gray_r", extent=place, aspect="auto")
+        axes.imshow(drawable(images[number]), cmap="gray_r", extent=place, aspect="auto")
         caption = f"{names[labels[number]]}, predicted {names[predictions[number]]}"
         axes.text(x + width / 2, y - 0.04 * height, caption, ha="center", va="bottom", fontsize=8)
     style.save(figure, path)
 
 
-def _drawable(image: NDArray[Any]) -> NDArray[Any]:
+def drawable(image: NDArray[Any]) -> NDArray[Any]:
     """Returns an image in color with values from 0 to 1, if they are floats; a grey one as it is."""
     if image.ndim == 2 or image.dtype == np.uint8:
         return image

@@ -705,6 +705,18 @@ CASES = [
         "the column b has texts such as '?' in 10 of 40 rows, first in row 4",
     ),
     Case(
+        "texts among the features",
+        csv("a.csv", flowers().assign(a=list("abcd") * 10), sep=";"),
+        "the column a has texts such as 'a' in 40 of 40 rows",
+        Reading("species"),
+    ),
+    Case(
+        "texts among the features, without a header",
+        csv("a.csv", flowers().assign(a=list("abcd") * 10), header=False),
+        "the column 0 has texts such as 'a' in 40 of 40 rows",
+        Reading("-1"),
+    ),
+    Case(
         "Titanic: text columns",
         csv(
             "a.csv",

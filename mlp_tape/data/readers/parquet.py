@@ -21,18 +21,22 @@ def read(files: Mapping[str, Sequence[Path]], reading: Reading, source: Path) ->
     Raises:
         DataError: a file is damaged, or it is not clear what are features and what labels.
     """
+    with damage.named(source):
+        return _read(files, reading, source)
+
+
+def _read(files: Mapping[str, Sequence[Path]], reading: Reading, source: Path) -> Contents:
     import pyarrow.parquet as pq
 
-    for paths in files.values():
-        for path in paths:
-            with damage.named(path):
-                schema = pq.read_schema(path)
+    for path in (path for paths in files.values() for path in paths):
+        with damage.named(path):
+            pq.read_metadata(path)
+    schema = pq.read_schema(files["train"][0])
     features = [each.name for each in schema if _is_image(each.type) or _is_list(each.type)]
     names = _class_names(schema.metadata or {})
     label = reading.label or (next(iter(names)) if len(names) == 1 else None)
     if not features:
-        with damage.named(source):
-            frames = {part: pq.read_table(paths).to_pandas() for part, paths in files.items()}
+        frames = {part: pq.read_table(paths).to_pandas() for part, paths in files.items()}
         return tables.contents(frames, label, source, class_names=names)
     if len(features) > 1:
         raise DataError(
