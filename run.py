@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from mlp_tape.system import exit
+from mlp_tape.system import exit, streams
 
 if __name__ == "__main__":
+    streams.prepare()
     exit.on_early_signals()  # before the imports, which take half a second
 
     from mlp_tape.cli.main import main

@@ -444,6 +444,17 @@ def _composed(rule: Field[Any], option: str) -> Any:
     return f"${{environment_flag:{variable},{format_value(default)}}}" if variable else default
 
 
+# Settings that are any text: what was typed is not parsed, apart from the commas of a sweep.
+PATHS = ("dataset.path", "resume", "sweep.resume")
+TEXTS = (
+    *PATHS,
+    "dataset.label",
+    "tracking.uri",
+    "tracking.experiment",
+    "tracking.register_as",
+    "run_name",
+    "note",
+)
 OF_MLFLOW = ("run_name", "tags", "note")  # settings that only describe a run in MLflow
 # Settings that may change when a run is resumed: they do not affect steps already taken or their metrics.
 FREE = (
