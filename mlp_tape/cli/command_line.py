@@ -19,6 +19,7 @@ from mlp_tape.config.settings import Settings
 from mlp_tape.errors import ConfigError
 from mlp_tape.storage.run_record import Command, RunRecord
 from mlp_tape.sweeps.plan import is_of_a_sweep
+from mlp_tape.system import program
 from mlp_tape.system.redaction import without_password
 
 URI = "MLFLOW_TRACKING_URI"
@@ -59,7 +60,7 @@ class CommandLine:
         """Returns the arguments for Hydra, with all overrides in one sequence, as argparse requires.
 
         Args:
-            root: directory of `run.py`. A relative --config-path that does not exist in the current
+            root: directory above the configs. A relative --config-path that does not exist in the current
                 directory is relative to it.
         """
         return [*(_absolute_path(option, root) for option in self.config), *self.others, *self.overrides]
@@ -105,7 +106,7 @@ def parse(arguments: Sequence[str]) -> CommandLine:
         if option and "did you mean" in (error := validation.unknown_key(option[1], option[2])).hint:
             raise error
         problem = message.replace("unrecognized arguments", "unknown option")
-        raise ConfigError(problem, "python run.py --help and --hydra-help list the options")
+        raise ConfigError(problem, f"{program.train()} --help and --hydra-help list the options")
 
     parser = hydra_internals.arguments_parser()
     if parser is None:

@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,13 +9,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mlp_tape.cli.command_line import quoted
 from mlp_tape.data import datasets, inputs
 from mlp_tape.data.datasets import Dataset
 from mlp_tape.errors import ConfigError, DataError
 from mlp_tape.reports import prediction_plots, summary
 from mlp_tape.runs import predict, resume
-from mlp_tape.system import provenance
+from mlp_tape.system import program
 from mlp_tape.system.formatting import count
 
 if TYPE_CHECKING:
@@ -47,10 +45,10 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
 def data(arguments: argparse.Namespace) -> int:
     """Shows how data are understood: shapes, dtypes, ranges, scale, classes, doubts, and sample images."""
-    from mlp_tape.cli import main
+    from mlp_tape.cli import composition
 
     typed = _dataset(arguments.path)
-    settings = main.settings_of(provenance.ROOT / "conf", [*typed, *arguments.settings])
+    settings = composition.settings_of(program.conf(), [*typed, *arguments.settings])
     dataset = datasets.load(**dataclasses.asdict(settings.dataset), say=print)
     for line in [*summary.of_arrays(dataset), *_classes(dataset), *_columns(dataset)]:
         print(line)
@@ -66,7 +64,7 @@ def data(arguments: argparse.Namespace) -> int:
         except OSError as error:
             raise ConfigError(f"{path} cannot be written: {error.strerror}", "type --png FILE") from error
         print(f"images {path}")
-    print(f"train  python run.py {shlex.join([*typed, *arguments.settings])}")
+    print(f"train  {program.train()} {shlex.join([*typed, *arguments.settings])}")
     return 0
 
 
@@ -78,8 +76,7 @@ def _dataset(path: str) -> list[str]:
         module, _, function = path.rpartition(".")
         if function.isidentifier() and Path(f"{module.replace('.', '/')}.py").exists():
             return [f"dataset.name={path}"]
-    is_plain = re.fullmatch(r"[./A-Za-z][-./_0-9A-Za-z]*", path)
-    return ["dataset=arrays", f"dataset.path={path if is_plain else quoted(path)}"]
+    return ["dataset=arrays", f"dataset.path={path}"]
 
 
 def _classes(dataset: Dataset) -> Iterator[str]:

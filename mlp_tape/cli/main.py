@@ -21,7 +21,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from mlp_tape.cli import command_line, config_store, free_text, multirun, planner, sweeper
+from mlp_tape.cli import command_line, composition, config_store, free_text, multirun, planner, sweeper
 from mlp_tape.cli.command_line import CommandLine
 from mlp_tape.cli.messages import composition_error, report_error
 from mlp_tape.config import validation
@@ -30,7 +30,7 @@ from mlp_tape.errors import ConfigError, MlpTapeError
 from mlp_tape.runs import resume
 from mlp_tape.storage import run_record
 from mlp_tape.sweeps.plan import TRACEBACK
-from mlp_tape.system import exit, signals, tensorflow_setup
+from mlp_tape.system import exit, program, signals, tensorflow_setup
 from mlp_tape.tracking import client_process
 from mlp_tape.tracking.uri import resolve_uri
 
@@ -68,22 +68,19 @@ def _run_directory(new: str) -> str:
 
 
 config_store.register()
-OmegaConf.register_new_resolver("run_directory", _run_directory, replace=True)
+OmegaConf.register_new_resolver("mlp_tape.run_directory", _run_directory, replace=True)
 # Distinguishes the directories of runs that start within the same second.
-OmegaConf.register_new_resolver("token", lambda: secrets.token_hex(3), use_cache=True, replace=True)
+OmegaConf.register_new_resolver("mlp_tape.token", lambda: secrets.token_hex(3), use_cache=True, replace=True)
 
 
-def main(conf: Path) -> NoReturn:
+def main() -> NoReturn:
     """Runs the command line and ends the process.
 
     The exit code is 0 on success, 1 if the run or a job failed, 2 if nothing was started because of an
     invalid command, and 130 or 143 after SIGINT or SIGTERM.
-
-    Args:
-        conf: directory of the YAML files.
     """
     exit.own_temporary_directory()
-    invocation = Invocation(conf, CommandLine([], [], []))
+    invocation = Invocation(program.conf(), CommandLine([], [], []))
     _invocation.set(invocation)
     code = _exit_code(invocation)
     client_process.stop_all()
@@ -133,7 +130,7 @@ def _report(error: BaseException, is_own: bool) -> int:
     if is_own:
         return report_error(error)
     invocation = _invocation.get()
-    choose = functools.partial(_chosen, invocation.conf)
+    choose = functools.partial(composition.chosen, invocation.conf)
     return report_error(composition_error(error, invocation.line.overrides, choose))
 
 
@@ -150,38 +147,9 @@ def _resumed_line(typed: CommandLine) -> CommandLine:
     return command_line.resumed(run_record.read(directory), typed)
 
 
-def settings_of(conf: Path, overrides: list[str]) -> Settings:
-    """Returns the validated settings of a command line, without starting a run.
-
-    Args:
-        conf: directory of the YAML files.
-        overrides: overrides as typed on the command line.
-
-    Raises:
-        ConfigError: a setting is unknown or invalid.
-    """
-    try:
-        return validation.parse(_composed(conf, free_text.as_typed(overrides, is_sweep=False)))
-    except MlpTapeError:
-        raise
-    except Exception as error:  # Hydra raises a ValueError, for example, for a number as an option
-        raise composition_error(error, overrides, functools.partial(_chosen, conf)) from error
-
-
-def _chosen(conf: Path, overrides: list[str]) -> dict[str, str]:
-    """Returns the option of each group that overrides select."""
-    composed = _composed(conf, overrides)
-    return {group: str(name) for group, name in composed.hydra.runtime.choices.items()}
-
-
-def _composed(conf: Path, overrides: list[str]) -> DictConfig:
-    with hydra.initialize_config_dir(str(conf), version_base="1.3"):
-        return hydra.compose("config", overrides, return_hydra_config=True)
-
-
 def _help(conf: Path, overrides: list[str]) -> str:
     """Returns the text of `--help`. Hydra's own takes two seconds, since it lists Hydra's groups as well."""
-    composed = _composed(conf, overrides)
+    composed = composition.composed(conf, overrides)
     groups = config_store.option_names(conf)
     return string.Template(str(composed.hydra.help.template)).substitute(
         APP_CONFIG_GROUPS="\n".join(f"{group}: {', '.join(names)}" for group, names in groups.items()),

@@ -11,10 +11,11 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 
 from mlp_tape.cli import multirun
 from mlp_tape.cli.command_line import quoted
+from mlp_tape.cli.tools import COMMANDS as TOOLS
 from mlp_tape.config import suggestions, validation
 from mlp_tape.config.settings import format_value, is_description
 from mlp_tape.errors import ConfigError, DiskError, MlpTapeError
-from mlp_tape.system import spelling, user_functions
+from mlp_tape.system import program, spelling, user_functions
 from mlp_tape.system.redaction import without_password
 
 
@@ -47,7 +48,7 @@ def composition_error(
     first, *rest = str(error).splitlines() or [type(error).__name__]
     if isinstance(error, MissingConfigException) and str(error.missing_cfg_file) in multirun.EXTRAS:
         extra = multirun.EXTRAS[str(error.missing_cfg_file)]
-        return ConfigError(f"{error.missing_cfg_file} is not installed", f"pip install -e '.[{extra}]'")
+        return ConfigError(f"{error.missing_cfg_file} is not installed", program.install(extra))
     if isinstance(error, MissingConfigException) and error.options:
         group, _, option = str(error.missing_cfg_file).rpartition("/")
         near = spelling.closest(option, error.options) or error.options[:1]
@@ -83,12 +84,12 @@ def composition_error(
     if ambiguous and is_description(ambiguous[1]):
         return ConfigError(first, f"type {shlex.quote(f'{ambiguous[1]}={quoted(ambiguous[2])}')}")
     if ambiguous:
-        return ConfigError(first, "to sweep over these values, type python run.py -m ...")
+        return ConfigError(first, f"to sweep over these values, type {program.train()} -m ...")
     if isinstance(error, OSError):
         return ConfigError(
             f"{type(error).__name__}: {first}", "start the program in a directory that you can write to"
         )
-    return ConfigError(first, " ".join(rest).strip() or "see python run.py --help")
+    return ConfigError(first, " ".join(rest).strip() or f"see {program.train()} --help")
 
 
 def _no_option(what: str, overrides: Sequence[str]) -> ConfigError:
@@ -99,7 +100,7 @@ def _no_option(what: str, overrides: Sequence[str]) -> ConfigError:
         return validation.unknown_key(group, next(filter(None, (_typed(group, text) for text in overrides))))
     option = f"{group}={known[group][0]}" if group else "dataset=digits"
     return ConfigError(
-        what, f"type an option of the group, such as {option}; python run.py --help lists them"
+        what, f"type an option of the group, such as {option}; {program.train()} --help lists them"
     )
 
 
@@ -132,7 +133,8 @@ def _unknown_key(
             f"type hydra/launcher=joblib {key}={value} for parallel jobs",
         )
     if key.startswith("hydra."):
-        return ConfigError(f"unknown setting: {key}", "python run.py --hydra-help lists Hydra's settings")
+        listed = f"{program.train()} --hydra-help lists Hydra's settings"
+        return ConfigError(f"unknown setting: {key}", listed)
     removed = any(text.partition("=")[0] == f"~{key}" for text in overrides)
     return validation.unknown_key(key, value, _chosen(overrides, choose), removed)
 
@@ -168,7 +170,8 @@ def _quoted(override: str) -> str:
         return f"type {shlex.quote(unquoted)}"
     key, sign, value = override.partition("=")
     if not sign:
-        return f"type a value for it: {key}=..."
+        tools = spelling.closest(key, list(TOOLS))
+        return f"type {program.tool()} {tools[0]}" if tools else f"type a value for it: {key}=..."
     listed = "," in value and not set(value) & set("[](){}'\"")
     items = value.split(",") if listed else [value]
     quoted = f"{key}={','.join(map(_quoted_item, items))}"

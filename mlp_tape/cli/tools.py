@@ -1,4 +1,4 @@
-"""Commands other than training: `python -m mlp_tape --help`."""
+"""Commands other than training: `python -m mlp_tape --help`, or a first argument of `mlp-tape`."""
 
 import argparse
 import dataclasses
@@ -12,7 +12,7 @@ from mlp_tape.cli import data_tools
 from mlp_tape.config.settings import DEFAULT_EXPERIMENT, TrackingSettings
 from mlp_tape.errors import ConfigError, DiskError
 from mlp_tape.runs import resume
-from mlp_tape.system import exit, provenance, tensorflow_setup
+from mlp_tape.system import exit, program, tensorflow_setup
 from mlp_tape.tracking.uri import resolve_uri
 
 
@@ -39,9 +39,7 @@ def main() -> int:
 
 def _parser() -> argparse.ArgumentParser:
     """Returns the parser of the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m mlp_tape", description="Tools for finished runs and sweeps."
-    )
+    parser = argparse.ArgumentParser(prog=program.tool(), description="Tools for finished runs and sweeps.")
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("sync", help="deliver the data of finished runs that MLflow is missing")
     command.add_argument(
@@ -75,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser(
         "walk", help="show the first step of a run, operation by operation, and two pitfalls"
     )
-    command.add_argument("settings", nargs="*", metavar="SETTING=VALUE", help="settings, as for run.py")
+    command.add_argument("settings", nargs="*", metavar="SETTING=VALUE", help="settings, as for training")
     command = commands.add_parser("compare", help="compare the settings, results and curves of runs")
     command.add_argument(
         "runs",
@@ -97,7 +95,7 @@ def _sync(arguments: argparse.Namespace) -> int:
         Path(each).absolute() for each in resume.PARENTS
     ]
     if not any(parent.is_dir() for parent in parents):
-        raise ConfigError(f"{parents[0]} does not exist", "type python -m mlp_tape sync DIRECTORY")
+        raise ConfigError(f"{parents[0]} does not exist", f"type {program.tool()} sync DIRECTORY")
     from mlp_tape.mlflow_backend import sync
 
     if arguments.uri:
@@ -121,10 +119,10 @@ def _replay(arguments: argparse.Namespace) -> int:
 
 
 def _walk(arguments: argparse.Namespace) -> int:
-    from mlp_tape.cli import main
+    from mlp_tape.cli import composition
     from mlp_tape.data import datasets
 
-    settings = main.settings_of(provenance.ROOT / "conf", arguments.settings)
+    settings = composition.settings_of(program.conf(), arguments.settings)
     dataset = datasets.load(**dataclasses.asdict(settings.dataset), say=print)
     if dataset.warning:
         print(f"WARNING  {dataset.warning}", file=sys.stderr)

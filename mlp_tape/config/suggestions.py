@@ -9,7 +9,7 @@ from typing import Any
 
 from mlp_tape.config.constraints import default_of
 from mlp_tape.config.settings import Settings, format_value, groups, options
-from mlp_tape.system import provenance, spelling
+from mlp_tape.system import program, spelling
 
 ADDED = ("experiment", "cluster", "sweep")  # groups that are not in the defaults list: +experiment=...
 # Names that other programs use for a setting or a group.
@@ -55,7 +55,7 @@ def rules(settings: Any | None = None, prefix: str = "") -> Iterator[tuple[str, 
 def all_options() -> dict[str, list[str]]:
     """Returns the options of each group, those in `conf/` included."""
     found = {group: list(options(group)) for group in groups()}
-    for path in sorted((provenance.ROOT / "conf").glob("*/*.yaml")):
+    for path in sorted(program.conf().glob("*/*.yaml")):
         known = found.setdefault(path.parent.name, [])
         if path.stem not in known:
             known.append(path.stem)

@@ -30,6 +30,7 @@ from mlp_tape.config.settings import (
     options,
 )
 from mlp_tape.errors import ConfigError
+from mlp_tape.system import program
 
 
 def parse(config: DictConfig) -> Settings:
@@ -60,7 +61,7 @@ def parse(config: DictConfig) -> Settings:
     if settings.tracking.system_metrics and importlib.util.find_spec("psutil") is None:
         raise ConfigError(
             "tracking.system_metrics=true requires psutil, which is not installed",
-            "run pip install -e '.[system]', or type tracking.system_metrics=false",
+            f"run {program.install('system')}, or type tracking.system_metrics=false",
         )
     return settings
 
@@ -200,7 +201,7 @@ def of_another_kind(key: str, value: str) -> ConfigError:
     """Returns the error for a value that cannot replace the default, such as a dictionary for a list."""
     rule = dict(suggestions.rules()).get(key)
     if rule is None:
-        return ConfigError(f"{key}={value}: expected another kind of value", "see python run.py --help")
+        return ConfigError(f"{key}={value}: expected another kind of value", f"see {program.train()} --help")
     return _not_valid(key, rule, value)
 
 
@@ -289,4 +290,4 @@ def unknown_key(
     if group in groups():
         names = ", ".join(name for name in known if name.startswith(f"{group}."))
         return ConfigError(f"unknown setting: {key}", f"the settings of {group} are {names}")
-    return ConfigError(f"unknown setting: {key}", "python run.py --help lists the settings")
+    return ConfigError(f"unknown setting: {key}", f"{program.train()} --help lists the settings")

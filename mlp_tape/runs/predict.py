@@ -57,7 +57,7 @@ class Predictor:
         Raises:
             DataError: the values are not such as the network was trained on.
         """
-        from mlflow.exceptions import MlflowException
+        from mlp_tape.mlflow_backend.pyfunc_model import MlflowException
 
         has_probabilities = self._network["loss"] in ("mse", "cross_entropy")
         output = "probabilities" if has_probabilities else "scores"

@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from mlp_tape.errors import ConfigError, MlpTapeError, UserFunctionError
-from mlp_tape.system import provenance, spelling, tensorflow_setup
+from mlp_tape.system import program, spelling, tensorflow_setup
 
 Function = Callable[..., Any]
 
@@ -87,8 +87,9 @@ def defined_at(name: str) -> str:
     module, _, function = name.rpartition(".")
     found = inspect.unwrap(getattr(sys.modules.get(module), function, None) or defined_at)
     code = getattr(found, "__code__", None)
-    is_own = code is not None and _is_own(code.co_filename)
-    return f"{_shown(Path(code.co_filename))}, line {code.co_firstlineno}" if is_own else ""
+    if code is None or not _is_own(code.co_filename):
+        return ""
+    return f"{_shown(Path(code.co_filename))}, line {code.co_firstlineno}"
 
 
 def _imported(name: str, module: str, known: Mapping[str, Function]) -> ModuleType:
@@ -159,7 +160,7 @@ def _is_own(filename: str) -> bool:
     path = Path(filename)
     if not path.is_file() or "site-packages" in path.parts or "dist-packages" in path.parts:
         return False
-    others = [Path(__file__).parent.parent, provenance.ROOT / "run.py", Path(inspect.__file__).parent]
+    others = [Path(__file__).parent.parent, program.ROOT / "run.py", Path(inspect.__file__).parent]
     return not any(path.resolve().is_relative_to(other.resolve()) for other in others)
 
 
