@@ -41,7 +41,14 @@ def two_runs(run_py: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with two runs, whose directories and settings are not ASCII."""
     directory = tmp_path_factory.mktemp("größe")
     for run, lr in (("run/ä", 0.1), ("other", 0.2)):
-        done = run_py(directory, *SMALL, "tracking.enabled=false", f"hydra.run.dir={run}", f"lr={lr}", "run_name=Versüch")
+        done = run_py(
+            directory,
+            *SMALL,
+            "tracking.enabled=false",
+            f"hydra.run.dir={run}",
+            f"lr={lr}",
+            "run_name=Versüch",
+        )
         assert done.returncode == 0, done.stderr
     return directory
 
