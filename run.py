@@ -1,8 +1,9 @@
 """Entry point of training runs and sweeps: `python run.py --help`."""
 
-from mlp_tape.system import exit, program
+from mlp_tape.system import exit, program, streams
 
 if __name__ == "__main__":
+    streams.prepare()
     exit.on_early_signals()  # before the imports, which take half a second
     program.start_as(program.RUN_PY)
 

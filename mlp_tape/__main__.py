@@ -2,11 +2,16 @@
 
 import sys
 
-from mlp_tape.system import exit, program
+if __name__ == "__main__" and not sys.flags.safe_path:
+    # Python puts the current directory first, where a file may be a random.py
+    sys.path.append(sys.path.pop(0))
+
+from mlp_tape.system import exit, program, streams
 
 
 def tools() -> None:
     """Runs a tool of `cli.tools`."""
+    streams.prepare()
     exit.on_early_signals()  # before the imports, which take half a second
     program.start_as(program.MODULE)
 
@@ -17,6 +22,7 @@ def tools() -> None:
 
 def command() -> None:
     """Runs the tool that the first argument names, a word without `=`; else trains, as `run.py` does."""
+    streams.prepare()
     exit.on_early_signals()
     program.start_as(program.COMMAND)
 

@@ -1,18 +1,19 @@
 """Settings from overrides, and overrides from settings, also within a program that uses Hydra itself."""
 
+import functools
 import re
 import threading
 from pathlib import Path
 
 import hydra
-from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from mlp_tape.cli import config_store, hydra_internals
+from mlp_tape.cli import config_store, free_text, hydra_internals
 from mlp_tape.cli.command_line import quoted
 from mlp_tape.cli.messages import composition_error
 from mlp_tape.config import validation
 from mlp_tape.config.settings import Settings, defaults_with, flatten, format_value, groups, options
+from mlp_tape.errors import MlpTapeError
 
 _composing = threading.Lock()  # Hydra's state is that of the process
 
@@ -44,9 +45,17 @@ def settings_of(conf: Path, overrides: list[str]) -> Settings:
         ConfigError: a setting is unknown or invalid.
     """
     try:
-        return validation.parse(composed(conf, overrides))
-    except HydraException as error:
-        raise composition_error(error) from error
+        return validation.parse(composed(conf, free_text.as_typed(overrides, is_sweep=False)))
+    except MlpTapeError:
+        raise
+    except Exception as error:  # Hydra raises a ValueError, for example, for a number as an option
+        raise composition_error(error, overrides, functools.partial(chosen, conf)) from error
+
+
+def chosen(conf: Path, overrides: list[str]) -> dict[str, str]:
+    """Returns the option of each group that overrides select."""
+    choices = composed(conf, overrides).hydra.runtime.choices
+    return {group: str(name) for group, name in choices.items()}
 
 
 def searchpath(directory: Path) -> str:

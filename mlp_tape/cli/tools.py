@@ -8,11 +8,14 @@ import sys
 import traceback
 from pathlib import Path
 
+from mlp_tape.cli import data_tools
 from mlp_tape.config.settings import DEFAULT_EXPERIMENT, TrackingSettings
-from mlp_tape.errors import ConfigError, MlpTapeError
+from mlp_tape.errors import ConfigError, DiskError
 from mlp_tape.runs import resume
 from mlp_tape.system import exit, program, tensorflow_setup
 from mlp_tape.tracking.uri import resolve_uri
+
+WITH_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
 
 
 def main() -> int:
@@ -21,9 +24,6 @@ def main() -> int:
     try:
         arguments = _parser().parse_args()
         return COMMANDS[arguments.command](arguments)
-    except MlpTapeError as error:
-        print(f"error: {error.what}\n       {error.hint}", file=sys.stderr)
-        return error.exit_code
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # as by `| head`
@@ -32,8 +32,11 @@ def main() -> int:
     except SystemExit as error:  # raised by the parser, after its message
         return error.code if isinstance(error.code, int) else 1
     except Exception as error:
-        traceback.print_exception(error)
-        return 1
+        if WITH_TRACEBACK:
+            traceback.print_exception(error)
+        from mlp_tape.cli import messages
+
+        return messages.report_error(error)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -84,6 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--png", type=Path, default=Path("comparison.png"), help="file of the plot (default: comparison.png)"
     )
+    data_tools.add_parsers(commands)
     commands.add_parser("settings", help="print the settings reference, docs/settings.md")
     return parser
 
@@ -141,12 +145,19 @@ def _compare(arguments: argparse.Namespace) -> int:
     for line in compare.table(entries).as_text():
         print(line)
     utf8 = (sys.stdout.encoding or "").lower().startswith("utf")
+    lines_of_frame = {} if utf8 else terminal_plots.FRAME
     colour = sys.stdout.isatty() and utf8 and not os.environ.get("NO_COLOR")
     for title, lines in compare.curves(entries).items():
         plot = terminal_plots.curves(title, lines, shutil.get_terminal_size().columns, colour)
         if plot:
-            print(f"\n{plot}")
-    compare.draw(arguments.png.absolute(), entries)
+            print(f"\n{plot}".translate(lines_of_frame))
+    try:
+        compare.draw(arguments.png.absolute(), entries)
+    except OSError as error:
+        raise DiskError(
+            f"{error.strerror}: {arguments.png.absolute()}",
+            "type --png=FILE with a directory you can write to",
+        ) from error
     print(f"\ncurves        {arguments.png.absolute()}")
     link = compare.link(entries)
     if link:
@@ -199,5 +210,7 @@ COMMANDS = {
     "replay": _replay,
     "walk": _walk,
     "compare": _compare,
+    "data": data_tools.data,
+    "predict": data_tools.predict_files,
     "settings": _settings,
 }

@@ -66,6 +66,7 @@ class DatasetSettings:
         "File or directory with your own data, in one of the formats that docs/data.md lists. If null, the "
         "bundled data, the cache, or a download.",
         "the path of a file or of a directory",
+        lambda path: bool(path.strip()),
     )
     offline: str | None = constraints.setting(
         {"mnist": "subset"},
@@ -444,6 +445,17 @@ def _composed(rule: Field[Any], option: str) -> Any:
     return f"${{mlp_tape.environment_flag:{variable},{format_value(default)}}}" if variable else default
 
 
+# Settings that are any text: what was typed is not parsed, apart from the commas of a sweep.
+PATHS = ("dataset.path", "resume", "sweep.resume")
+TEXTS = (
+    *PATHS,
+    "dataset.label",
+    "tracking.uri",
+    "tracking.experiment",
+    "tracking.register_as",
+    "run_name",
+    "note",
+)
 OF_MLFLOW = ("run_name", "tags", "note")  # settings that only describe a run in MLflow
 # Settings that may change when a run is resumed: they do not affect steps already taken or their metrics.
 FREE = (

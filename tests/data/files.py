@@ -28,8 +28,8 @@ import scipy.io
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from mlp_tape.data import readers
 from mlp_tape.data.contents import Array, Contents, Reading
+from mlp_tape.data.readers import any_format
 from mlp_tape.errors import DataError
 
 Parts = dict[str, tuple[Array, Array]]
@@ -705,6 +705,18 @@ CASES = [
         "the column b has texts such as '?' in 10 of 40 rows, first in row 4",
     ),
     Case(
+        "texts among the features",
+        csv("a.csv", flowers().assign(a=list("abcd") * 10), sep=";"),
+        "the column a has texts such as 'a' in 40 of 40 rows",
+        Reading("species"),
+    ),
+    Case(
+        "texts among the features, without a header",
+        csv("a.csv", flowers().assign(a=list("abcd") * 10), header=False),
+        "the column 0 has texts such as 'a' in 40 of 40 rows",
+        Reading("-1"),
+    ),
+    Case(
         "Titanic: text columns",
         csv(
             "a.csv",
@@ -1106,7 +1118,7 @@ def differs(found: Contents, expected: Parts) -> str:
 def row(case: Case, path: Path) -> tuple[str, str, str]:
     """Returns the row of a case: its name, what was understood, and whether it is what was saved."""
     try:
-        found = readers.read(path, case.reading)
+        found = any_format.read(path, case.reading)
     except DataError as error:
         refused = error.what.replace(f"{path.parent}/", "").replace(str(path), path.name)
         hint = error.hint.replace(f"{path.parent}/", "").replace(str(path), path.name)

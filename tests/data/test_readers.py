@@ -11,9 +11,9 @@ import pytest
 
 import files
 from files import CASES, COLOR, COLOR_Y, DIGIT_PARTS, NAMES, TABLE, WHOLE, Case, X, Y
-from mlp_tape.data import datasets, readers
+from mlp_tape.data import allocation, datasets
 from mlp_tape.data.contents import Contents, Reading
-from mlp_tape.data.readers import allocation, kinds
+from mlp_tape.data.readers import any_format, kinds
 from mlp_tape.errors import DataError
 from mlp_tape.training import host_arrays
 
@@ -26,7 +26,7 @@ def name(case: Case) -> str:
 
 
 def read(path: Path, reading: Reading | None = None) -> Contents:
-    return readers.read(path, reading or Reading())
+    return any_format.read(path, reading or Reading())
 
 
 @pytest.mark.parametrize("case", READ, ids=name)
@@ -174,7 +174,16 @@ def test_a_pickle_is_not_opened(tmp_path: Path) -> None:
     assert not (tmp_path / "opened").exists()
 
 
-COMMANDS = {
+COMMANDS: dict[str, files.Parts] = {
+    "missing values": {"train": (np.insert(TABLE[::2, [0, 2, 3]], 1, 1.0, 1), NAMES[::2])},
+    "a question mark for a missing value": {
+        "train": (
+            np.insert(np.delete(TABLE, np.s_[3::4], 0)[:, [0, 2, 3]], 1, [1, 2, 3] * 10, 1),
+            np.delete(NAMES, np.s_[3::4]),
+        )
+    },
+    "texts among the features": {"train": (TABLE[:, 1:], NAMES)},
+    "texts among the features, without a header": {"train": (TABLE[:, 1:], NAMES)},
     "zip of a directory": {"train": files.GREY},
     "tar.gz": {"train": files.GREY},
     "JSON": files.FLOWERS,
@@ -187,14 +196,14 @@ COMMANDS = {
 @pytest.mark.parametrize("case", [case for case in CASES if case.name in COMMANDS], ids=name)
 def test_the_command_in_a_hint_converts_the_file(tmp_path: Path, case: Case) -> None:
     with pytest.raises(DataError) as error:
-        read(case.write(tmp_path))
-    typed, _, setting = error.value.hint.removeprefix("type ").rpartition(", then set dataset.path=")
+        read(case.write(tmp_path), case.reading)
+    typed, _, setting = error.value.hint.partition("type ")[2].rpartition(", then set dataset.path=")
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     done = subprocess.run(typed, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True)
     if done.returncode == 127:
         pytest.skip(f"install {shlex.split(typed)[0]}")
     assert done.returncode == 0, done.stderr
-    assert files.differs(read(tmp_path / setting), COMMANDS[case.name]) == ""
+    assert files.differs(read(tmp_path / setting, case.reading), COMMANDS[case.name]) == ""
 
 
 def test_the_size_in_a_hint_makes_images_readable(tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def contents(
                 f"{source}: the {part} table has no column {missing[0]}", "use the same columns for all parts"
             )
         where = f"{source}" if len(frames) == 1 else f"{source}, {part}"
-        parts[part] = _features(frame[features], where), labels(frame[key], where)
+        parts[part] = numbers(frame[features], where, source, has_names), labels(frame[key], where)
     shape = _image_shape(features, parts["train"][0], has_names)
     if shape:
         remarks.append(f"the columns are pixels of images of {shape[0]}x{shape[1]}")
@@ -119,22 +119,22 @@ def _are_class_numbers(column: "pd.Series[Any]") -> bool:
     return is_text or int(column.max()) - int(column.min()) + 1 == column.nunique()
 
 
-def _features(frame: "pd.DataFrame", where: str) -> Array:
+def numbers(frame: "pd.DataFrame", where: str, source: Path, has_names: bool) -> Array:
     """Returns the numbers of columns, [n, columns], or refuses those with texts or missing values."""
     import pandas as pd
 
     if not len(frame.columns):
         raise DataError(f"{where} has no columns besides the labels", "use a table with features")
-    numbers = {
+    converted = {
         name: pd.to_numeric(frame[name].astype(str), errors="coerce")
         for name in frame.columns
         if frame[name].dtype.kind not in "iufb"
     }
-    unusable = [name for name in frame.columns if numbers.get(name, frame[name]).hasnans]
+    unusable = [name for name in frame.columns if converted.get(name, frame[name]).hasnans]
     if unusable:
-        raise _unusable(frame, unusable, where)
-    if numbers:
-        frame = frame.assign(**numbers)
+        raise _unusable(frame, unusable, where, source, has_names)
+    if converted:
+        frame = frame.assign(**converted)
     dtype = np.result_type(*{getattr(each, "numpy_dtype", each) for each in frame.dtypes})
     values: Array = frame.to_numpy(np.uint8 if dtype.kind == "b" else dtype)
     return values
@@ -146,7 +146,9 @@ def _listed(names: Iterable[Any]) -> str:
     return ", ".join(texts[:8]) + (", ..." if len(texts) > 8 else "")
 
 
-def _unusable(frame: "pd.DataFrame", names: list[Any], where: str) -> DataError:
+def _unusable(
+    frame: "pd.DataFrame", names: list[Any], where: str, source: Path, has_names: bool
+) -> DataError:
     """Returns the error about columns with texts or missing values."""
     import pandas as pd
 
@@ -157,14 +159,20 @@ def _unusable(frame: "pd.DataFrame", names: list[Any], where: str) -> DataError:
     row = int(np.argmax(wrong))
     what = f"texts such as {str(column.iloc[row])!r}" if text.any() else "no value"
     others = f" (also unusable: {_listed(names[1:])})" if names[1:] else ""
-    if text.any():
-        remedy = f"table = table.drop(columns={list(map(str, names))}), or pandas.get_dummies of the same"
+    if not text.any():
+        remedy = "dropna()"
+    elif column[text].nunique() == 1 and not text.all():  # such as a question mark for a missing value
+        remedy = f"replace({str(column.iloc[row])!r}, None).dropna()"
     else:
-        remedy = "table = table.dropna(), or table.fillna(table.median(numeric_only=True))"
+        remedy = f"drop(columns={names})"
+    csv = f"read_csv('{source}', sep=None, engine='python'{'' if has_names else ', header=None'})"
+    table = f"read_parquet('{source}')" if source.suffix == ".parquet" else csv
+    header = "" if has_names else ", header=False"
     return DataError(
         f"{where}: the column {names[0]} has {what} in {wrong.sum():,} of {len(column):,} rows, first in "
         f"row {row + 1}{others}",
-        f"with pandas, {remedy}, and save it with table.to_csv('numbers.csv', index=False)",
+        f'for example, type python -c "import pandas; pandas.{table}.{remedy}'
+        f".to_csv('numbers.csv', index=False{header})\", then set dataset.path=numbers.csv",
     )
 
 

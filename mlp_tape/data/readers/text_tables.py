@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlp_tape.data import allocation
 from mlp_tape.data.contents import Contents, Reading
-from mlp_tape.data.readers import allocation, compressed, damage, tables
+from mlp_tape.data.readers import compressed, damage, tables
 from mlp_tape.data.readers.table_files import Tables
 from mlp_tape.errors import DataError
 from mlp_tape.system.formatting import count
@@ -50,10 +51,10 @@ def read(files: Tables, reading: Reading, source: Path) -> Contents:
     """
     frames, remarks, has_names = {}, [], True
     for part, (path, labels) in files.items():
-        frames[part], style = _table(path)
+        frames[part], style = table(path)
         has_names = style.has_names
         if labels is not None:
-            frames[part] = _joined(frames[part], _table(labels, least=1)[0], labels)
+            frames[part] = _joined(frames[part], table(labels, least=1)[0], labels)
         if style.encoding == "latin-1":
             remarks.append(f"{path.name} is read as Latin-1, as it is not UTF-8")
         if style.decimal == ",":
@@ -64,7 +65,7 @@ def read(files: Tables, reading: Reading, source: Path) -> Contents:
     return Contents(found.parts, found.source, found.class_names, (*remarks, *found.remarks))
 
 
-def _table(path: Path, least: int = 2) -> "tuple[pd.DataFrame, Dialect]":
+def table(path: Path, least: int = 2) -> "tuple[pd.DataFrame, Dialect]":
     """Reads a table with at least a number of columns."""
     with damage.named(path):
         style = dialect(path, least)
@@ -140,7 +141,8 @@ def _has_names(rows: list[list[str]], decimal: str) -> bool:
     counted = [cell for cell in first if cell and cell not in texts]
     if not counted:
         return True
-    if counted == [str(n) for n in range(len(counted))] and len(counted) > (1 if texts else 3):
+    numbers = [[str(n) for n in range(start, start + len(counted))] for start in (0, 1)]
+    if counted in numbers and len(counted) > (1 if texts else 3):
         return True
     return any(
         cell in texts and all(_number(row[column], decimal) for row in others)
