@@ -249,7 +249,7 @@ def _files() -> list[Case]:
         (save(x_test=rows(10, 16)), "x_train and x_test differ in shape"),
         (save(y_train=np.arange(20) % 3 - 1), "y_train goes from -1 to 1"),
         (save(y_train=np.arange(20) * 1000), "y_train goes from 0 to 19000"),
-        (save(y_train=np.arange(20) / 2), "y_train is float64"),
+        (save(y_train=np.arange(20) / 2), "y_train contains 0.5, which is no class"),
         (save(y_train=np.eye(20, 3, dtype=int)), "y_train is int64 of shape (20, 3)"),
         (save(y_train=np.full(20, 2**63, np.uint64)), "y_train goes from"),
         (save(y_train=np.zeros(20, int), y_test=np.zeros(10, int)), "the labels go up to 0"),

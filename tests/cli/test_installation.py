@@ -162,9 +162,8 @@ def test_messages_propose_what_the_person_typed(
     program.start_as(started_as)
     assert (program.train(), program.tool()) == (train, tool)
     assert validation.unknown_key("xyzxyz").hint == f"{train} --help lists the settings"
-    assert composition_error(Exception("Ambiguous value for argument 'lr=1,2'")).hint.endswith(
-        f"{train} -m ..."
-    )
+    error = composition_error(Exception("Ambiguous value for argument 'lr=1,2'"), ["lr=1,2"], lambda _: {})
+    assert f"{train} -m" in error.hint
     assert uri.relocate_command("sqlite:////x.db").startswith(f"{tool} relocate")
     assert RunRecord(Path("/x")).sync == f"{tool} sync /x"
 
