@@ -32,6 +32,10 @@ class DataError(MlpTapeError):
     exit_code = 2
 
 
+class UserFunctionError(MlpTapeError):
+    """A function of the user has failed."""
+
+
 class TrackingError(MlpTapeError):
     """An MLflow store cannot be opened."""
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
+os.environ["MLP_TAPE_PROGRAM"] = "run.py"  # what messages in this process propose to type
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 os.environ["TF_USE_LEGACY_KERAS"] = "1"
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # for calls made by the tests themselves

@@ -13,12 +13,13 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
-from mlp_tape.cli import hydra_internals
-from mlp_tape.config import validation
+from mlp_tape.cli import free_text, hydra_internals
+from mlp_tape.config import suggestions, validation
 from mlp_tape.config.settings import Settings
 from mlp_tape.errors import ConfigError
 from mlp_tape.storage.run_record import Command, RunRecord
 from mlp_tape.sweeps.plan import is_of_a_sweep
+from mlp_tape.system import program
 from mlp_tape.system.redaction import without_password
 
 URI = "MLFLOW_TRACKING_URI"
@@ -38,7 +39,7 @@ class CommandLine:
     Attributes:
         config: options that select configs, each in the form `--config-dir=DIRECTORY`, as typed.
         others: Hydra's other options in their long form, such as `--multirun`.
-        overrides: overrides as typed.
+        overrides: overrides as typed, with paths and other texts quoted for Hydra.
     """
 
     config: list[str]
@@ -59,7 +60,7 @@ class CommandLine:
         """Returns the arguments for Hydra, with all overrides in one sequence, as argparse requires.
 
         Args:
-            root: directory of `run.py`. A relative --config-path that does not exist in the current
+            root: directory above the configs. A relative --config-path that does not exist in the current
                 directory is relative to it.
         """
         return [*(_absolute_path(option, root) for option in self.config), *self.others, *self.overrides]
@@ -102,10 +103,10 @@ def parse(arguments: Sequence[str]) -> CommandLine:
 
     def reject(message: str) -> NoReturn:
         option = re.match(r"unrecognized arguments: --([\w.]+)=?(\S*)", message)
-        if option and "did you mean" in (error := validation.unknown_key(option[1], option[2] or "...")).hint:
+        if option and "did you mean" in (error := validation.unknown_key(option[1], option[2])).hint:
             raise error
         problem = message.replace("unrecognized arguments", "unknown option")
-        raise ConfigError(problem, "python run.py --help and --hydra-help list the options")
+        raise ConfigError(problem, f"{program.train()} --help and --hydra-help list the options")
 
     parser = hydra_internals.arguments_parser()
     if parser is None:
@@ -117,7 +118,7 @@ def parse(arguments: Sequence[str]) -> CommandLine:
         f"{option}={value}" for name, option in CONFIG_OPTIONS.items() if (value := getattr(parsed, name))
     ]
     given = {name: value for name, value in vars(parsed).items() if value and name not in CONFIG_OPTIONS}
-    overrides = given.pop("overrides", [])
+    overrides = free_text.as_typed(given.pop("overrides", []), "multirun" in given)
     options = {f"--{name.replace('_', '-')}": value for name, value in given.items()}
     others = [option if value is True else f"{option}={value}" for option, value in options.items()]
     return CommandLine(config, others, overrides)
@@ -125,14 +126,14 @@ def parse(arguments: Sequence[str]) -> CommandLine:
 
 def _without_options_for_settings(arguments: Sequence[str]) -> list[str]:
     """Replaces options that set a setting, such as `--lr 0.01`, by overrides."""
-    roots = {rule.name for rule in dataclasses.fields(Settings)} | {*validation.ADDED, "hydra"}
+    roots = {rule.name for rule in dataclasses.fields(Settings)} | {*suggestions.ADDED, "hydra"}
     replaced, left = list[str](), list(arguments)
     while left:
         text = left.pop(0)
         name, sign, value = text.removeprefix("--").partition("=")
         is_setting = text.startswith("--") and re.split("[./]", name)[0] in roots
         if is_setting and (sign or left):
-            plus = "+" if name in validation.ADDED else ""
+            plus = "+" if name in suggestions.ADDED else ""
             replaced.append(f"{plus}{name}={value if sign else left.pop(0)}")
         else:
             replaced.append(text)
@@ -177,9 +178,9 @@ def resumed(recorded: RunRecord, typed: CommandLine) -> CommandLine:
 
 
 def quoted(text: str) -> str:
-    """Returns any text as a quoted value in Hydra's override grammar."""
+    """Returns any text as a quoted value in Hydra's override grammar, with its interpolations."""
     mark = '"' if '"' not in text else "'"
-    return mark + text.replace("\\", "\\\\").replace(mark, f"\\{mark}") + mark
+    return mark + re.sub(rf"(\\*)({mark}|\Z)", lambda end: end[1] * 2 + (end[2] and f"\\{mark}"), text) + mark
 
 
 def key(text: str) -> str:

@@ -7,6 +7,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
 from mlp_tape.config import settings
+from mlp_tape.system import program
 
 BASE = "base_settings"  # first in the defaults list of conf/config.yaml
 
@@ -17,12 +18,19 @@ def _flag(variable: str, default: bool) -> bool | str:
     return {"": default, "1": True, "true": True, "0": False, "false": False}.get(text.lower(), text)
 
 
+def _usage(kind: str, arguments: str, explanation: str) -> str:
+    """Returns a line of `--help`: what to type to train or to run a tool, and what that does."""
+    typed = program.train() if kind == "train" else program.tool()
+    return f"{f'{typed} {arguments}':<56}{explanation}".rstrip()
+
+
 def register() -> None:
     """Stores the defaults in Hydra's ConfigStore: one config for all settings, and one for each group option.
 
     They are untyped, so that a wrong value is reported by `validation.parse` and not by OmegaConf.
     """
-    OmegaConf.register_new_resolver("environment_flag", _flag, replace=True)
+    OmegaConf.register_new_resolver("mlp_tape.environment_flag", _flag, replace=True)
+    OmegaConf.register_new_resolver("mlp_tape.usage", _usage, replace=True)
     store = ConfigStore.instance()
     base = OmegaConf.create(settings.defaults())
     OmegaConf.set_struct(base.tags, False)  # accepts any tag, without a plus sign

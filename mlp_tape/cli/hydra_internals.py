@@ -10,8 +10,11 @@ import importlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
+from hydra.version import VersionBase
 from omegaconf import DictConfig
 
 Composition = Callable[[DictConfig, list[str]], DictConfig]
@@ -81,3 +84,25 @@ def sweep_composition(compose: Callable[[Composition], Composition]) -> Iterator
         yield
     finally:
         del loader.load_sweep_config
+
+
+@contextlib.contextmanager
+def set_aside() -> Iterator[None]:
+    """Sets aside, within the block, what another program in this process has of Hydra, as if it had none.
+
+    That is its configs in the ConfigStore, its Hydra, and its `version_base`. The classes are public, their
+    attributes are not documented.
+    """
+    Plugins.instance()  # registers the configs of plug-ins, once in a process
+    store, version = ConfigStore.instance(), VersionBase.instance()
+    configs, outer, base = store.repo, GlobalHydra.instance().hydra, version.getbase()
+    store.repo = _copied(configs)
+    GlobalHydra.instance().clear()
+    try:
+        yield
+    finally:  # `hydra.initialize` has put a copy in the place of the instance
+        store.repo, GlobalHydra.instance().hydra, version.version_base = configs, outer, base
+
+
+def _copied(tree: dict[str, Any]) -> dict[str, Any]:
+    return {key: _copied(each) if isinstance(each, dict) else each for key, each in tree.items()}

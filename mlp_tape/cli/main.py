@@ -2,6 +2,7 @@
 
 import contextlib
 import contextvars
+import functools
 import os
 import secrets
 import string
@@ -20,7 +21,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from mlp_tape.cli import command_line, config_store, multirun, planner, sweeper
+from mlp_tape.cli import command_line, composition, config_store, free_text, multirun, planner, sweeper
 from mlp_tape.cli.command_line import CommandLine
 from mlp_tape.cli.messages import composition_error, report_error
 from mlp_tape.config import validation
@@ -29,7 +30,7 @@ from mlp_tape.errors import ConfigError, MlpTapeError
 from mlp_tape.runs import resume
 from mlp_tape.storage import run_record
 from mlp_tape.sweeps.plan import TRACEBACK
-from mlp_tape.system import exit, signals, tensorflow_setup
+from mlp_tape.system import exit, program, signals, tensorflow_setup
 from mlp_tape.tracking import client_process
 from mlp_tape.tracking.uri import resolve_uri
 
@@ -41,6 +42,7 @@ class Invocation:
     """State of one call of the program, which `main` shares with the callback that Hydra creates.
 
     Attributes:
+        conf: directory of the YAML files.
         line: the command line; that of a resumed sweep includes what the sweep recorded.
         sweep: what is open during a sweep, such as its MLflow run; closed after its last job.
         sweeping: whether the jobs of a sweep have begun.
@@ -48,6 +50,7 @@ class Invocation:
         resumed: directory of the run to resume; None for a new run.
     """
 
+    conf: Path
     line: CommandLine
     sweep: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     sweeping: bool = False
@@ -65,32 +68,30 @@ def _run_directory(new: str) -> str:
 
 
 config_store.register()
-OmegaConf.register_new_resolver("run_directory", _run_directory, replace=True)
+OmegaConf.register_new_resolver("mlp_tape.run_directory", _run_directory, replace=True)
 # Distinguishes the directories of runs that start within the same second.
-OmegaConf.register_new_resolver("token", lambda: secrets.token_hex(3), use_cache=True, replace=True)
+OmegaConf.register_new_resolver("mlp_tape.token", lambda: secrets.token_hex(3), use_cache=True, replace=True)
 
 
-def main(conf: Path) -> NoReturn:
+def main() -> NoReturn:
     """Runs the command line and ends the process.
 
     The exit code is 0 on success, 1 if the run or a job failed, 2 if nothing was started because of an
     invalid command, and 130 or 143 after SIGINT or SIGTERM.
-
-    Args:
-        conf: directory of the YAML files.
     """
     exit.own_temporary_directory()
-    invocation = Invocation(CommandLine([], [], []))
+    invocation = Invocation(program.conf(), CommandLine([], [], []))
     _invocation.set(invocation)
-    code = _exit_code(conf, invocation)
+    code = _exit_code(invocation)
     client_process.stop_all()
     if invocation.runs_exit_handlers:
         exit.leave_after_handlers(code)
     exit.leave(code)
 
 
-def _exit_code(conf: Path, invocation: Invocation) -> int:
+def _exit_code(invocation: Invocation) -> int:
     """Runs the command line and returns the exit code."""
+    conf = invocation.conf
     if WITH_TRACEBACK:
         os.environ[TRACEBACK] = "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise errors, instead of printing them and exiting
@@ -126,7 +127,11 @@ def _report(error: BaseException, is_own: bool) -> int:
     if WITH_TRACEBACK or not isinstance(error, Exception):
         traceback.print_exception(error)
         return error.exit_code if isinstance(error, MlpTapeError) else 1 if is_own else ConfigError.exit_code
-    return report_error(error if is_own else composition_error(error))
+    if is_own:
+        return report_error(error)
+    invocation = _invocation.get()
+    choose = functools.partial(composition.chosen, invocation.conf)
+    return report_error(composition_error(error, invocation.line.overrides, choose))
 
 
 def _resumed_line(typed: CommandLine) -> CommandLine:
@@ -135,37 +140,16 @@ def _resumed_line(typed: CommandLine) -> CommandLine:
     Raises:
         ConfigError: the sweep to resume was not found, or a directory of its configs.
     """
-    which = [text.partition("=")[2] for text in typed.overrides if command_line.key(text) == "sweep.resume"]
+    which = [free_text.value(text) for text in typed.overrides if command_line.key(text) == "sweep.resume"]
     if not which or not typed.is_multirun:
         return typed
-    directory = resume.find(which[-1].strip("'\""), resolve_uri(TrackingSettings()), "sweep")
+    directory = resume.find(str(which[-1]), resolve_uri(TrackingSettings()), "sweep")
     return command_line.resumed(run_record.read(directory), typed)
-
-
-def settings_of(conf: Path, overrides: list[str]) -> Settings:
-    """Returns the validated settings of a command line, without starting a run.
-
-    Args:
-        conf: directory of the YAML files.
-        overrides: overrides as typed on the command line.
-
-    Raises:
-        ConfigError: a setting is unknown or invalid.
-    """
-    try:
-        return validation.parse(_composed(conf, overrides))
-    except HydraException as error:
-        raise composition_error(error) from error
-
-
-def _composed(conf: Path, overrides: list[str]) -> DictConfig:
-    with hydra.initialize_config_dir(str(conf), version_base="1.3"):
-        return hydra.compose("config", overrides, return_hydra_config=True)
 
 
 def _help(conf: Path, overrides: list[str]) -> str:
     """Returns the text of `--help`. Hydra's own takes two seconds, since it lists Hydra's groups as well."""
-    composed = _composed(conf, overrides)
+    composed = composition.composed(conf, overrides)
     groups = config_store.option_names(conf)
     return string.Template(str(composed.hydra.help.template)).substitute(
         APP_CONFIG_GROUPS="\n".join(f"{group}: {', '.join(names)}" for group, names in groups.items()),

@@ -1,60 +1,74 @@
 """Error messages of the command line: what is wrong, and what to type instead."""
 
-import difflib
 import re
 import shlex
 import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 
 from mlp_tape.cli import multirun
 from mlp_tape.cli.command_line import quoted
-from mlp_tape.config import validation
-from mlp_tape.config.settings import is_description
+from mlp_tape.cli.tools import COMMANDS as TOOLS
+from mlp_tape.config import suggestions, validation
+from mlp_tape.config.settings import format_value, is_description
 from mlp_tape.errors import ConfigError, DiskError, MlpTapeError
+from mlp_tape.system import program, spelling, user_functions
 from mlp_tape.system.redaction import without_password
 
 
 def report_error(error: Exception) -> int:
     """Prints an error in two lines, the problem and a correction, and returns its exit code."""
     if isinstance(error, OSError) and error.strerror:
+        first = "" if isinstance(error, PermissionError) else "free some space, or "
         error = DiskError(
             f"{error.strerror}: {error.filename or 'the disk'}",
-            "free some space, or start the program in another directory",
+            f"{first}start the program in another directory",
         )
     if not isinstance(error, MlpTapeError):
-        error = MlpTapeError(
-            f"{type(error).__name__}: {error}", "HYDRA_FULL_ERROR=1 python run.py ... prints a traceback"
+        error = user_functions.failure(error) or MlpTapeError(
+            f"{type(error).__name__}: {error}", "set HYDRA_FULL_ERROR=1 before the command to see a traceback"
         )
     print(without_password(f"error: {error.what}\n       {error.hint}"), file=sys.stderr)
     return error.exit_code
 
 
-def composition_error(error: Exception) -> ConfigError:
-    """Returns a ConfigError with a correction, for an error that Hydra raised before the run started."""
+def composition_error(
+    error: Exception, overrides: Sequence[str], choose: Callable[[list[str]], Mapping[str, str]]
+) -> ConfigError:
+    """Returns a ConfigError with a correction, for an error that Hydra raised before the run started.
+
+    Args:
+        error: the error.
+        overrides: overrides of the command line.
+        choose: returns the option of each group that overrides select.
+    """
     first, *rest = str(error).splitlines() or [type(error).__name__]
     if isinstance(error, MissingConfigException) and str(error.missing_cfg_file) in multirun.EXTRAS:
         extra = multirun.EXTRAS[str(error.missing_cfg_file)]
-        return ConfigError(f"{error.missing_cfg_file} is not installed", f"pip install -e '.[{extra}]'")
+        return ConfigError(f"{error.missing_cfg_file} is not installed", program.install(extra))
     if isinstance(error, MissingConfigException) and error.options:
         group, _, option = str(error.missing_cfg_file).rpartition("/")
-        near = (difflib.get_close_matches(option, error.options, n=1) or error.options)[0]
+        near = spelling.closest(option, error.options) or error.options[:1]
+        plus = "+" if group in suggestions.ADDED else ""
         return ConfigError(
             f"{group}={option}: expected one of: {', '.join(error.options)}",
-            f"type for example {'+' if group in validation.ADDED else ''}{group}={near}",
+            f"type for example {' or '.join(f'{plus}{group}={name}' for name in near)}",
         )
     if isinstance(error, MissingConfigException):
         return _missing_primary_config(error)
     if isinstance(error, OverrideParseException):
+        key, sign, value = (error.override or "").lstrip("+").partition("=")
+        if sign and not _is_valid(f"{key}=1") and key.strip("'\"") == key:
+            return validation.unknown_key(key, value, _chosen(overrides, choose))
         return ConfigError(f"cannot parse {error.override}: {first}", _quoted(error.override or ""))
     unknown = re.match(r"Could not override '([^']+)'", first)
     if unknown:
-        full_key = getattr(error.__cause__, "full_key", None)  # of a dictionary, the key that is unknown
-        if full_key and full_key != unknown[1]:
-            return _unknown_key(str(full_key), "...")
-        value = re.search(r"use \+[^=]+=(.*)", "\n".join(rest))
-        return _unknown_key(unknown[1], value[1] if value else "...")
+        full_key = str(getattr(error.__cause__, "full_key", None) or "")
+        in_dictionary = full_key.startswith(f"{unknown[1]}.")  # typed as a value, such as stopping={x:1}
+        return _unknown_key(full_key if in_dictionary else unknown[1], overrides, choose)
     of_another_kind = re.match("Error merging override ([^=]+)=(.*)", first)
     if of_another_kind:
         return validation.of_another_kind(of_another_kind[1].lstrip("+"), of_another_kind[2])
@@ -62,9 +76,7 @@ def composition_error(error: Exception) -> ConfigError:
     if removed:
         return ConfigError(f"{removed[1]} has no value that could be removed", f"leave out ~{removed[1]}")
     if first.startswith("Config group override must be"):
-        return ConfigError(
-            first, "type an option of the group, such as dataset=digits; python run.py --help lists them"
-        )
+        return _no_option(first, overrides)
     params = [text for text in sys.argv if text.lstrip("+").startswith("hydra.sweeper.params")]
     if params and first.startswith(("Unexpected type", "Sweeping over Hydra", "'NoneType' object")):
         return _params_of_no_config(params[-1])
@@ -72,12 +84,24 @@ def composition_error(error: Exception) -> ConfigError:
     if ambiguous and is_description(ambiguous[1]):
         return ConfigError(first, f"type {shlex.quote(f'{ambiguous[1]}={quoted(ambiguous[2])}')}")
     if ambiguous:
-        return ConfigError(first, "to sweep over these values, type python run.py -m ...")
+        return ConfigError(first, f"to sweep over these values, type {program.train()} -m ...")
     if isinstance(error, OSError):
         return ConfigError(
             f"{type(error).__name__}: {first}", "start the program in a directory that you can write to"
         )
-    return ConfigError(first, " ".join(rest).strip() or "see python run.py --help")
+    return ConfigError(first, " ".join(rest).strip() or f"see {program.train()} --help")
+
+
+def _no_option(what: str, overrides: Sequence[str]) -> ConfigError:
+    """Returns the error for a group whose option is a number, a dictionary or nothing."""
+    known = suggestions.all_options()
+    group = next((name for text in overrides if (name := text.lstrip("+").partition("=")[0]) in known), None)
+    if group in suggestions.ADDED and any(text.startswith(f"{group}=") for text in overrides):
+        return validation.unknown_key(group, next(filter(None, (_typed(group, text) for text in overrides))))
+    option = f"{group}={known[group][0]}" if group else "dataset=digits"
+    return ConfigError(
+        what, f"type an option of the group, such as {option}; {program.train()} --help lists them"
+    )
 
 
 def _params_of_no_config(override: str) -> ConfigError:
@@ -98,16 +122,45 @@ def _missing_primary_config(error: MissingConfigException) -> ConfigError:
     )
 
 
-def _unknown_key(key: str, value: str) -> ConfigError:
+def _unknown_key(
+    key: str, overrides: Sequence[str], choose: Callable[[list[str]], Mapping[str, str]]
+) -> ConfigError:
     """Returns the error for an unknown key, which may be one of Hydra's."""
+    value = next(filter(None, (_typed(key, text) for text in overrides)), "")
     if key.startswith("hydra.launcher."):
         return ConfigError(
             f"the launcher has no setting {key}",
             f"type hydra/launcher=joblib {key}={value} for parallel jobs",
         )
     if key.startswith("hydra."):
-        return ConfigError(f"unknown setting: {key}", "python run.py --hydra-help lists Hydra's settings")
-    return validation.unknown_key(key, value)
+        listed = f"{program.train()} --hydra-help lists Hydra's settings"
+        return ConfigError(f"unknown setting: {key}", listed)
+    removed = any(text.partition("=")[0] == f"~{key}" for text in overrides)
+    return validation.unknown_key(key, value, _chosen(overrides, choose), removed)
+
+
+def _typed(key: str, override: str) -> str:
+    """Returns the value that an override gives to a key, as typed; empty if it concerns another one."""
+    name, _, value = override.partition("=")
+    if name.lstrip("+") == key:
+        return value
+    below = key.removeprefix(f"{name.lstrip('+')}.")
+    if below == key or not _is_valid(override):
+        return ""
+    given: Any = OverridesParser.create().parse_override(override).value()
+    for part in below.split("."):
+        given = given.get(part) if isinstance(given, dict) else None
+    return "" if given is None else format_value(given)
+
+
+def _chosen(overrides: Sequence[str], choose: Callable[[list[str]], Mapping[str, str]]) -> Mapping[str, str]:
+    """Returns the option of each group that the command line selects; none if one of them is unknown."""
+    selecting = [text for text in overrides if "." not in text.partition("=")[0] and "=" in text]
+    groups = [text for text in selecting if text.lstrip("+").partition("=")[0] in suggestions.all_options()]
+    try:
+        return choose(groups)
+    except (HydraException, MlpTapeError):
+        return {}
 
 
 def _quoted(override: str) -> str:
@@ -117,7 +170,8 @@ def _quoted(override: str) -> str:
         return f"type {shlex.quote(unquoted)}"
     key, sign, value = override.partition("=")
     if not sign:
-        return f"type a value for it: {key}=..."
+        tools = spelling.closest(key, list(TOOLS))
+        return f"type {program.tool()} {tools[0]}" if tools else f"type a value for it: {key}=..."
     listed = "," in value and not set(value) & set("[](){}'\"")
     items = value.split(",") if listed else [value]
     quoted = f"{key}={','.join(map(_quoted_item, items))}"

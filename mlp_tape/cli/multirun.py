@@ -10,7 +10,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from mlp_tape.cli import hydra_internals, planner
+from mlp_tape.cli import free_text, hydra_internals, planner
 from mlp_tape.cli.hydra_internals import Composition
 from mlp_tape.cli.planner import Choices
 from mlp_tape.config.settings import Settings
@@ -48,7 +48,7 @@ def set_directory(config: DictConfig, settings: Settings) -> Path:
         directory = resume.find(settings.sweep.resume, resolve_uri(settings.tracking), "sweep")
     with read_write(config), open_dict(config):
         config.hydra.sweep.dir = str(directory)
-        config.hydra.overrides.hydra.append(f"hydra.sweep.dir={_quoted(str(directory))}")
+        config.hydra.overrides.hydra.append(f"hydra.sweep.dir={free_text.literal(str(directory))}")
     return directory
 
 
@@ -73,11 +73,6 @@ def check_plugins(config: DictConfig) -> None:
             "hydra.launcher.n_jobs=0: expected a number of processes above 0, or -1 for one per processor",
             "type hydra.launcher.n_jobs=-1",
         )
-
-
-def _quoted(text: str) -> str:
-    """Returns any text as a quoted value in Hydra's override grammar."""
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'").replace("${", "\\${") + "'"
 
 
 def launcher(config: DictConfig) -> str:

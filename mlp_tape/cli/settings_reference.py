@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from mlp_tape.config import settings
 from mlp_tape.config.constraints import default_of
 from mlp_tape.config.settings import Settings, format_value
-from mlp_tape.system import provenance
+from mlp_tape.system import program
 
 INTRODUCTION = """\
 # Settings
@@ -99,7 +99,7 @@ def _options(group: str, kind: type) -> Iterator[list[str]]:
     own = settings.of_some_options(group)
     for option, values in settings.options(group).items():
         yield _row(group, option, names.get(option, ""), {key: values[key] for key in own[option]})
-    for path in sorted((provenance.ROOT / "conf" / group).glob("*.yaml")):
+    for path in sorted((program.conf() / group).glob("*.yaml")):
         if not _is_global(path):
             changed = OmegaConf.to_container(OmegaConf.load(path))
             assert isinstance(changed, dict)

@@ -1,4 +1,4 @@
-"""Commands other than training: `python -m mlp_tape --help`."""
+"""Commands other than training: `python -m mlp_tape --help`, or a first argument of `mlp-tape`."""
 
 import argparse
 import dataclasses
@@ -8,10 +8,11 @@ import sys
 import traceback
 from pathlib import Path
 
+from mlp_tape.cli import data_tools
 from mlp_tape.config.settings import DEFAULT_EXPERIMENT, TrackingSettings
-from mlp_tape.errors import ConfigError, MlpTapeError
+from mlp_tape.errors import ConfigError, DiskError
 from mlp_tape.runs import resume
-from mlp_tape.system import exit, provenance, tensorflow_setup
+from mlp_tape.system import exit, program, tensorflow_setup
 from mlp_tape.tracking.uri import resolve_uri
 
 
@@ -21,9 +22,6 @@ def main() -> int:
     try:
         arguments = _parser().parse_args()
         return COMMANDS[arguments.command](arguments)
-    except MlpTapeError as error:
-        print(f"error: {error.what}\n       {error.hint}", file=sys.stderr)
-        return error.exit_code
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # as by `| head`
@@ -32,15 +30,16 @@ def main() -> int:
     except SystemExit as error:  # raised by the parser, after its message
         return error.code if isinstance(error.code, int) else 1
     except Exception as error:
-        traceback.print_exception(error)
-        return 1
+        if os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0"):
+            traceback.print_exception(error)
+        from mlp_tape.cli import messages
+
+        return messages.report_error(error)
 
 
 def _parser() -> argparse.ArgumentParser:
     """Returns the parser of the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m mlp_tape", description="Tools for finished runs and sweeps."
-    )
+    parser = argparse.ArgumentParser(prog=program.tool(), description="Tools for finished runs and sweeps.")
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("sync", help="deliver the data of finished runs that MLflow is missing")
     command.add_argument(
@@ -74,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser(
         "walk", help="show the first step of a run, operation by operation, and two pitfalls"
     )
-    command.add_argument("settings", nargs="*", metavar="SETTING=VALUE", help="settings, as for run.py")
+    command.add_argument("settings", nargs="*", metavar="SETTING=VALUE", help="settings, as for training")
     command = commands.add_parser("compare", help="compare the settings, results and curves of runs")
     command.add_argument(
         "runs",
@@ -86,6 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--png", type=Path, default=Path("comparison.png"), help="file of the plot (default: comparison.png)"
     )
+    data_tools.add_parsers(commands)
     commands.add_parser("settings", help="print the settings reference, docs/settings.md")
     return parser
 
@@ -95,7 +95,7 @@ def _sync(arguments: argparse.Namespace) -> int:
         Path(each).absolute() for each in resume.PARENTS
     ]
     if not any(parent.is_dir() for parent in parents):
-        raise ConfigError(f"{parents[0]} does not exist", "type python -m mlp_tape sync DIRECTORY")
+        raise ConfigError(f"{parents[0]} does not exist", f"type {program.tool()} sync DIRECTORY")
     from mlp_tape.mlflow_backend import sync
 
     if arguments.uri:
@@ -119,10 +119,10 @@ def _replay(arguments: argparse.Namespace) -> int:
 
 
 def _walk(arguments: argparse.Namespace) -> int:
-    from mlp_tape.cli import main
+    from mlp_tape.cli import composition
     from mlp_tape.data import datasets
 
-    settings = main.settings_of(provenance.ROOT / "conf", arguments.settings)
+    settings = composition.settings_of(program.conf(), arguments.settings)
     dataset = datasets.load(**dataclasses.asdict(settings.dataset), say=print)
     if dataset.warning:
         print(f"WARNING  {dataset.warning}", file=sys.stderr)
@@ -143,12 +143,19 @@ def _compare(arguments: argparse.Namespace) -> int:
     for line in compare.table(entries).as_text():
         print(line)
     utf8 = (sys.stdout.encoding or "").lower().startswith("utf")
+    lines_of_frame = {} if utf8 else terminal_plots.FRAME
     colour = sys.stdout.isatty() and utf8 and not os.environ.get("NO_COLOR")
     for title, lines in compare.curves(entries).items():
         plot = terminal_plots.curves(title, lines, shutil.get_terminal_size().columns, colour)
         if plot:
-            print(f"\n{plot}")
-    compare.draw(arguments.png.absolute(), entries)
+            print(f"\n{plot}".translate(lines_of_frame))
+    try:
+        compare.draw(arguments.png.absolute(), entries)
+    except OSError as error:
+        raise DiskError(
+            f"{error.strerror}: {arguments.png.absolute()}",
+            "type --png=FILE with a directory you can write to",
+        ) from error
     print(f"\ncurves        {arguments.png.absolute()}")
     link = compare.link(entries)
     if link:
@@ -201,5 +208,7 @@ COMMANDS = {
     "replay": _replay,
     "walk": _walk,
     "compare": _compare,
+    "data": data_tools.data,
+    "predict": data_tools.predict_files,
     "settings": _settings,
 }

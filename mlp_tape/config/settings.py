@@ -418,8 +418,9 @@ def defaults_with(recorded: dict[str, Any]) -> dict[str, Any]:
         recorded: settings of the run, as nested dictionaries; an older version may have recorded fewer.
     """
     values = dataclasses.asdict(Settings())
-    for group in ("optimizer", "schedule"):
-        values[group] |= options(group).get(recorded.get(group, {}).get("name"), {})
+    for group in ("dataset", "optimizer", "schedule"):
+        name = recorded.get(group, {}).get("name", values[group]["name"])
+        values[group] |= options(group).get(name, {})
     return values
 
 
@@ -441,9 +442,20 @@ def _composed(rule: Field[Any], option: str) -> Any:
         return rule.metadata["by_option"][option]
     default = constraints.default_of(rule)
     variable = rule.metadata.get("environment")
-    return f"${{environment_flag:{variable},{format_value(default)}}}" if variable else default
+    return f"${{mlp_tape.environment_flag:{variable},{format_value(default)}}}" if variable else default
 
 
+# Settings that are any text: what was typed is not parsed, apart from the commas of a sweep.
+PATHS = ("dataset.path", "resume", "sweep.resume")
+TEXTS = (
+    *PATHS,
+    "dataset.label",
+    "tracking.uri",
+    "tracking.experiment",
+    "tracking.register_as",
+    "run_name",
+    "note",
+)
 OF_MLFLOW = ("run_name", "tags", "note")  # settings that only describe a run in MLflow
 # Settings that may change when a run is resumed: they do not affect steps already taken or their metrics.
 FREE = (

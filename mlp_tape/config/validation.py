@@ -1,12 +1,12 @@
 """Validation of the config that Hydra composes, with error messages that suggest a correction."""
 
 import contextlib
-import difflib
 import importlib.util
 import math
+import os
 import posixpath
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import Field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
@@ -14,8 +14,10 @@ from typing import Any, get_args, get_origin, get_type_hints
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from mlp_tape.config import suggestions
 from mlp_tape.config.constraints import default_of
 from mlp_tape.config.settings import (
+    PATHS,
     RESERVED_TAGS,
     RULE_SETTINGS,
     SCHEDULE_SETTINGS,
@@ -23,35 +25,12 @@ from mlp_tape.config.settings import (
     Settings,
     flatten,
     format_value,
+    groups,
     non_null,
     options,
 )
 from mlp_tape.errors import ConfigError
-
-ADDED = ("experiment", "cluster", "sweep")  # groups that are not in the defaults list: +experiment=...
-# Names that other programs use for a setting.
-SYNONYMS = {
-    "learning_rate": "lr",
-    "batchsize": "batch_size",
-    "bs": "batch_size",
-    "n_epochs": "epochs",
-    "num_epochs": "epochs",
-    "max_epochs": "epochs",
-    "epoch": "epochs",
-    "random_seed": "seed",
-    "random_state": "seed",
-    "hidden": "model.hidden_sizes",
-    "hidden_layer_sizes": "model.hidden_sizes",
-    "layers": "model.hidden_sizes",
-    "wd": "optimizer.weight_decay",
-    "lr_scheduler": "schedule",
-    "scheduler": "schedule",
-    "optim": "optimizer",
-    "opt": "optimizer",
-    "data": "dataset",
-    "name": "run_name",
-    "description": "note",
-}
+from mlp_tape.system import program
 
 
 def parse(config: DictConfig) -> Settings:
@@ -77,12 +56,12 @@ def parse(config: DictConfig) -> Settings:
     if settings.stopping.patience is not None and not settings.validation_fraction and not may_validate:
         raise ConfigError(
             f"stopping.patience={settings.stopping.patience} requires validation images",
-            "type for example validation_fraction=0.1",
+            f"type stopping.patience={settings.stopping.patience} validation_fraction=0.1",
         )
     if settings.tracking.system_metrics and importlib.util.find_spec("psutil") is None:
         raise ConfigError(
             "tracking.system_metrics=true requires psutil, which is not installed",
-            "run pip install -e '.[system]', or type tracking.system_metrics=false",
+            f"run {program.install('system')}, or type tracking.system_metrics=false",
         )
     return settings
 
@@ -102,10 +81,7 @@ def _check_keywords(group: str, settings: Any, known: dict[str, tuple[str, ...]]
     common = {rule.name for rule in fields(settings) if rule.metadata["by_option"] is None}
     for key in given:
         if key not in common and key not in known[name]:
-            others = [other for other, keys in known.items() if key in keys]
-            raise ConfigError(
-                f"{group}.{key} is not a setting of {name}", f"remove it, or type {group}={others[0]}"
-            )
+            raise of_other_options(f"{group}.{key}", format_value(given[key]), {group: name})
     for key in known[name]:
         if key not in given:
             raise ConfigError(f"{group}.{key} has no value, but {name} requires it", f"type {group}={name}")
@@ -114,7 +90,7 @@ def _check_keywords(group: str, settings: Any, known: dict[str, tuple[str, ...]]
 def _unresolved(error: OmegaConfBaseException) -> ConfigError:
     """Returns the error for an interpolation that has no value."""
     key = " ".join((error.full_key or "").split())
-    rule = dict(_rules(Settings())).get(key)
+    rule = dict(suggestions.rules()).get(key)
     correction = (
         f"type a value for it, such as {key}={_default(key, rule)}" if rule else "type a value for it"
     )
@@ -124,16 +100,6 @@ def _unresolved(error: OmegaConfBaseException) -> ConfigError:
             f"{key}: the environment variable {variable[1]} is not set", f"set it, or {correction}"
         )
     return ConfigError(f"{key}: {str(error).splitlines()[0]}", correction)
-
-
-def _rules(settings: Any, prefix: str = "") -> Iterator[tuple[str, Field[Any]]]:
-    """Yields (dotted key, field) of each setting."""
-    for rule in fields(settings):
-        value = getattr(settings, rule.name)
-        if is_dataclass(value):
-            yield from _rules(value, f"{prefix}{rule.name}.")
-        else:
-            yield f"{prefix}{rule.name}", rule
 
 
 def _build(kind: type, given: dict[Any, Any], prefix: str) -> Any:
@@ -175,9 +141,16 @@ def _checked(key: str, given: Any, kind: Any, rule: Field[Any]) -> Any:
         value = _number(value, kind)
     if not _fits(value, kind) or (value is not None and not rule.metadata["check"](value)):
         raise _not_valid(key, rule, format_value(given))
+    if key in PATHS and value is not None:
+        value = with_home(value)
     if key == "dataset.path" and value is not None:
-        return str(Path(value).expanduser().absolute())
+        return str(Path(value).absolute())
     return value
+
+
+def with_home(path: str) -> str:
+    """Returns a path in which `~` is replaced by a home directory, if there is one."""
+    return os.path.expanduser(path)  # noqa: PTH111, as Path.expanduser fails for the name of a file such as ~a
 
 
 def _tags(given: dict[Any, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -216,19 +189,19 @@ def _tags(given: dict[Any, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
 
 
 def _not_valid(key: str, rule: Field[Any], value: str) -> ConfigError:
-    expected = rule.metadata["expected"]
-    near = difflib.get_close_matches(value, expected.removeprefix("one of: ").split(", "), n=1)
+    users = rule.metadata["by_option"]  # the first of them is chosen, as far as the correction is concerned
+    chosen = {key.partition(".")[0]: next(iter(users))} if users else {}
     return ConfigError(
-        f"{key}={value}: expected {expected}",
-        f"type for example {key}={near[0] if near else _default(key, rule)}",
+        f"{key}={value}: expected {rule.metadata['expected']}",
+        f"type for example {' or '.join(suggestions.commands(key, value, chosen, accepts))}",
     )
 
 
 def of_another_kind(key: str, value: str) -> ConfigError:
     """Returns the error for a value that cannot replace the default, such as a dictionary for a list."""
-    rule = dict(_rules(Settings())).get(key)
+    rule = dict(suggestions.rules()).get(key)
     if rule is None:
-        return ConfigError(f"{key}={value}: expected another kind of value", "see python run.py --help")
+        return ConfigError(f"{key}={value}: expected another kind of value", f"see {program.train()} --help")
     return _not_valid(key, rule, value)
 
 
@@ -262,35 +235,59 @@ def _fits(value: Any, kind: Any) -> bool:
     return type(value) is kind
 
 
-def unknown_key(key: str, value: str = "...") -> ConfigError:
-    """Returns the error for an unknown key, with the most similar known key.
+def accepts(key: str, typed: str) -> bool:
+    """Returns whether a setting accepts a value as it is typed; False if there is no such setting."""
+    rule, (group, _, name) = dict(suggestions.rules()).get(key), key.rpartition(".")
+    if rule is None or not typed:
+        return False
+    try:
+        value = _plain(OmegaConf.create(f"typed: {typed}").typed)
+        _checked(key, value, get_type_hints(groups()[group] if group else Settings)[name], rule)
+    except Exception:  # of the parser of YAML, or a ConfigError
+        return False
+    return True
+
+
+def of_other_options(key: str, value: str, chosen: Mapping[str, str]) -> ConfigError:
+    """Returns the error for a setting that the chosen option of its group does not use.
+
+    Args:
+        key: the setting.
+        value: its value as typed.
+        chosen: option of each group, as far as it is known.
+    """
+    group, users = key.partition(".")[0], dict(suggestions.rules())[key].metadata["by_option"]
+    other = f"not a setting of {chosen[group]}, but of" if group in chosen else "a setting of"
+    return ConfigError(
+        f"{key} is {other} {' and '.join(f'{group}={name}' for name in users)}",
+        f"type {suggestions.commands(key, value, chosen, accepts)[0]}",
+    )
+
+
+def unknown_key(
+    key: str, value: str = "", chosen: Mapping[str, str] | None = None, removed: bool = False
+) -> ConfigError:
+    """Returns the error for an unknown key, with what to type for the most similar known ones.
 
     Args:
         key: the key.
-        value: its value as typed.
+        value: its value as typed; empty if it is not known.
+        chosen: option of each group, as far as it is known.
+        removed: whether the command line removes the key.
     """
-    group = key.partition("@")[0].removeprefix("+")
-    if group in ADDED:
-        return ConfigError(f"{group} is not in the defaults list", f"type +{group}={value} with a plus sign")
-    known = [name for name, _ in flatten(Settings())]
-    if key in known:
+    chosen, known = chosen or {}, dict(suggestions.rules())
+    if removed:
         return ConfigError(f"{key} was removed by ~{key}", f"leave out ~{key}")
-    leaves = {name.split(".")[-1]: name for name in known}
-    group, _, leaf = key.rpartition(".")
-    of_group = {name.split(".")[-1]: name for name in known if group and name.startswith(f"{group}.")}
-    near = (
-        [name for name in [SYNONYMS.get(leaf.lower()) or leaves.get(leaf)] if name]
-        or _closest(leaf, of_group)
-        or _closest(key, {} if of_group else {name: name for name in known})
-        or _closest(leaf, leaves)
-    )
-    if near:
-        return ConfigError(f"unknown setting: {key}", f"did you mean {near[0]}={value} ?")
-    if of_group:
-        names = ", ".join(of_group.values())
+    if key in known and known[key].metadata["by_option"]:
+        return of_other_options(key, value, chosen)
+    near = suggestions.meant(key, value, accepts)
+    correct = [line for name in near for line in suggestions.commands(name, value, chosen, accepts)]
+    if key in suggestions.ADDED and key in near:
+        return ConfigError(f"{key} is not in the defaults list, and needs a plus sign", f"type {correct[0]}")
+    if correct:
+        return ConfigError(f"unknown setting: {key}", f"did you mean {' or '.join(correct)} ?")
+    group = key.rpartition(".")[0]
+    if group in groups():
+        names = ", ".join(name for name in known if name.startswith(f"{group}."))
         return ConfigError(f"unknown setting: {key}", f"the settings of {group} are {names}")
-    return ConfigError(f"unknown setting: {key}", "python run.py --help lists the settings")
-
-
-def _closest(text: str, names: dict[str, str]) -> list[str]:
-    return [names[match] for match in difflib.get_close_matches(text, names, n=1)]
+    return ConfigError(f"unknown setting: {key}", f"{program.train()} --help lists the settings")

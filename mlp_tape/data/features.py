@@ -148,19 +148,15 @@ def chosen_scale(x: Array, raw: Range, wish: str, of_format: float | None = None
         return Scale((of_format if x.dtype == np.uint8 else 1.0,))
     if _has_unlike_columns(x):
         return standardized(x)
-    is_integer = raw.dtype[0] in "uib"
-    if is_integer and (raw.low < 0 or (x.ndim == 2 and raw.high > 255)):
+    is_pixel = raw.low >= 0 and raw.high <= 255
+    is_whole = raw.dtype[0] in "uib" or (is_pixel and not any((chunk % 1).any() for chunk in _chunks(x)))
+    if is_whole and (raw.low < 0 or (x.ndim == 2 and raw.high > 255)):
         return standardized(x)  # no pixels
-    if is_integer and raw.high > 255:
+    if is_whole and raw.high > 255:
         return Scale((float(min((most for most in LARGEST if raw.high <= most), default=raw.high)),))
-    if is_integer and raw.high > BRIGHT:
+    if is_pixel and raw.high > BRIGHT and (is_whole or x.ndim > 2):
         return Scale((255.0,))
-    if is_integer:
-        return Scale((max(raw.high, 1.0),))
-    is_pixel = x.ndim > 2 or not np.any(x[:100] % 1)
-    if is_pixel and raw.low >= 0 and BRIGHT < raw.high <= 255:
-        return Scale((255.0,))
-    return Scale()
+    return Scale((max(raw.high, 1.0) if is_whole else 1.0,))
 
 
 def standardized(x: Array) -> Scale:
@@ -189,7 +185,7 @@ def _has_unlike_columns(x: Array) -> bool:
         return False
     low, high = (each(x, axis=0).astype(float) for each in (np.min, np.max))
     spans = (high - low)[high > low]
-    return len(spans) > 1 and float(np.median(spans)) < float(spans.max()) / 10
+    return len(spans) > 1 and float(np.sort(spans)[(len(spans) - 1) // 2]) < float(spans.max()) / 10
 
 
 def doubts(x: Array, ranges: Mapping[str, Range], scale: Scale) -> list[str]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from mlp_tape.data import contents
 from mlp_tape.data.contents import PARTS, Contents
-from mlp_tape.errors import ConfigError, DataError
+from mlp_tape.errors import ConfigError, DataError, UserFunctionError
 from mlp_tape.system import user_functions
 
 FORMS = (
@@ -36,11 +36,12 @@ def read(name: str, path: str | None) -> Contents:
     module = sys.modules.get(name.rpartition(".")[0])
     file = getattr(module, "__file__", None)
     source = Path(path) if path is not None else Path(file) if file else None
+    what = f"{user_functions.defined_at(name)}: {name}"
     try:
-        return contents.of_arrays(_named(name, made), source)
+        return contents.of_arrays(_named(what, made), source)
     except (TypeError, ValueError) as error:
         first = str(error).splitlines()[0]
-        raise DataError(f"{name}() returns what is no array: {first}", FORMS) from error
+        raise DataError(f"{what}() returns what is no array: {first}", FORMS) from error
 
 
 def _called(name: str, function: Callable[..., Any], path: str | None) -> Any:
@@ -58,11 +59,9 @@ def _called(name: str, function: Callable[..., Any], path: str | None) -> Any:
     except ValueError:  # written in C
         pass
     try:
-        return function(*given)
-    except Exception as error:
-        raise DataError(
-            f"{name}() failed: {type(error).__name__}: {error}", "correct the function"
-        ) from error
+        return user_functions.called(name, function, *given)
+    except UserFunctionError as error:
+        raise DataError(error.what, error.hint) from error
 
 
 def _named(name: str, made: Any) -> dict[str, Any]:

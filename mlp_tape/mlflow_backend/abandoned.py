@@ -13,6 +13,7 @@ from mlp_tape.mlflow_backend.store import ask, end
 from mlp_tape.storage import liveness, run_record
 from mlp_tape.storage.liveness import Owner
 from mlp_tape.storage.run_record import RunRecord
+from mlp_tape.system import program
 
 TWIN = "created twice; the run of this directory is "  # reason of a duplicate run
 
@@ -67,6 +68,6 @@ def _close_dead(uri: str, run: Run, directory: Path) -> Iterator[str]:
         yield f"{told}; to resume: {left.resume}"
     elif not left.sent and left.run_id:
         if not left.owner.exists_here():  # else it is the one that sends the rest
-            yield f"{told}; to send the rest of it: python -m mlp_tape sync {shlex.quote(str(directory))}"
+            yield f"{told}; to send the rest of it: {program.tool()} sync {shlex.quote(str(directory))}"
     else:
         yield told

@@ -13,6 +13,7 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from mlp_tape.errors import MlpTapeError
 from mlp_tape.mlflow_backend import failures, relocation, store
 from mlp_tape.mlflow_backend.uploads import Uploads
+from mlp_tape.system import program
 from mlp_tape.system.redaction import without_password
 from mlp_tape.tracking.uri import CHECK_SECONDS, check_reachable, may_exist
 
@@ -63,7 +64,7 @@ def _try_to_write(uri: str, location: str) -> None:
     name, uploads = f"mlp_tape-doctor-{secrets.token_hex(4)}", Uploads()
     with tempfile.TemporaryDirectory() as parent:
         file = Path(parent, name)
-        file.write_text("written by python -m mlp_tape doctor\n")
+        file.write_text(f"written by {program.tool()} doctor\n")
 
         def upload() -> None:
             repository: Any = get_artifact_repository(location, tracking_uri=uri)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd  # comes with mlflow.pyfunc, like SciPy
-from mlflow.exceptions import MlflowException
+from mlflow.exceptions import MlflowException as MlflowException  # also imported from here
 from mlflow.models import set_model
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc.model import PythonModel

@@ -19,7 +19,7 @@ from mlp_tape.mlflow_backend.delivery import RESULTS
 from mlp_tape.storage import journal, lock, run_record
 from mlp_tape.storage.delivery_record import DeliveryRecord
 from mlp_tape.storage.run_record import RunRecord
-from mlp_tape.system import sqlite_file
+from mlp_tape.system import program, sqlite_file
 from mlp_tape.system.formatting import are, count
 from mlp_tape.system.redaction import without_password
 
@@ -93,7 +93,7 @@ def _runs_of(file: Path, parents: list[Path], say: Say) -> list[RunRecord]:
     if not found:
         raise ConfigError(
             f"no run of {file} is below {', '.join(map(str, parents))}",
-            "python -m mlp_tape rebuild DIRECTORY",
+            f"{program.tool()} rebuild DIRECTORY",
         )
     return sorted(found, key=lambda run: run.created or run.began)
 

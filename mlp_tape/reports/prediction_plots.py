@@ -13,8 +13,11 @@ from mlp_tape.reports.style import BLUE, GREY
 from mlp_tape.system import formatting
 
 ROWS, COLUMNS = 5, 8  # of images in the plot of mistakes
+PREDICTED = ", predicted "
 SHOWN = 20  # number of classes up to which each has a label
 LONGEST = 24  # characters of the name of a class
+ROOM = 50  # characters of all names along an axis
+CAPTION = 20  # characters in the caption of an image
 
 
 def confusion_matrix(
@@ -41,7 +44,7 @@ def confusion_matrix(
     axes.set(xlabel="predicted class", ylabel="true class")
     if n_classes <= SHOWN:
         axes.set_yticks(range(n_classes), _short(names))
-        axes.set_xticks(range(n_classes), _short(names), rotation=90 if margin else 0)
+        axes.set_xticks(range(n_classes), _short(names), rotation=_rotation(names))
         for (row, column), count in np.ndenumerate(counts):
             dark = share[row, column] > 0.5
             axes.text(
@@ -73,7 +76,7 @@ def class_accuracies(
     axes.set(xlabel="class", ylabel="test accuracy (%)", ylim=(0, 105))
     axes.set_title(f"dashed: {100 * right.mean():.2f} % overall", fontsize="medium")
     if n_classes <= SHOWN:
-        axes.set_xticks(range(n_classes), _short(names), rotation=90 if margin else 0)
+        axes.set_xticks(range(n_classes), _short(names), rotation=_rotation(names))
         for label, height in enumerate(percent):
             axes.text(label, height + 1, f"{height:.1f}", ha="center", size=8)
     style.save(figure, path)
@@ -81,6 +84,11 @@ def class_accuracies(
 
 def _short(names: Sequence[str]) -> list[str]:
     return [formatting.shorten(name, LONGEST) for name in names]
+
+
+def _rotation(names: Sequence[str]) -> int:
+    """Returns the angle at which the names of all classes have room along an axis, in degrees."""
+    return 90 if len(names) * max(map(len, _short(names))) > ROOM else 0
 
 
 def _margin(names: Sequence[str]) -> float:
@@ -107,6 +115,7 @@ def worst_mistakes(
         names: name of each class.
     """
     names = [formatting.shorten(name, LONGEST // 2) for name in names]
+    is_long = 2 * max(map(len, names)) + len(PREDICTED) > CAPTION
     predictions = scores.argmax(axis=1)
     lead = scores.max(axis=1) - scores[np.arange(len(labels)), labels]
     worst = np.argsort(-lead, kind="stable")[: ROWS * COLUMNS]
@@ -115,23 +124,27 @@ def worst_mistakes(
     axes = figure.subplots(gridspec_kw={"left": 0.01, "right": 0.99, "bottom": 0.01, "top": 0.94})
     wrong = int(np.sum(predictions != labels))
     axes.set_title(
-        f"{wrong:,} of {len(labels):,} test images are misclassified; worst first",
+        f"{wrong:,} of {len(labels):,} test images are misclassified; worst first"
+        + " (true class → predicted class)" * is_long,
         fontsize="medium",
     )
     axes.set_axis_off()
     _, height, width = images.shape[:3]
-    down, right = 1.35 * height, 1.2 * width  # in one pair of axes: axes for each image take much longer
+    gap = 0.46 if is_long else 0.23  # above an image, for its caption
+    # In one pair of axes: axes for each image take much longer
+    down, right = (1.12 + gap) * height, 1.2 * width
     axes.set(xlim=(0, COLUMNS * right), ylim=(ROWS * down, 0))
     for i, number in enumerate(worst):
-        y, x = (i // COLUMNS + 0.23) * down, (i % COLUMNS + 0.08) * right
+        y, x = (i // COLUMNS) * down + (gap + 0.08) * height, (i % COLUMNS + 0.08) * right
         place = (x, x + width, y + height, y)
-        axes.imshow(_drawable(images[number]), cmap="gray_r", extent=place, aspect="auto")
-        caption = f"{names[labels[number]]}, predicted {names[predictions[number]]}"
+        axes.imshow(drawable(images[number]), cmap="gray_r", extent=place, aspect="auto")
+        true, predicted = names[labels[number]], names[predictions[number]]
+        caption = f"{true}\n→ {predicted}" if is_long else f"{true}{PREDICTED}{predicted}"
         axes.text(x + width / 2, y - 0.04 * height, caption, ha="center", va="bottom", fontsize=8)
     style.save(figure, path)
 
 
-def _drawable(image: NDArray[Any]) -> NDArray[Any]:
+def drawable(image: NDArray[Any]) -> NDArray[Any]:
     """Returns an image in color with values from 0 to 1, if they are floats; a grey one as it is."""
     if image.ndim == 2 or image.dtype == np.uint8:
         return image

@@ -61,6 +61,7 @@ def write_results(directory: Path, settings: Settings, dataset: Dataset, result:
         "n_classes": dataset.n_classes,
         "classes": dataset.classes,
         "class_names": dataset.class_names,
+        "mean": float(dataset.x_test.mean(dtype=np.float64)),
     }
     network |= dataset.scale.as_json() | accepted_values(dataset)
     atomic_files.write(directory / run_paths.NETWORK, json.dumps(network).encode())

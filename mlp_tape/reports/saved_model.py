@@ -3,13 +3,16 @@
 import functools
 import itertools
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
+from mlp_tape.errors import DataError
 from mlp_tape.storage import run_paths
 from mlp_tape.tensors import network
 from mlp_tape.tensors.activations import ACTIVATIONS
@@ -81,11 +84,8 @@ def assertions(about: dict[str, Any], rows: tf.Tensor) -> list[tf.Operation]:
     ]
 
 
-def save(directory: Path) -> None:
-    """Writes the SavedModel to `saved_model/`.
-
-    It accepts images of each dtype in DTYPES, in their original shape or flattened, and computes the same
-    bits as eager execution. The default signature has the dtype and shape of the data set.
+def load(directory: Path) -> tuple[TapeModule, dict[str, Any]]:
+    """Returns the network of a run, and the content of its `network.json`.
 
     Args:
         directory: directory of a run, with `weights.npz` and `network.json`.
@@ -95,8 +95,34 @@ def save(directory: Path) -> None:
         params = network.as_params(dict(archive))
     check = functools.partial(assertions, about)
     scale = Scale.of_json(about["scale"], about["offset"])
-    module = TapeModule(params, about["activation"], scale, check)
-    shape, flat = (None, *about["shape"]), (None, params["w1"].shape[0])
+    return TapeModule(params, about["activation"], scale, check), about
+
+
+def scores(module: TapeModule, images: NDArray[Any]) -> NDArray[np.float32]:
+    """Returns the logits of images [n, ...], float32 [n, classes].
+
+    Raises:
+        DataError: the images are not such as the network was trained on.
+    """
+    try:
+        logits: NDArray[np.float32] = module(tf.constant(images)).numpy()
+    except tf.errors.InvalidArgumentError as error:
+        problem = " ".join(re.findall(r"b?'([^']*)'", str(error))) or str(error)
+        raise DataError(problem, "scale them like the images that the network was trained on") from error
+    return logits
+
+
+def save(directory: Path) -> None:
+    """Writes the SavedModel to `saved_model/`.
+
+    It accepts images of each dtype in DTYPES, in their original shape or flattened, and computes the same
+    bits as eager execution. The default signature has the dtype and shape of the data set.
+
+    Args:
+        directory: directory of a run, with `weights.npz` and `network.json`.
+    """
+    module, about = load(directory)
+    shape, flat = (None, *about["shape"]), (None, module.params["w1"].shape[0])
     for dtype, each in itertools.product(DTYPES, dict.fromkeys([shape, flat])):
         module.__call__.get_concrete_function(tf.TensorSpec(each, dtype, "images"))
     default = module.__call__.get_concrete_function(tf.TensorSpec(shape, about["dtype"], "images"))

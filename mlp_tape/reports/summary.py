@@ -23,7 +23,19 @@ def of_data(settings: Settings, dataset: Dataset, layer_sizes: list[int]) -> Ite
         dataset: its data, with the validation images.
         layer_sizes: width of each layer, from the input to the number of classes.
     """
-    x, y, b = dataset.x_train, dataset.y_train, min(settings.batch_size, len(dataset.x_train))
+    yield from of_arrays(dataset)
+    if dataset.is_own:
+        rows = labels.listed(dataset.class_names, dataset.y_train)
+        yield f"       {count(dataset.n_classes, 'class')}: {rows}"
+    b = min(settings.batch_size, len(dataset.x_train))
+    yield f"batch  {(b, *dataset.x_train.shape[1:])} {(b,)}"
+    weights = sum((d_in + 1) * d_out for d_in, d_out in itertools.pairwise(layer_sizes))
+    yield f"layers {' -> '.join(map(str, layer_sizes))}, {count(weights, 'parameter')}"
+
+
+def of_arrays(dataset: Dataset) -> Iterator[str]:
+    """Yields how data are understood: number of images, shapes, dtypes, ranges and scale."""
+    x, y = dataset.x_train, dataset.y_train
     low, high = dataset.span
     validation = f", {len(dataset.y_validation):,} to validate" if len(dataset.y_validation) else ""
     images = f"{count(len(x), 'image')} to train on{validation}, {len(dataset.x_test):,} to test"
@@ -32,12 +44,6 @@ def of_data(settings: Settings, dataset: Dataset, layer_sizes: list[int]) -> Ite
     yield f"x      {x.shape} float32, min {_number(low)}, max {_number(high)}"
     yield f"       {raw_ranges(dataset.ranges)}; {dataset.scale}"
     yield f"y      {y.shape} {y.dtype}, min {y.min()}, max {y.max()}"
-    if dataset.is_own:
-        named = tuple(dataset.class_names)
-        yield f"       {count(dataset.n_classes, 'class')}: {labels.listed(named, y)}"
-    yield f"batch  {(b, *x.shape[1:])} {(b,)}"
-    weights = sum((d_in + 1) * d_out for d_in, d_out in itertools.pairwise(layer_sizes))
-    yield f"layers {' -> '.join(map(str, layer_sizes))}, {count(weights, 'parameter')}"
 
 
 def raw_ranges(ranges: Mapping[str, Range]) -> str:

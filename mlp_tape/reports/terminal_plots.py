@@ -8,6 +8,8 @@ from mlp_tape.reports.style import Point
 
 Curve = tuple[str, Sequence[Point]]
 
+FRAME = str.maketrans("─│┌┐└┘├┤┬┴┼", "-|+++++++++")  # for a terminal that has only ASCII
+
 
 def curves(title: str, lines: Sequence[Curve], width: int, colour: bool) -> str:
     """Plots several curves in the same axes; the scale is logarithmic if the values span a wide range.

@@ -11,6 +11,7 @@ from mlp_tape.errors import ConfigError, DivergenceError
 from mlp_tape.runs.trainer import Trainer, step_config
 from mlp_tape.storage import checkpoint, run_paths
 from mlp_tape.storage.checkpoint import Checkpoint
+from mlp_tape.system import program
 from mlp_tape.training import state
 from mlp_tape.training.loop import Block
 from mlp_tape.training.state import State
@@ -44,7 +45,7 @@ def explained(trainer: Trainer, start: Checkpoint | None, block: Block, director
     return DivergenceError(
         f"the loss is {block.losses[i]} at step {bad} (epoch {block.epoch}, step {block.step + i}); "
         f"the first tensor that is not finite is {name}" + (f" of step {saved}" if saved < bad else ""),
-        f"python -m mlp_tape replay {shlex.quote(str(directory))} shows that step; "
+        f"{program.tool()} replay {shlex.quote(str(directory))} shows that step; "
         "a smaller lr=... or model.init_stddev=... may prevent it",
     )
 
@@ -74,7 +75,7 @@ def replay(directory: Path) -> Iterator[str]:
     """
     saved = next(checkpoint.usable(directory / run_paths.DIVERGENCE, print), None)
     if saved is None:
-        raise ConfigError(f"{directory} contains no diverged step", "python -m mlp_tape replay RUN_DIRECTORY")
+        raise ConfigError(f"{directory} contains no diverged step", f"{program.tool()} replay RUN_DIRECTORY")
     yield f"step {saved.step}, lr {saved.about['lr']}"
     yield f"{'tensor':<22} {'shape':<18} {'dtype':<8} {'min':>12} {'max':>12}  not finite"
     for name, tensor in _traced(saved).items():

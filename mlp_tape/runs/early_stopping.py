@@ -5,10 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mlp_tape.data.contents import Array
-from mlp_tape.storage.checkpoint import Checkpoint
+from mlp_tape.storage.checkpoint import BEST, Checkpoint
 from mlp_tape.training.evaluation import Evaluation
-
-PREFIX = "best/"  # of the names of the arrays in a checkpoint
 
 
 @dataclass
@@ -60,12 +58,12 @@ class EarlyStopping:
     def to_checkpoint(self) -> tuple[dict[str, Array], dict[str, Any]]:
         """Returns the arrays and the other values to save in a checkpoint."""
         about = {name: getattr(self, name) for name in ("loss", "accuracy", "steps", "waited")}
-        return {f"{PREFIX}{name}": array for name, array in self.arrays.items()}, about
+        return {f"{BEST}{name}": array for name, array in self.arrays.items()}, about
 
     def restore(self, start: Checkpoint | None) -> None:
         """Restores the values saved in a checkpoint; has no effect if `start` is None."""
         for name, value in (start.about.get("selection", {}) if start else {}).items():
             setattr(self, name, value)
         for name, array in (start.arrays if start else {}).items():
-            if name.startswith(PREFIX):
-                self.arrays[name.removeprefix(PREFIX)] = array
+            if name.startswith(BEST):
+                self.arrays[name.removeprefix(BEST)] = array

@@ -112,6 +112,14 @@ def typed_keys(names: Iterable[str]) -> set[str]:
     return typed
 
 
+def recorded(run: RunRecord) -> Settings:
+    """Returns the settings that are recorded for a run, without passwords."""
+    defaults = OmegaConf.create(defaults_with(run.settings))  # for records of older versions
+    defaults.merge_with({key: value for key, value in run.settings.items() if key not in OF_MLFLOW})
+    as_written = {key: run.settings[key] for key in OF_MLFLOW if key in run.settings}  # may contain ${
+    return dataclasses.replace(validation.parse(defaults), **as_written)
+
+
 def settings(directory: Path, requested: Settings, typed: Container[str]) -> Settings:
     """Returns the settings with which to resume a run: its own, with those that may change as typed.
 
@@ -125,10 +133,7 @@ def settings(directory: Path, requested: Settings, typed: Container[str]) -> Set
         BrokenFileError: the record of the run is damaged.
     """
     run = run_record.read(directory)
-    defaults = OmegaConf.create(defaults_with(run.settings))  # for records of older versions
-    defaults.merge_with({key: value for key, value in run.settings.items() if key not in OF_MLFLOW})
-    recorded = {key: run.settings[key] for key in OF_MLFLOW if key in run.settings}  # may contain ${
-    old = dataclasses.replace(validation.parse(defaults), **recorded)
+    old = recorded(run)
     different = differences(old, requested, typed)
     if different:
         raise ConfigError(

@@ -33,7 +33,14 @@ from mlp_tape.tracking.tracker import Tracker
 from mlp_tape.tracking.uri import CHECK_SECONDS, check_reachable, recorded_uri, resolve_uri, store_warnings
 
 
-def execute_run(settings: Settings, directory: Path, command: Command, job: Job | None = None) -> float:
+def execute_run(
+    settings: Settings,
+    directory: Path,
+    command: Command,
+    job: Job | None = None,
+    dataset: Dataset | None = None,
+    on_screen: bool = True,
+) -> float:
     """Executes a run: loads the data, trains and evaluates, tracks the run, and writes its report.
 
     Args:
@@ -42,6 +49,8 @@ def execute_run(settings: Settings, directory: Path, command: Command, job: Job 
         command: what was typed.
         job: place of the run in a sweep; None if it does not belong to one. A job resumes the run in its
             directory if there is one, does nothing if that has finished, and prints nothing.
+        dataset: data set, if it is not the one of the settings.
+        on_screen: whether to print, and not only to write `console.log`.
 
     Returns:
         The accuracy by which runs are ranked, 0 to 1: on the validation images if there are any, else on the
@@ -59,7 +68,7 @@ def execute_run(settings: Settings, directory: Path, command: Command, job: Job 
     began = time.perf_counter()
     if settings.tracking.enabled and job is None:
         check_reachable(resolve_uri(settings.tracking), CHECK_SECONDS)
-    with lock.hold(directory, wait=-1 if job else 2), Console(on_screen=job is None) as console:
+    with lock.hold(directory, wait=-1 if job else 2), Console(on_screen and job is None) as console:
         past = _past(settings, directory, job)
         if job and past and past.status == "FINISHED":  # the sweep sends what MLflow is missing
             return past.chosen_by
@@ -67,11 +76,8 @@ def execute_run(settings: Settings, directory: Path, command: Command, job: Job 
         settings = dataclasses.replace(settings, tracking=where.tracking)
         if where.line:
             console.line(where.line)
-        dataset = job.dataset if job else _data(settings, past, console)
-        dataset = datasets.with_validation(dataset, settings.validation_fraction)
-        _check_patience(settings, dataset)
-        settings = _resolved_settings(settings, dataset, past if job else None)
-        _check_augmentation(settings, dataset)
+        dataset = job.dataset if job else _data(settings, dataset, past, console)
+        settings, dataset = resolved(settings, dataset, past if job else None)
         layer_sizes = dataset.layer_sizes(settings.model.hidden_sizes)
         with Journal(directory) as journal:
             start = _start(settings, dataset, past, journal, console) if past else None
@@ -150,6 +156,25 @@ def _recorded(
     return result, where
 
 
+def resolved(settings: Settings, dataset: Dataset, past: RunRecord | None = None) -> tuple[Settings, Dataset]:
+    """Returns settings and data set as they are trained on: with validation images, and the data's name.
+
+    Args:
+        settings: validated settings.
+        dataset: data set as it was loaded.
+        past: record of a job to resume; None for any other run.
+
+    Raises:
+        ConfigError: the settings do not fit the data.
+        DataError: no image would be left to train on.
+    """
+    dataset = datasets.with_validation(dataset, settings.validation_fraction)
+    _check_patience(settings, dataset)
+    settings = _resolved_settings(settings, dataset, past)
+    _check_augmentation(settings, dataset)
+    return settings, dataset
+
+
 def _check_augmentation(settings: Settings, dataset: Dataset) -> None:
     """Raises ConfigError if augmentation is enabled and the images are not of shape [height, width]."""
     if (settings.augment.shift or settings.augment.rotate) and dataset.x_train.ndim != 3:
@@ -183,8 +208,8 @@ def _past(settings: Settings, directory: Path, job: Job | None) -> RunRecord | N
     )
 
 
-def _data(settings: Settings, past: RunRecord | None, console: Console) -> Dataset:
-    dataset = datasets.load(**dataclasses.asdict(settings.dataset), say=console.line)
+def _data(settings: Settings, dataset: Dataset | None, past: RunRecord | None, console: Console) -> Dataset:
+    dataset = dataset or datasets.load(**dataclasses.asdict(settings.dataset), say=console.line)
     if past and past.data_sha256 != dataset.sha256:
         raise DataError(
             f"the data differ from those of the run: SHA-256 {dataset.sha256[:12]}..., "

@@ -8,6 +8,7 @@ from typing import Any
 from mlp_tape.config.settings import Settings, flatten, non_null
 from mlp_tape.data.contents import Array
 from mlp_tape.data.datasets import Dataset
+from mlp_tape.errors import ConfigError, UserFunctionError
 from mlp_tape.storage.checkpoint import Checkpoint
 from mlp_tape.system import compilation_cache, user_functions
 from mlp_tape.tensors import network, schedules
@@ -136,8 +137,11 @@ class Trainer:
             until: global step before which to stop.
             with_histograms: whether some blocks have histograms.
 
-        Returns:
-            An iterator over the results of each block.
+        Yields:
+            The results of each block.
+
+        Raises:
+            UserFunctionError: a loss or an optimizer of the user failed.
         """
         every = histograms.every(self.steps, self.steps_per_epoch, self.settings.log_every)
         limits = LoopConfig(
@@ -148,7 +152,8 @@ class Trainer:
             until=until,
             engine=self.settings.engine,
         )
-        return loop.train(now, self.batches, self.step, self.rate, limits)
+        with user_functions.blamed(self.settings.optimizer.name, self.settings.loss):
+            yield from loop.train(now, self.batches, self.step, self.rate, limits)
 
     def compile(self) -> None:
         """Compiles the functions that `train` and `evaluate` call, once in a process."""
@@ -160,6 +165,8 @@ class Trainer:
         _compiled.add(what)
         try:
             self._compile()
+        except UserFunctionError as error:  # nothing was started
+            raise ConfigError(error.what, error.hint) from error
         except Exception:  # the compilation cache may be damaged
             if not compilation_cache.clear():
                 raise
@@ -170,10 +177,11 @@ class Trainer:
     def _compile(self) -> None:
         now, batches = self.state_at(None), self.batches
         most = LoopConfig(self.settings.epochs, self.settings.log_every).most(batches)
-        engine.compile_ahead(now, batches.shapes, self.step, most)
-        self.evaluate(now.params)
-        if self.validates:
-            self.validate(now.params)
+        with user_functions.blamed(self.settings.optimizer.name, self.settings.loss):
+            engine.compile_ahead(now, batches.shapes, self.step, most)
+            self.evaluate(now.params)
+            if self.validates:
+                self.validate(now.params)
 
     def evaluate(self, params: Params) -> Evaluation:
         """Evaluates on the test images."""

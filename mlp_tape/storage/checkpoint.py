@@ -15,6 +15,7 @@ from mlp_tape.errors import BrokenFileError
 from mlp_tape.system import atomic_files
 
 KEPT = 2
+BEST = "best/"  # prefix of the names of the best parameters so far
 Arrays = dict[str, NDArray[Any]]
 
 
@@ -31,6 +32,12 @@ class Checkpoint:
     step: int
     arrays: Arrays
     about: dict[str, Any]
+
+
+def params(found: Checkpoint) -> Arrays:
+    """Returns the parameters: the best ones so far, if there are validation images, else the last ones."""
+    best = {name.removeprefix(BEST): each for name, each in found.arrays.items() if name.startswith(BEST)}
+    return best or {name: each for name, each in found.arrays.items() if "/" not in name}
 
 
 def save(directory: Path, step: int, arrays: Arrays, about: dict[str, Any]) -> None:

@@ -19,11 +19,11 @@ from mlp_tape.errors import BrokenFileError, ConfigError
 from mlp_tape.storage import delivery_record, liveness, run_paths
 from mlp_tape.storage.delivery_record import DeliveryRecord
 from mlp_tape.storage.metric_keys import TEST_ACCURACY, VALIDATION_ACCURACY
-from mlp_tape.system import atomic_files
+from mlp_tape.system import atomic_files, program
 
 
 class Command(NamedTuple):
-    """What was typed after `python run.py`, as far as it is part of the command that repeats a run.
+    """What was typed after the name of the program, as far as it is part of the command that repeats a run.
 
     Attributes:
         options: options that select configs, such as `--config-dir=mine`.
@@ -38,6 +38,7 @@ class Command(NamedTuple):
 
 
 _saving = threading.Lock()
+ARRAYS = ", x_train, y_train, x_test, y_test"
 GONE = "its process no longer exists"
 
 
@@ -60,6 +61,7 @@ class RunRecord:
         first_params: params as first sent to MLflow, which does not allow changes.
         options: options of the command line that select configs, such as `--config-dir=mine`.
         overrides: overrides as typed on the command line, without passwords.
+        program: how the program that created the run was started, as `program.name`.
         is_multirun_by_config: as in `Command`.
         uri: URI of the MLflow store in which the run is to be recorded, without password; empty for a run
             that is not tracked.
@@ -98,6 +100,7 @@ class RunRecord:
     first_params: dict[str, str] = field(default_factory=dict)
     options: list[str] = field(default_factory=list)
     overrides: list[str] = field(default_factory=list)
+    program: str = field(default_factory=program.name)
     is_multirun_by_config: bool = False
     uri: str = ""
     status: str = "RUNNING"
@@ -165,20 +168,30 @@ class RunRecord:
     @property
     def command(self) -> str:
         """The command that repeats the run."""
+        if self.program == program.API:
+            return self._call(*self.overrides)
         multirun = ["-m"] if self.kind == "sweep" else []
-        return shlex.join(["python", "run.py", *multirun, *self.options, *self.overrides])
+        return shlex.join([*program.train(self.program).split(), *multirun, *self.options, *self.overrides])
 
     @property
     def resume(self) -> str:
         """The command that resumes the run."""
-        if self.kind == "sweep":
-            return f"python run.py -m sweep.resume={self.run_id or shlex.quote(str(self.directory))}"
-        return f"python run.py resume={self.run_id or shlex.quote(str(self.directory))}"
+        which = self.run_id or str(self.directory)
+        if self.program == program.API:
+            return self._call(f"resume={which}")
+        key = "-m sweep.resume" if self.kind == "sweep" else "resume"
+        return f"{program.train(self.program)} {key}={shlex.quote(which)}"
+
+    def _call(self, *overrides: str) -> str:
+        """The call of the Python API with overrides, and with the arrays that a run was given."""
+        data = self.settings.get("dataset", {})
+        arrays = ARRAYS if data.get("name") == "arrays" and not data.get("path") else ""
+        return f"{program.API}(mlp_tape.settings({', '.join(map(repr, overrides))}){arrays})"
 
     @property
     def sync(self) -> str:
         """The command that sends what MLflow is missing."""
-        return f"python -m mlp_tape sync {shlex.quote(str(self.directory))}"
+        return f"{program.tool()} sync {shlex.quote(str(self.directory))}"
 
     def mark_started(self) -> None:
         """Records that this process is running the run; does not save the file."""

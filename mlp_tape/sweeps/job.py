@@ -20,7 +20,7 @@ from mlp_tape.storage import run_record
 from mlp_tape.storage.run_record import Command, RunRecord
 from mlp_tape.sweeps.directory import SweepDirectory
 from mlp_tape.sweeps.plan import TRACEBACK, is_of_a_sweep
-from mlp_tape.system import exit, signals
+from mlp_tape.system import exit, program, signals
 from mlp_tape.system.redaction import without_password
 
 
@@ -56,6 +56,7 @@ def run(
     command = _command(parent, own)
     here = parent.host == platform.node() and parent.pid == os.getpid()
     if not here:
+        program.start_as(parent.program)
         exit.leave_at_interpreter_exit()
     directory = None
     with signals.on_file(sweep_directory.stop_file), contextlib.nullcontext() if here else _signals():

@@ -15,7 +15,7 @@ from mlp_tape.storage.run_record import RunRecord
 from mlp_tape.sweeps import monitor, summary
 from mlp_tape.sweeps.directory import SweepDirectory
 from mlp_tape.sweeps.summary import SHOWN, WIDE, Summary, Table, spoken
-from mlp_tape.system import atomic_files, signals, sqlite_file, tensorflow_setup
+from mlp_tape.system import atomic_files, program, signals, sqlite_file, tensorflow_setup
 from mlp_tape.system.console import Console
 from mlp_tape.system.formatting import count
 from mlp_tape.tracking import client
@@ -174,5 +174,5 @@ def _send_unsent(found: Summary, console: Console, at_most: float) -> None:
     if unsent:
         console.warn(
             f"MLflow is missing part of {count(unsent, 'more job')}.\n"
-            f"To send it: python -m mlp_tape sync {shlex.quote(str(found.jobs[0].directory.parent))}"
+            f"To send it: {program.tool()} sync {shlex.quote(str(found.jobs[0].directory.parent))}"
         )

@@ -21,9 +21,21 @@ class _Plain(rich.console.Console):
     """Prints text unformatted, and stops printing when the pipe is closed, as by `| head`."""
 
     def __init__(self, file: TextIO) -> None:
-        if isinstance(file, io.TextIOWrapper) and file.errors == "strict":  # the encoding may be ASCII
-            file.reconfigure(errors="backslashreplace")
-        super().__init__(file=file, highlight=False, markup=False, emoji=False, soft_wrap=True)
+        if isinstance(file, io.TextIOWrapper):
+            is_terminal = None  # if it says so
+            if file.errors == "strict":  # the encoding may be ASCII
+                file.reconfigure(errors="backslashreplace")
+        else:
+            is_terminal = False  # the output of a notebook says so, but cannot move a cursor
+        super().__init__(
+            file=file,
+            highlight=False,
+            markup=False,
+            emoji=False,
+            soft_wrap=True,
+            force_terminal=is_terminal,
+            force_jupyter=False,
+        )
 
     def on_broken_pipe(self) -> None:
         self.quiet = True

@@ -51,6 +51,11 @@ def own_temporary_directory() -> Path | None:
     return _temporary
 
 
+def temporary_directory() -> Path | None:
+    """Returns the directory of `own_temporary_directory`; None if it was not called."""
+    return _temporary
+
+
 def use_temporary_directory(path: Path) -> None:
     """Shares the temporary directory of another process; each process that leaves tries to remove it."""
     global _temporary

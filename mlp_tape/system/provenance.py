@@ -8,15 +8,13 @@ import platform
 import subprocess
 from pathlib import Path
 
-from mlp_tape.system import tensorflow_setup
-
-ROOT = Path(__file__).resolve().parents[2]
+from mlp_tape.system import program, tensorflow_setup
 
 
 def tags() -> dict[str, str]:
     """Returns MLflow tags for the source of a run: program, user, commit, and whether the tree is dirty."""
     found = {
-        "mlflow.source.name": "run.py",
+        "mlflow.source.name": program.name(),
         "mlflow.source.type": "LOCAL",
         "mlflow.user": _user(),
     }
@@ -30,7 +28,7 @@ def tags() -> dict[str, str]:
 def fingerprint() -> dict[str, str]:
     """Returns what bit-exact results depend on apart from settings and data: versions, processor, threads."""
     return {
-        "commit": _git("rev-parse", "HEAD"),
+        "commit": _git("rev-parse", "HEAD") or importlib.metadata.version("mlp_tape"),
         "tensorflow": importlib.metadata.version("tensorflow"),
         "processor": f"{platform.machine()}, {_processor()}",
         "threads": str(tensorflow_setup.threads()),
@@ -56,10 +54,16 @@ def _user() -> str:
 
 @functools.cache  # later changes to the checkout do not affect the code that is loaded
 def _git(*arguments: str) -> str:
-    """Returns git's output for the program's own checkout; empty if the command fails."""
+    """Returns git's output for the program's own checkout; empty without one, or if the command fails."""
+    if not program.is_checkout():  # a repository above an installed package is another program's
+        return ""
     try:
         done = subprocess.run(
-            ["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, timeout=10, check=True
+            ["git", "-C", str(program.ROOT), *arguments],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
         )
     except (OSError, subprocess.SubprocessError):
         return ""

@@ -3,6 +3,7 @@
 import contextlib
 import faulthandler
 import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
@@ -36,6 +37,37 @@ def on_signals() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def on_interrupt() -> Iterator[None]:
+    """Raises Stopped on the first Ctrl-C within a call by another program, whose signals are its own.
+
+    A second Ctrl-C raises KeyboardInterrupt at once, even if the first one is deferred. At the end, the
+    program handles Ctrl-C as before, and the signal is forgotten. Has no effect outside the main thread, or
+    if the program has a handler of its own.
+    """
+    global _received
+    handler = signal.default_int_handler
+    is_main_thread = threading.current_thread() is threading.main_thread()
+    if not is_main_thread or signal.getsignal(signal.SIGINT) is not handler:
+        yield
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        global _received
+        signal.signal(signal.SIGINT, handler)
+        _received = signal.SIGINT
+        if not _deferred:
+            raise Stopped(_received.name)
+
+    _use_alternate_stack()
+    signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        _received = None
 
 
 def _use_alternate_stack() -> None:

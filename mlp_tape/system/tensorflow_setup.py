@@ -62,9 +62,12 @@ def import_tensorflow() -> None:
     """Imports TensorFlow without its start-up messages, and without Keras, which is not used."""
     os.environ["TF_NUM_INTRAOP_THREADS"] = str(threads())
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")  # imports Keras only on demand
     if "tensorflow" in sys.modules:
         return
     compilation_cache.enable()
+    is_set = "TF_USE_LEGACY_KERAS" in os.environ
+    os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")  # imports Keras only on demand
     with native_stderr(), without_garbage_collection():
         import tensorflow  # noqa: F401
+    if not is_set:  # a program that uses this package may demand the usual Keras
+        del os.environ["TF_USE_LEGACY_KERAS"]

@@ -15,14 +15,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mlp_tape.system import exit
+from mlp_tape.system import exit, program
 
-ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = """
 import signal, sys
 for number in (signal.SIGINT, signal.SIGTERM):
     signal.signal(number, signal.SIG_IGN)  # they are for the process that trains, which decides what to do
-sys.path.insert(0, sys.argv[1])
+if sys.argv[1] not in sys.path:
+    sys.path.insert(0, sys.argv[1])
 from pathlib import Path
 from mlp_tape.mlflow_backend import notifications
 from mlp_tape.system import tensorflow_setup
@@ -47,9 +47,11 @@ class MlflowProcess:
         self._listeners: dict[str, Listener] = {}  # by directory
         self._writing = threading.Lock()
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115, for as long as the process exists
-        shared = str(exit.own_temporary_directory() or "/nowhere")
+        # Another program that uses this package has a temporary directory of its own.
+        self._temporary = tempfile.TemporaryDirectory(prefix="mlp_tape-", ignore_cleanup_errors=True)
+        shared = str(exit.temporary_directory() or self._temporary.name)
         self._program = subprocess.Popen(
-            [sys.executable, "-P", "-c", PROGRAM, str(ROOT), shared],
+            [sys.executable, "-P", "-c", PROGRAM, str(program.ROOT), shared],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -58,7 +60,8 @@ class MlflowProcess:
             text=True,
             encoding="utf-8",
         )
-        threading.Thread(target=self._read, name="notifications", daemon=True).start()
+        self._reader = threading.Thread(target=self._read, name="notifications", daemon=True)
+        self._reader.start()
 
     @property
     def exists(self) -> bool:
@@ -85,22 +88,28 @@ class MlflowProcess:
     def end(self) -> None:
         """Lets the process end, and kills it if it does not."""
         assert self._program.stdin
+        self._listeners.clear()
         try:
             with contextlib.suppress(OSError):
                 self._program.stdin.close()
             self._program.wait(GRACE)
         except subprocess.TimeoutExpired:
             self._program.kill()
+            self._program.wait()
+        self._reader.join(GRACE)
+        self._errors.close()
+        self._temporary.cleanup()
 
     def _read(self) -> None:
         assert self._program.stdout
-        for line in self._program.stdout:
-            self.last_sign = time.monotonic()
-            notification = json.loads(line)
-            self.is_ready = self.is_ready or notification["event"] == "ready"
-            listener = self._listeners.get(notification["directory"])
-            if listener:
-                listener(notification)
+        with self._program.stdout as lines:
+            for line in lines:
+                self.last_sign = time.monotonic()
+                notification = json.loads(line)
+                self.is_ready = self.is_ready or notification["event"] == "ready"
+                listener = self._listeners.get(notification["directory"])
+                if listener:
+                    listener(notification)
         for listener in list(self._listeners.values()):
             listener({"event": "gone"})
 
@@ -121,5 +130,6 @@ def running() -> MlflowProcess:
 
 def stop_all() -> None:
     """Ends the process, if there is one, so that it does not outlive this one."""
-    for process in _running.values():
-        process.end()
+    with _starting:
+        while _running:
+            _running.popitem()[1].end()

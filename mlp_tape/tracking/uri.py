@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from mlp_tape.config.settings import TrackingSettings
 from mlp_tape.errors import TrackingError
 from mlp_tape.storage.run_record import RunRecord
-from mlp_tape.system import sqlite_file
+from mlp_tape.system import program, sqlite_file
 from mlp_tape.system.formatting import are, count
 from mlp_tape.system.redaction import without_password
 
@@ -70,7 +70,7 @@ def recorded_uri(run: RunRecord) -> str:
     raise TrackingError(
         f"the database {path} with the {run.kind} {run.run_id} does not exist",
         f"put it above {run.directory}, or make a new one from the directories of its runs: "
-        "python -m mlp_tape rebuild",
+        f"{program.tool()} rebuild",
     )
 
 
@@ -222,12 +222,12 @@ def incomplete_error(uri: str, rows: int, why: str, hint: str = "") -> TrackingE
 
 def rebuild_command(uri: str) -> str:
     """Returns the command that creates a new database in place of a damaged one."""
-    return f"python -m mlp_tape rebuild{_option(uri)}"
+    return f"{program.tool()} rebuild{_option(uri)}"
 
 
 def relocate_command(uri: str) -> str:
     """Returns the command that corrects the paths in a database that was moved."""
-    return f"python -m mlp_tape relocate{_option(uri)}"
+    return f"{program.tool()} relocate{_option(uri)}"
 
 
 def mlflow_command(uri: str, command: str) -> str:

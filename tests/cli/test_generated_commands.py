@@ -20,7 +20,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from conftest import ROOT, sample
-from mlp_tape.cli import main
+from mlp_tape.cli import free_text, main
 from mlp_tape.cli.command_line import CommandLine
 from mlp_tape.cli.main import Invocation
 from mlp_tape.config import validation
@@ -191,9 +191,9 @@ def start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
         monkeypatch.setattr(job, "run", run_job)
         monkeypatch.setattr(run, "execute_run", execute_run)
         monkeypatch.setattr(sys, "argv", ["run.py", *arguments])
-        invocation = Invocation(CommandLine([], [], []))
+        invocation = Invocation(CONF, CommandLine([], [], []))
         main._invocation.set(invocation)
-        found.code = main._exit_code(CONF, invocation)
+        found.code = main._exit_code(invocation)
         return found
 
     return started
@@ -202,16 +202,18 @@ def start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
 def composed(overrides: list[str]) -> Settings:
     """Returns the settings that Hydra composes."""
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        return validation.parse(hydra.compose("config", overrides))
+        return validation.parse(hydra.compose("config", free_text.as_typed(overrides, is_sweep=False)))
 
 
 def combinations(typed: list[str], axis: str) -> list[list[str]]:
     """Returns the overrides of the jobs that Hydra's own sweeper runs."""
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
-        (swept,) = parser.parse_overrides([axis])
+        (swept,) = parser.parse_overrides(free_text.as_typed([axis], is_sweep=True))
         kept = [
-            text for text in typed if parser.parse_override(text).get_key_element() != swept.get_key_element()
+            text
+            for text in free_text.as_typed(typed, is_sweep=True)
+            if parser.parse_override(text).get_key_element() != swept.get_key_element()
         ]
         (batch,) = BasicSweeper.split_arguments([swept], None)
     return [[*kept, *each] for each in batch]

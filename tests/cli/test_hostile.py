@@ -8,7 +8,7 @@ import pytest
 
 from conftest import ROOT, Run, sample
 from corpus import CASES, Case
-from mlp_tape.cli import main
+from mlp_tape.cli import composition
 from mlp_tape.errors import ConfigError
 
 QUICK = [case for case in CASES if case.is_quick]
@@ -24,7 +24,7 @@ def name(case: Case) -> str:
 def test_invalid_input_is_rejected_and_changes_no_file(run_py: Run, tmp_path: Path, case: Case) -> None:
     if case.is_quick and not TABLE:
         with pytest.raises(ConfigError) as error:
-            main.settings_of(ROOT / "conf", case.arguments)
+            composition.settings_of(ROOT / "conf", case.arguments)
         assert case.message in f"error: {error.value.what}"
         assert error.value.hint.strip()
         assert error.value.exit_code == 2

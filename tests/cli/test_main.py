@@ -14,7 +14,7 @@ import mlflow
 import pytest
 
 from conftest import LIMIT, ROOT, Run, kill_after_limit, sample, sync_unsent
-from mlp_tape.cli import main
+from mlp_tape.cli import composition
 from mlp_tape.errors import ConfigError
 from mlp_tape.system import signals
 
@@ -90,7 +90,7 @@ def test_errors_in_the_readme_are_those_of_the_program() -> None:
     assert len(shown) == 2
     for arguments, *lines in shown:
         with pytest.raises(ConfigError) as error:
-            main.settings_of(ROOT / "conf", shlex.split(arguments))
+            composition.settings_of(ROOT / "conf", shlex.split(arguments))
         assert [error.value.what, error.value.hint] == lines
 
 
@@ -151,10 +151,10 @@ def test_invalid_data_are_rejected_before_a_run_is_opened(run_py: Run, tmp_path:
 
 def test_settings_are_validated_before_tensorflow_or_mlflow_is_imported() -> None:
     probe = (
-        "import os, sys; from pathlib import Path; from mlp_tape.cli.main import main\n"
+        "import os, sys; from mlp_tape.cli.main import main\n"
         "os._exit = sys.exit\n"
         "sys.argv = ['run.py', 'lr=-1']\n"
-        "try: main(Path('conf').resolve())\n"
+        "try: main()\n"
         "except SystemExit as end: assert end.code == 2\n"
         "print([name for name in ('tensorflow', 'mlflow', 'numpy', 'matplotlib') if name in sys.modules])"
     )

@@ -11,6 +11,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from conftest import ROOT
+from hints import alternatives
 from mlp_tape.cli import config_store
 from mlp_tape.config import validation
 from mlp_tape.config.settings import (
@@ -209,7 +210,8 @@ def test_the_error_for_an_invalid_value_contains_value_and_range(
         validation.parse(composed(override))
     assert error.value.what.startswith(f"{found}: expected ")
     assert expected in error.value.what
-    assert error.value.hint.startswith(f"type for example {found.split('=')[0]}=")
+    key = found.split("=")[0].removesuffix(".name")  # dataset=mnist rather than dataset.name=mnist
+    assert error.value.hint.startswith(f"type for example {key}=")
     assert error.value.exit_code == 2
 
 
@@ -217,7 +219,8 @@ def test_the_suggested_value_is_valid() -> None:
     for override, _, _ in INVALID:
         with pytest.raises(ConfigError) as error:
             validation.parse(composed(override))
-        validation.parse(composed(error.value.hint.removeprefix("type for example ")))
+        for line in alternatives(error.value.hint):
+            validation.parse(composed(*line))
 
 
 @pytest.mark.parametrize(
@@ -232,7 +235,7 @@ def test_the_suggested_value_is_valid() -> None:
     ],
 )
 def test_the_error_for_an_unknown_key_suggests_the_most_similar_key(key: str, near: str) -> None:
-    assert validation.unknown_key(key).hint == f"did you mean {near}=... ?"
+    assert validation.unknown_key(key).hint.startswith(f"did you mean {near}=")
     with pytest.raises(ConfigError, match=f"unknown setting: {key}"):
         validation.parse(composed(f"+{key}=1"))
 

@@ -143,6 +143,8 @@ SCALES = {
     "bools": (images(0, 1, bool), Scale()),
     "12 bits": (images(0, 4000, np.uint16), Scale((4095.0,))),
     "16 bits": (images(0, 65000, np.uint16), Scale((65535.0,))),
+    "digits as floats": (images(0, 16, np.uint8).astype(float), Scale((16.0,))),
+    "two values as floats": (images(0, 1, np.uint8).astype(np.float32), Scale()),
     "unit floats": (images(0, 1, np.float32), Scale()),
     "standardized floats": (images(-2, 2, np.float64), Scale()),
     "pixels as floats": (images(0, 255, np.float64), Scale((255.0,))),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from conftest import ROOT, SMALL_PIPE, Run, sample, start_program, wait_for_exit
-from mlp_tape.cli import main
+from mlp_tape.cli import composition
 from mlp_tape.config.settings import OptimizerSettings, non_null
 from mlp_tape.data import datasets
 from mlp_tape.data.datasets import Dataset
@@ -66,7 +66,7 @@ def digits() -> Dataset:
 
 
 def trainer_of(digits: Dataset, *overrides: str) -> Trainer:
-    settings = main.settings_of(ROOT / "conf", [*SMALL, *overrides])
+    settings = composition.settings_of(ROOT / "conf", [*SMALL, *overrides])
     return Trainer(settings, digits)
 
 
@@ -198,7 +198,7 @@ def test_validation_images_are_held_out_from_training(digits: Dataset) -> None:
 )
 def test_invalid_choice_is_rejected(overrides: list[str], what: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        main.settings_of(ROOT / "conf", overrides)
+        composition.settings_of(ROOT / "conf", overrides)
     assert what in caught.value.what
     assert caught.value.hint
 

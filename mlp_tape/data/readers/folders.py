@@ -42,6 +42,11 @@ def read(path: Path, reading: Reading) -> Contents:
     raise _refusal(path, found)
 
 
+def image_files(directory: Path) -> list[Path]:
+    """Returns the image files in a directory and those below it, in the order of their names."""
+    return [file for file in _files(directory, DEPTH) if file.suffix.lower() in IMAGE_SUFFIXES]
+
+
 def _files(directory: Path, depth: int) -> Iterator[Path]:
     """Yields the files in a directory and below it, without hidden ones and those of file managers."""
     try:

@@ -58,7 +58,7 @@ def contents(
                 f"{source}: the {part} table has no column {missing[0]}", "use the same columns for all parts"
             )
         where = f"{source}" if len(frames) == 1 else f"{source}, {part}"
-        parts[part] = _features(frame[features], where, source, has_names), labels(frame[key], where)
+        parts[part] = numbers(frame[features], where, source, has_names), labels(frame[key], where)
     shape = _image_shape(features, parts["train"][0], has_names)
     if shape:
         remarks.append(f"the columns are pixels of images of {shape[0]}x{shape[1]}")
@@ -119,22 +119,22 @@ def _are_class_numbers(column: "pd.Series[Any]") -> bool:
     return is_text or int(column.max()) - int(column.min()) + 1 == column.nunique()
 
 
-def _features(frame: "pd.DataFrame", where: str, source: Path, has_names: bool) -> Array:
+def numbers(frame: "pd.DataFrame", where: str, source: Path, has_names: bool) -> Array:
     """Returns the numbers of columns, [n, columns], or refuses those with texts or missing values."""
     import pandas as pd
 
     if not len(frame.columns):
         raise DataError(f"{where} has no columns besides the labels", "use a table with features")
-    numbers = {
+    converted = {
         name: pd.to_numeric(frame[name].astype(str), errors="coerce")
         for name in frame.columns
         if frame[name].dtype.kind not in "iufb"
     }
-    unusable = [name for name in frame.columns if numbers.get(name, frame[name]).hasnans]
+    unusable = [name for name in frame.columns if converted.get(name, frame[name]).hasnans]
     if unusable:
         raise _unusable(frame, unusable, where, source, has_names)
-    if numbers:
-        frame = frame.assign(**numbers)
+    if converted:
+        frame = frame.assign(**converted)
     dtype = np.result_type(*{getattr(each, "numpy_dtype", each) for each in frame.dtypes})
     values: Array = frame.to_numpy(np.uint8 if dtype.kind == "b" else dtype)
     return values

@@ -50,10 +50,10 @@ def read(files: Tables, reading: Reading, source: Path) -> Contents:
     """
     frames, remarks, has_names = {}, [], True
     for part, (path, labels) in files.items():
-        frames[part], style = _table(path)
+        frames[part], style = table(path)
         has_names = style.has_names
         if labels is not None:
-            frames[part] = _joined(frames[part], _table(labels, least=1)[0], labels)
+            frames[part] = _joined(frames[part], table(labels, least=1)[0], labels)
         if style.encoding == "latin-1":
             remarks.append(f"{path.name} is read as Latin-1, as it is not UTF-8")
         if style.decimal == ",":
@@ -64,7 +64,7 @@ def read(files: Tables, reading: Reading, source: Path) -> Contents:
     return Contents(found.parts, found.source, found.class_names, (*remarks, *found.remarks))
 
 
-def _table(path: Path, least: int = 2) -> "tuple[pd.DataFrame, Dialect]":
+def table(path: Path, least: int = 2) -> "tuple[pd.DataFrame, Dialect]":
     """Reads a table with at least a number of columns."""
     with damage.named(path):
         style = dialect(path, least)
