@@ -158,8 +158,8 @@ def _opened(name: str, file: Path | io.BytesIO) -> "Iterator[Image]":
     if isinstance(file, io.BytesIO):
         file.seek(0)
     try:
-        with warnings.catch_warnings(), Image.open(file) as image:
-            warnings.simplefilter("ignore")  # of Pillow, about metadata that is not used
+        # Pillow warns about metadata that is not used
+        with warnings.catch_warnings(action="ignore"), Image.open(file) as image:
             if image.mode == "F":
                 raise ValueError("its pixels are floats, whose largest value is not known")
             yield image
