@@ -69,13 +69,13 @@ def load(path: Path, way: str) -> "np.ndarray":
         raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
         flat = np.frombuffer(raw, np.uint8, offset=16)
         return flat.reshape(-1, 28, 28).copy()  # writable, as TensorFlow needs it
-    from mlp_tape.data import readers
+    from mlp_tape.data import allocation
     from mlp_tape.data.contents import Reading
-    from mlp_tape.data.readers import allocation
+    from mlp_tape.data.readers import any_format
 
     if way == "beyond":
         allocation.memory = lambda: 2**30
-    return readers.read(path, Reading()).parts["train"][0]
+    return any_format.read(path, Reading()).parts["train"][0]
 
 
 def worker(path: Path, way: str) -> None:

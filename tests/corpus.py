@@ -313,8 +313,8 @@ def _stores() -> list[Case]:
         Case(["-m", "seed=1,2"], "MLFLOW_RUN_ID=1a", environment={"MLFLOW_RUN_ID": "1a"}),
         Case(["dataset=digits"], "MLFLOW_EXPERIMENT_ID=7", environment={"MLFLOW_EXPERIMENT_ID": "7"}),
         Case(["dataset=digits"], "MLFLOW_RUN_NAME=", environment={"MLFLOW_RUN_NAME": "a\nb"}),
-        Case(["-m", "seed=1,2", "note=a, b"], "note describes all jobs"),
-        Case(["note=a, b"], "Ambiguous value for argument 'note=a, b'"),
+        Case(["-m", "hydra.sweeper.params.note='a,b'"], "hydra.sweeper.params"),
+        Case(["loss=mse,cross_entropy"], "Ambiguous value for argument 'loss=mse,cross_entropy'"),
     ]
 
 

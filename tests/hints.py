@@ -6,13 +6,17 @@ import shlex
 
 def alternatives(hint: str) -> list[list[str]]:
     """Returns the overrides and options of each command line that a hint proposes, which may be none."""
-    begin = re.search(r"\b(type(?: an option of the group, such as| for example)?|did you mean) ", hint)
+    begin = re.search(
+        r"\b(type(?: an option of the group, such as| values, such as| for example)?|did you mean) ", hint
+    )
     if begin is None:
         return []
     found: list[list[str]] = [[]]
     try:
         words = shlex.split(hint[begin.end() :])
     except ValueError:
+        return []
+    if words[:2] == ["python", "-c"]:
         return []
     for word in words:
         if word == "or":

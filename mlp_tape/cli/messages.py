@@ -13,7 +13,7 @@ from mlp_tape.cli import multirun
 from mlp_tape.cli.command_line import quoted
 from mlp_tape.cli.tools import COMMANDS as TOOLS
 from mlp_tape.config import suggestions, validation
-from mlp_tape.config.settings import format_value, is_description
+from mlp_tape.config.settings import TEXTS, format_value, is_description
 from mlp_tape.errors import ConfigError, DiskError, MlpTapeError
 from mlp_tape.system import program, spelling, user_functions
 from mlp_tape.system.redaction import without_password
@@ -63,7 +63,10 @@ def composition_error(
         key, sign, value = (error.override or "").lstrip("+").partition("=")
         if sign and not _is_valid(f"{key}=1") and key.strip("'\"") == key:
             return validation.unknown_key(key, value, _chosen(overrides, choose))
-        return ConfigError(f"cannot parse {error.override}: {first}", _quoted(error.override or ""))
+        hint = _quoted(error.override or "")
+        if key in dict(suggestions.rules()) and key not in TEXTS and "${" not in value and "(" not in value:
+            hint = validation.of_another_kind(key, value).hint
+        return ConfigError(f"cannot parse {error.override}: {first}", hint)
     unknown = re.match(r"Could not override '([^']+)'", first)
     if unknown:
         full_key = str(getattr(error.__cause__, "full_key", None) or "")

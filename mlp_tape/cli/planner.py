@@ -90,7 +90,7 @@ def _values(override: Override, is_basic: bool) -> list[str]:
             inside = [start + part * (end - start) for part in (0.25, 0.75)]  # the ends may be invalid
             raise ConfigError(
                 f"{override.input_line}: a continuous range needs a search",
-                f"type +sweep=optuna, or values, such as {name}={','.join(map(formatting.value, inside))}",
+                f"type values, such as {name}={','.join(map(formatting.value, inside))} or +sweep=optuna",
             )
         return [f"{name}={value.start}", f"{name}={value.end}"]
     if not override.is_discrete_sweep():

@@ -15,6 +15,8 @@ from mlp_tape.runs import resume
 from mlp_tape.system import exit, program, tensorflow_setup
 from mlp_tape.tracking.uri import resolve_uri
 
+WITH_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
+
 
 def main() -> int:
     """Runs a command and returns its exit code: 0 success, 1 failure of a part or all, 2 invalid command."""
@@ -30,7 +32,7 @@ def main() -> int:
     except SystemExit as error:  # raised by the parser, after its message
         return error.code if isinstance(error.code, int) else 1
     except Exception as error:
-        if os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0"):
+        if WITH_TRACEBACK:
             traceback.print_exception(error)
         from mlp_tape.cli import messages
 

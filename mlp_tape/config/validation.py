@@ -238,7 +238,7 @@ def _fits(value: Any, kind: Any) -> bool:
 def accepts(key: str, typed: str) -> bool:
     """Returns whether a setting accepts a value as it is typed; False if there is no such setting."""
     rule, (group, _, name) = dict(suggestions.rules()).get(key), key.rpartition(".")
-    if rule is None or not typed:
+    if rule is None or not typed.strip():
         return False
     try:
         value = _plain(OmegaConf.create(f"typed: {typed}").typed)

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from mlp_tape.config.settings import is_own
-from mlp_tape.data import contents, features, labels, readers, sources, splits, user_data
+from mlp_tape.data import contents, features, labels, sources, splits, user_data
 from mlp_tape.data.contents import Array, Contents, Reading
 from mlp_tape.data.features import Range
 from mlp_tape.data.labels import Label
+from mlp_tape.data.readers import any_format
 from mlp_tape.data.sources import Say
 from mlp_tape.errors import DataError
 from mlp_tape.system.atomic_files import cache_directory
@@ -157,7 +158,7 @@ def load(
         return prepare(user_data.read(name, path), name)
     if path is not None:
         size = (image_size[0], image_size[1]) if image_size else None
-        return prepare(readers.read(Path(path), Reading(label, size, image_mode)), OWN)
+        return prepare(any_format.read(Path(path), Reading(label, size, image_mode)), OWN)
     if name == OWN:
         raise DataError("dataset=arrays needs a file", "type dataset=arrays dataset.path=FILE")
     warning = ""

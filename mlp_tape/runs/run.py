@@ -15,7 +15,7 @@ from mlp_tape.config.settings import Settings
 from mlp_tape.data import datasets
 from mlp_tape.data.datasets import Dataset
 from mlp_tape.errors import ConfigError, DataError
-from mlp_tape.reports import run_report, summary
+from mlp_tape.reports import next_step, run_report, summary
 from mlp_tape.reports.result import Result
 from mlp_tape.runs.destination import Destination, destination
 from mlp_tape.runs.metadata import Job, describe_run
@@ -97,6 +97,12 @@ def execute_run(
         if link:
             console.line(f"run           {link.url}")
             console.line(f"to see it     {link.how_to_open}")
+        if job is None:
+            guessing = result.by_class.majority_accuracy
+            for text in next_step.closing(
+                settings, dataset.name, result.accuracy, guessing, command.overrides
+            ):
+                console.line(text)
     return result.chosen_by
 
 

@@ -6,6 +6,7 @@ An error of a user's function is reported in two lines that name its file and li
 import contextlib
 import importlib
 import inspect
+import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -148,6 +149,10 @@ def _raised_at(error: BaseException) -> str:
     """Returns the last line of a user's file that an error passed through; empty if there is none."""
     if isinstance(error, SyntaxError) and error.filename and _is_own(error.filename):
         return f"{_shown(Path(error.filename))}, line {error.lineno}"
+    shown = re.findall(r'File "([^"]+)", line (\d+)', str(error))  # of TensorFlow, such as in a py_function
+    for filename, line in reversed(shown):
+        if _is_own(filename):
+            return f"{_shown(Path(filename))}, line {line}"
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if _is_own(frame.filename):
             return f"{_shown(Path(frame.filename))}, line {frame.lineno}"

@@ -11,6 +11,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 
 from conftest import ROOT, SMALL, Run, sample
+from hints import alternatives
 from mlp_tape.cli import command_line, composition, config_store, planner
 from mlp_tape.cli.command_line import CommandLine
 from mlp_tape.errors import ConfigError
@@ -158,8 +159,9 @@ def test_a_sweep_with_an_invalid_job_is_rejected_as_a_whole(overrides: list[str]
 def test_the_values_that_are_proposed_for_a_range_are_valid() -> None:
     with pytest.raises(ConfigError) as error:
         plan("lr=interval(0,1)")
-    proposed = error.value.hint.split()[-1]
-    assert [job.settings.lr for job in plan(proposed).jobs] == [0.25, 0.75]
+    values, search = alternatives(error.value.hint)
+    assert search == ["+sweep=optuna"]
+    assert [job.settings.lr for job in plan(*values).jobs] == [0.25, 0.75]
 
 
 def test_the_values_of_a_config_are_part_of_the_plan_and_equal_jobs_are_counted(tmp_path: Path) -> None:

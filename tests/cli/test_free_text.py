@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from conftest import LIMIT, ROOT, SMALL, Run, sample
 from corpus import save
-from mlp_tape.cli import command_line, free_text, main
+from mlp_tape.cli import command_line, composition, free_text
 from mlp_tape.storage import run_record
 
 CONF = ROOT / "conf"
@@ -65,17 +65,17 @@ def _here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_a_file_of_any_name_is_found_as_it_is_typed(tmp_path: Path, name: str) -> None:
     (tmp_path / name).touch()
     for typed in (name, f"./{name}", f"{tmp_path}/{name}"):
-        found = main.settings_of(CONF, [f"dataset.path={typed}"]).dataset.path
+        found = composition.settings_of(CONF, [f"dataset.path={typed}"]).dataset.path
         assert found == str(tmp_path / name)
     (tmp_path / name).unlink()
     (tmp_path / name).mkdir()
-    assert main.settings_of(CONF, [f"resume={name}/"]).resume == f"{name}/"
+    assert composition.settings_of(CONF, [f"resume={name}/"]).resume == f"{name}/"
 
 
 def test_a_home_directory_is_expanded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert main.settings_of(CONF, ["dataset.path=~/ä (1).npz"]).dataset.path == f"{tmp_path}/ä (1).npz"
-    assert main.settings_of(CONF, ["resume=~/run"]).resume == f"{tmp_path}/run"
+    assert composition.settings_of(CONF, ["dataset.path=~/ä (1).npz"]).dataset.path == f"{tmp_path}/ä (1).npz"
+    assert composition.settings_of(CONF, ["resume=~/run"]).resume == f"{tmp_path}/run"
     assert free_text.as_typed(["hydra.run.dir=~/my run"], False) == [f"hydra.run.dir={tmp_path}/my run"]
 
 
@@ -87,7 +87,7 @@ def test_a_text_is_what_was_typed(key: str, name: str) -> None:
         pytest.skip("has a meaning to Hydra")
     if key == "run_name" and "\n" in name:
         pytest.skip("a name is a line")
-    given = main.settings_of(CONF, [f"{key}={name}"])
+    given = composition.settings_of(CONF, [f"{key}={name}"])
     found = {
         "dataset.path": str(given.dataset.path).removeprefix(f"{Path.cwd()}/"),
         "note": given.note,
@@ -111,7 +111,7 @@ def test_a_text_is_what_was_typed(key: str, name: str) -> None:
     ],
 )
 def test_what_has_a_meaning_to_hydra_keeps_it(typed: str, value: str | None) -> None:
-    given = main.settings_of(CONF, [typed])
+    given = composition.settings_of(CONF, [typed])
     found = {"note": given.note, "tracking.experiment": given.tracking.experiment, "resume": given.resume}
     assert found[typed.partition("=")[0]] == value
 

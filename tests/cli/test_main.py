@@ -107,7 +107,7 @@ REJECTED = [
     (["dataset=nope"], "dataset=nope: expected one of: arrays, digits", "type for example dataset=arrays"),
     (["experiment=tuned"], "experiment is not in the defaults list", "type +experiment=tuned"),
     (["lr=0.1,0.2"], "Ambiguous value for argument 'lr=0.1,0.2'", "run.py -m"),
-    (["lr=["], "cannot parse lr=[", "type 'lr=\"[\"'"),
+    (["lr=["], "cannot parse lr=[", "type for example lr=0.001"),
     (["model=3"], "Config group override must be a string", "--help"),
     (["~lr"], "lr has no value", "type lr=0.001"),
 ]

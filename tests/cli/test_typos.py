@@ -12,7 +12,7 @@ import pytest
 
 from conftest import ROOT
 from hints import alternatives
-from mlp_tape.cli import main
+from mlp_tape.cli import composition
 from mlp_tape.config import suggestions, validation
 from mlp_tape.config.settings import Settings, flatten, groups
 from mlp_tape.errors import ConfigError
@@ -123,7 +123,7 @@ def of_values(every: bool) -> Iterator[Typo]:
 
 def settings(words: list[str]) -> Settings | None:
     try:
-        return main.settings_of(CONF, words)
+        return composition.settings_of(CONF, words)
     except ConfigError:
         return None
 
@@ -141,7 +141,7 @@ def tried(typos: list[Typo]) -> Counter[str]:
             outcomes["not installed"] += 1
             continue
         try:
-            found = main.settings_of(CONF, [*typo.before, typo.typed])
+            found = composition.settings_of(CONF, [*typo.before, typo.typed])
         except ConfigError as error:
             lines = alternatives(error.hint)
         else:
@@ -163,7 +163,7 @@ def tried(typos: list[Typo]) -> Counter[str]:
 
 def error_of(typo: Typo) -> str:
     with pytest.raises(ConfigError) as error:
-        main.settings_of(CONF, [*typo.before, typo.typed])
+        composition.settings_of(CONF, [*typo.before, typo.typed])
     return error.value.hint
 
 

@@ -29,8 +29,8 @@ import scipy.io
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from mlp_tape.data import readers
 from mlp_tape.data.contents import Array, Contents, Reading
+from mlp_tape.data.readers import any_format
 from mlp_tape.errors import DataError
 
 Parts = dict[str, tuple[Array, Array]]
@@ -1126,7 +1126,7 @@ def differs(found: Contents, expected: Parts) -> str:
 def row(case: Case, path: Path) -> tuple[str, str, str]:
     """Returns the row of a case: its name, what was understood, and whether it is what was saved."""
     try:
-        found = readers.read(path, case.reading)
+        found = any_format.read(path, case.reading)
     except DataError as error:
         refused = error.what.replace(f"{path.parent}/", "").replace(str(path), path.name)
         hint = error.hint.replace(f"{path.parent}/", "").replace(str(path), path.name)

@@ -11,9 +11,9 @@ import pytest
 
 import files
 from files import CASES, COLOR, COLOR_Y, DIGIT_PARTS, NAMES, TABLE, WHOLE, Case, X, Y
-from mlp_tape.data import datasets, readers
+from mlp_tape.data import allocation, datasets
 from mlp_tape.data.contents import Contents, Reading
-from mlp_tape.data.readers import allocation, kinds
+from mlp_tape.data.readers import any_format, kinds
 from mlp_tape.errors import DataError
 from mlp_tape.training import host_arrays
 
@@ -26,7 +26,7 @@ def name(case: Case) -> str:
 
 
 def read(path: Path, reading: Reading | None = None) -> Contents:
-    return readers.read(path, reading or Reading())
+    return any_format.read(path, reading or Reading())
 
 
 @pytest.mark.parametrize("case", READ, ids=name)

@@ -4,8 +4,8 @@ import functools
 import math
 from pathlib import Path
 
+from mlp_tape.data import allocation
 from mlp_tape.data.contents import Array
-from mlp_tape.data.readers import allocation
 from mlp_tape.data.readers.matlab import rows_first
 from mlp_tape.data.readers.stored import Stored
 

@@ -13,8 +13,9 @@ from typing import BinaryIO
 
 import numpy as np
 
+from mlp_tape.data import allocation
 from mlp_tape.data.contents import Array
-from mlp_tape.data.readers import allocation, compressed, npy
+from mlp_tape.data.readers import compressed, npy
 from mlp_tape.data.readers.stored import Stored
 
 DTYPES = {8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from mlp_tape.data import allocation
 from mlp_tape.data.contents import Array, Contents, Reading
-from mlp_tape.data.readers import allocation, kinds
+from mlp_tape.data.readers import kinds
 from mlp_tape.errors import DataError
 from mlp_tape.system.formatting import count
 

@@ -5,8 +5,9 @@ import math
 import zipfile
 from pathlib import Path
 
+from mlp_tape.data import allocation
 from mlp_tape.data.contents import KEYS, Array, Arrays
-from mlp_tape.data.readers import allocation, damage, kinds, npy, stored
+from mlp_tape.data.readers import damage, kinds, npy, stored
 from mlp_tape.data.readers.stored import Stored
 from mlp_tape.errors import DataError
 

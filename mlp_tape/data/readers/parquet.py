@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from mlp_tape.data import allocation
 from mlp_tape.data.contents import Array, Contents, Reading
-from mlp_tape.data.readers import allocation, damage, images, tables
+from mlp_tape.data.readers import damage, images, tables
 from mlp_tape.errors import DataError
 
 BATCH = 1024  # rows that are read at once

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlp_tape.data import allocation
 from mlp_tape.data.contents import Contents, Reading
-from mlp_tape.data.readers import allocation, compressed, damage, tables
+from mlp_tape.data.readers import compressed, damage, tables
 from mlp_tape.data.readers.table_files import Tables
 from mlp_tape.errors import DataError
 from mlp_tape.system.formatting import count
