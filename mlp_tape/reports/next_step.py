@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mlp_tape.config.settings import Settings
+from mlp_tape.system import program
 
 WITHIN = 0.005  # of the accuracy of a command: the run is as good
 GOOD = 0.95  # on data of one's own, about which nothing else is known
@@ -15,7 +16,7 @@ class Step:
     """A command, and what it reached when it was measured with a full report, on two busy cores.
 
     Attributes:
-        overrides: what to type after `python run.py` and the data set.
+        overrides: what to type after `python run.py`, in addition to the data set.
         accuracy: test accuracy with seed 0, 0 to 1.
         seconds: duration of the whole command.
     """
@@ -71,7 +72,7 @@ def closing(
     if step is not None:
         kept = [shlex.quote(text) for text in typed if text.lstrip("+").startswith("dataset")]
         reached = f"   # {step.accuracy:.2f} in about {step.seconds} s" if step.seconds else ""
-        lines.append(f"next step     {' '.join(['python run.py', *kept, step.overrides])}{reached}")
+        lines.append(f"next step     {' '.join([program.train(), *kept, step.overrides])}{reached}")
     return lines
 
 
