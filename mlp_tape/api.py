@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from mlp_tape.cli import command_line, composition
 from mlp_tape.config import validation
-from mlp_tape.config.settings import Settings, TrackingSettings, defaults_with, flatten, groups, to_dict
+from mlp_tape.config.settings import Settings, TrackingSettings, defaults_with, flatten, groups
 from mlp_tape.data import contents, datasets
 from mlp_tape.data.datasets import Dataset
-from mlp_tape.errors import ConfigError, DataError
+from mlp_tape.errors import ConfigError, DataError, DiskError
 from mlp_tape.runs import resume
 from mlp_tape.runs.run import execute_run, resolved
 from mlp_tape.storage import checkpoint, journal, run_paths, run_record
@@ -53,7 +54,11 @@ def settings(*given: Given, config_dir: str | Path | None = None) -> Settings:
     """
     overrides = []
     for each in given:
-        overrides += [each] if isinstance(each, str) else composition.as_overrides(_of_mapping(each))
+        if isinstance(each, str):
+            overrides.append(each)
+        else:
+            whole = each if isinstance(each, Settings) else _of_mapping(each)
+            overrides += composition.as_overrides(whole)
     more = [] if config_dir is None else [composition.searchpath(Path(config_dir))]
     found = composition.settings_of(program.conf(), [*more, *overrides])
     if found.resume is None:
@@ -102,7 +107,10 @@ def train(
         now = datetime.datetime.now()
         new = f"outputs/{now:%Y-%m-%d}/{now:%H-%M-%S}-{secrets.token_hex(3)}"
         place = Path(directory or new).absolute()
-        place.mkdir(parents=True, exist_ok=True)
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DiskError(f"{error.filename}: {error.strerror}", "choose another directory") from error
     command = Command([], composition.as_overrides(settings))
     with _mlflow_process(), signals.on_interrupt():
         try:
@@ -322,10 +330,15 @@ def _end_if_idle() -> None:
             client_process.stop_all()
 
 
-def _of_mapping(given: Mapping[str, Any] | DictConfig | Settings) -> Settings:
+def _of_mapping(given: Mapping[str, Any] | DictConfig) -> Settings:
     """Returns settings of which some may be left out; of a group, its option is enough."""
-    values: Any = to_dict(given) if isinstance(given, Settings) else given
-    plain: Any = OmegaConf.to_container(OmegaConf.create(values), resolve=True)
+    if not isinstance(given, Mapping | DictConfig):
+        raise ConfigError(f"{given!r} are no settings", "pass texts such as 'lr=0.1', or a mapping")
+    config = given if isinstance(given, DictConfig) else OmegaConf.create(dict(given))
+    try:
+        plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(str(error).splitlines()[0], "give it a value") from error
     values = {
         str(key): {"name": value} if key in groups() and isinstance(value, str) else value
         for key, value in plain.items()

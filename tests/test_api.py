@@ -96,6 +96,12 @@ def test_a_mapping_may_contain_some_settings() -> None:
         mlp_tape.ConfigError, match=r"unknown setting: model.hidden_size\ndid you mean model.hidden_sizes"
     ):
         mlp_tape.settings({"model": {"hidden_size": [8]}})
+    with pytest.raises(mlp_tape.ConfigError, match="Interpolation key 'nope' not found"):
+        mlp_tape.settings({"lr": "${nope}"})
+    with pytest.raises(mlp_tape.ConfigError, match="Missing mandatory value: lr"):
+        mlp_tape.settings({"lr": "???"})
+    with pytest.raises(mlp_tape.ConfigError, match="3 are no settings"):
+        mlp_tape.settings(3)
 
 
 EXPERIMENTS = sorted(path.stem for path in ROOT.glob("conf/experiment/*.yaml"))
@@ -228,6 +234,23 @@ def test_errors_are_raised_and_leave_no_directory() -> None:
     with pytest.raises(mlp_tape.ConfigError, match=r"leave augment\.shift"):
         mlp_tape.train(mlp_tape.settings(*UNTRACKED, "augment.shift=1"), *arrays(), show=False)
     assert not Path("outputs").exists()
+    Path("file").write_text("")
+    with pytest.raises(mlp_tape.MlpTapeError, match="choose another directory"):
+        mlp_tape.train(mlp_tape.settings(*UNTRACKED), directory="file/run", show=False)
+
+
+def test_a_run_on_arrays_is_resumed_with_the_same_arrays() -> None:
+    x, y = arrays()
+    run = mlp_tape.train(mlp_tape.settings(*UNTRACKED, "report=none"), x, y, show=False)
+    more = mlp_tape.settings("resume=last", "epochs=4")
+    assert more.lr == 0.1
+    with pytest.raises(mlp_tape.DataError, match="the data differ from those of the run"):
+        mlp_tape.train(more, x[1:], y[1:], show=False)
+    longer = mlp_tape.train(more, x, y, show=False)
+    whole = mlp_tape.train(mlp_tape.settings(*UNTRACKED, "report=none", "epochs=4"), x, y, show=False)
+    assert longer.directory == run.directory
+    assert all((longer.params[name] == array).all() for name, array in whole.params.items())
+    assert longer.history["train/loss"].tolist() == whole.history["train/loss"].tolist()
 
 
 def test_threads_train_at_the_same_time() -> None:

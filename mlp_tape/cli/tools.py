@@ -8,7 +8,6 @@ import sys
 import traceback
 from pathlib import Path
 
-from mlp_tape.cli import data_tools
 from mlp_tape.config.settings import DEFAULT_EXPERIMENT, TrackingSettings
 from mlp_tape.errors import ConfigError, DiskError
 from mlp_tape.runs import resume
@@ -87,6 +86,8 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--png", type=Path, default=Path("comparison.png"), help="file of the plot (default: comparison.png)"
     )
+    from mlp_tape.cli import data_tools  # imports NumPy, which wrong settings are not to wait for
+
     data_tools.add_parsers(commands)
     commands.add_parser("settings", help="print the settings reference, docs/settings.md")
     return parser
@@ -202,6 +203,18 @@ def _settings(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _data(arguments: argparse.Namespace) -> int:
+    from mlp_tape.cli import data_tools
+
+    return data_tools.data(arguments)
+
+
+def _predict(arguments: argparse.Namespace) -> int:
+    from mlp_tape.cli import data_tools
+
+    return data_tools.predict_files(arguments)
+
+
 COMMANDS = {
     "sync": _sync,
     "rebuild": _rebuild,
@@ -210,7 +223,7 @@ COMMANDS = {
     "replay": _replay,
     "walk": _walk,
     "compare": _compare,
-    "data": data_tools.data,
-    "predict": data_tools.predict_files,
+    "data": _data,
+    "predict": _predict,
     "settings": _settings,
 }

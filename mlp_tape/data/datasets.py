@@ -19,7 +19,6 @@ from mlp_tape.data.labels import Label
 from mlp_tape.data.readers import any_format
 from mlp_tape.data.sources import Say
 from mlp_tape.errors import DataError
-from mlp_tape.system.atomic_files import cache_directory
 from mlp_tape.system.formatting import count
 from mlp_tape.tensors.scale import Scale
 
@@ -166,11 +165,11 @@ def load(
         arrays, source = sources.load(name, say)
     except (OSError, ValueError) as error:  # requests' errors are OSErrors, a checksum's a ValueError
         reason = f"{name} is not in the cache, and its download failed ({type(error).__name__})"
-        hint = f"set dataset.path=FILE.npz, or copy the published files to {cache_directory()}"
+        hint = sources.hint(name)
         if name != "mnist" or offline == "error":
             raise DataError(reason, hint) from error
         instead = "Training on the 5,000 MNIST images of mnist_5k instead"
-        warning = f"{reason}.\n{instead}.\nFor all 70,000, {hint}."
+        warning = f"{reason}.\n{instead}.\nFor all 70,000: {hint}."
         name, (arrays, source) = "mnist_5k", sources.load("mnist_5k", say)
     return dataclasses.replace(prepare(contents.of_arrays(arrays, source), name), warning=warning)
 

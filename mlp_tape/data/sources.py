@@ -1,6 +1,7 @@
 """Sources of arrays: a file, the cache, a download, or an installed package."""
 
 import gzip
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,13 +27,32 @@ FASHION_MNIST = {
 IDX_HEADER = {"x": 16, "y": 8}  # bytes before the pixels, and before the labels
 
 
-def _fetch(file: str, known_hash: str, say: Say) -> Path:
-    """Returns the path of a file with a known hash: in Keras's cache, our cache, or newly downloaded."""
+def hint(name: str) -> str:
+    """Returns what to type or to do if a data set is neither in a cache nor can be downloaded."""
+    if name == "mnist" and Path("mnist.npz").is_file():
+        return "mnist.npz is in this directory: type dataset.path=mnist.npz"
+    return f"set dataset.path=FILE.npz, or copy the published files to {cache_directory()}"
+
+
+def _keras_datasets() -> Path:
+    """Returns the cache of Keras. Source: keras/src/backend/config.py, keras_home."""
+    home = os.environ.get("KERAS_HOME")
+    return (Path(home) if home else Path.home() / ".keras") / "datasets"
+
+
+def _fetch(file: str, known_hash: str, say: Say, folder: str = "") -> Path:
+    """Returns the path of a file with a known hash: in Keras's cache, our cache, or newly downloaded.
+
+    Args:
+        file: name of the file.
+        known_hash: algorithm and hash.
+        say: called with a message before a download.
+        folder: folder of the file in Keras's cache.
+    """
     import pooch
 
     pooch.get_logger().setLevel("WARNING")
-    keras_file = Path.home() / ".keras" / "datasets" / file
-    for cached in (keras_file, cache_directory() / file):
+    for cached in (_keras_datasets() / folder / file, cache_directory() / file):
         if cached.is_file() and pooch.hashes.hash_matches(str(cached), known_hash):
             return cached
     say(f"downloading {HOST}{file}")
@@ -50,7 +70,7 @@ def fashion_mnist(say: Say) -> tuple[Arrays, Path]:
     """Loads Fashion-MNIST from the cache or a download of its four files; returns their directory, too."""
     arrays, path = {}, Path()
     for key, (file, known_hash) in FASHION_MNIST.items():
-        path = _fetch(file, known_hash, say)
+        path = _fetch(file, known_hash, say, "fashion-mnist")
         flat = np.frombuffer(gzip.decompress(path.read_bytes()), np.uint8, offset=IDX_HEADER[key[0]])
         arrays[key] = flat.reshape(-1, 28, 28) if key[0] == "x" else flat
     return arrays, path.parent

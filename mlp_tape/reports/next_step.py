@@ -16,7 +16,7 @@ class Step:
     """A command, and what it reached when it was measured with a full report, on two busy cores.
 
     Attributes:
-        overrides: what to type after `python run.py`, in addition to the data set.
+        overrides: what to type after the name of the program and the data set.
         accuracy: test accuracy with seed 0, 0 to 1.
         seconds: duration of the whole command.
     """

@@ -1,6 +1,7 @@
 """Contents of the data sets, rejection of invalid files, and fallbacks if MNIST is not available."""
 
 import functools
+import gzip
 import hashlib
 import http.server
 import threading
@@ -140,6 +141,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(sources, "TIMEOUT", (LIMIT, LIMIT))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("KERAS_HOME", raising=False)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     yield served
     server.shutdown()
@@ -161,12 +163,45 @@ def test_mnist_is_downloaded_once_and_then_read_from_the_cache(
     assert messages == [f"downloading {sources.HOST}mnist.npz"]
 
 
-def test_cache_of_keras_is_used(site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    keras_cache = tmp_path / ".keras" / "datasets"
-    keras_cache.mkdir(parents=True)
+@pytest.mark.parametrize("home", [".keras", "elsewhere"])
+def test_cache_of_keras_is_used(
+    site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: str
+) -> None:
+    if home != ".keras":
+        monkeypatch.setenv("KERAS_HOME", str(tmp_path / home))
+    keras_cache = tmp_path / home / "datasets"
+    folder = keras_cache / "fashion-mnist"  # Source: keras/src/datasets/fashion_mnist.py
+    folder.mkdir(parents=True)
     digest = hashlib.sha256(Path(saved(keras_cache / "mnist.npz")).read_bytes()).hexdigest()
     monkeypatch.setattr(sources, "MNIST", ("mnist.npz", f"sha256:{digest}"))
     assert datasets.load("mnist", offline="error").name == "mnist"
+
+    files = {}
+    for key, (name, _) in sources.FASHION_MNIST.items():
+        (folder / name).write_bytes(idx(key))
+        files[key] = name, f"md5:{hashlib.md5((folder / name).read_bytes()).hexdigest()}"
+    monkeypatch.setattr(sources, "FASHION_MNIST", files)
+    assert datasets.load("fashion_mnist", say=pytest.fail).x_train.shape == (20, 28, 28)
+
+
+def idx(key: str) -> bytes:
+    """Returns the content of a file of Fashion-MNIST with 20 images or labels."""
+    values = np.arange(20 * 784).reshape(20, 28, 28) % 251 if key[0] == "x" else np.arange(20) % 10
+    return gzip.compress(bytes(sources.IDX_HEADER[key[0]]) + values.astype(np.uint8).tobytes())
+
+
+def test_a_file_of_mnist_in_the_current_directory_is_offered(
+    site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    hint = "mnist.npz is in this directory: type dataset.path=mnist.npz"
+    assert hint not in datasets.load("mnist").warning
+    saved(tmp_path / "mnist.npz")
+    assert datasets.load("mnist").warning.endswith(f"\nFor all 70,000: {hint}.")
+    with pytest.raises(DataError, match=hint):
+        datasets.load("mnist", offline="error")
+    with pytest.raises(DataError, match=r"^fashion_mnist .*\nset dataset.path"):
+        datasets.load("fashion_mnist")
 
 
 def test_download_with_wrong_checksum_is_not_used(site: Path) -> None:
@@ -209,7 +244,6 @@ def test_download_from_an_unresponsive_host_times_out(site: Path, monkeypatch: p
 
 
 def test_fashion_mnist_is_read_from_its_four_files(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import gzip
 
     expected, files = arrays(), {}
     for key, (name, _) in sources.FASHION_MNIST.items():
