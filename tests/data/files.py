@@ -630,6 +630,7 @@ CASES = [
         csv("a.csv", pd.DataFrame({0: Y, 1: TABLE[:, 0].repeat(10), 2: Y[::-1]}), header=False),
         {"train": (np.stack([Y, TABLE[:, 0].repeat(10)], 1), Y[::-1])},
         Reading("-1"),
+        remark="the labels are the column 2 (counted from 0)",
     ),
     Case("iris.data: no header, names last", csv("iris.data", flowers(), header=False), FLOWERS),
     Case("TSV with the column class", csv("a.tsv", flowers("class"), sep="\t"), FLOWERS),
