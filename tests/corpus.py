@@ -68,6 +68,7 @@ def _settings() -> list[Case]:
         "stopping.monitor": (choice, ["acc", "null"]),
         "checkpoint.every_steps": ("an integer from 1", ["0", "-1", "often"]),
         "dataset.name": (choice, ["mnits", "MNIST", "null", "../mnist"]),
+        "dataset.path": ("the path of a file or of a directory", ["''", "' '"]),
         "dataset.offline": (choice, ["maybe", "1"]),
         "optimizer.name": (choice, ["sdg", "null", "[]"]),
         "schedule.name": (choice, ["linear", "null"]),
@@ -229,12 +230,8 @@ def _files() -> list[Case]:
         (save(x_train=None), "has no x_train"),
         (save(x_train=None, y_test=None, images=rows(3)), "has no x_train; it has"),
         (save(x_train=np.array([{"a": 1}] * 20, object)), "x_train consists of Python objects"),
-        (save(y_train=np.array(["0"] * 20)), "y_train is <U1"),
         (save(x_train=np.array([["a"] * 4] * 20)), "x_train is of dtype <U1"),
         (save(x_train=rows(20, 4, 4, dtype=np.complex64)), "x_train is of dtype complex64"),
-        (save(x_train=rows(20, 4, 4, dtype=bool)), "x_train is of dtype bool"),
-        (save(x_train=rows(20, 4, 4, dtype=np.int64) - 1), "x_train contains integers from -1"),
-        (save(x_train=rows(20, 4, 4, dtype=np.int64) + 256), "x_train contains integers from 256 to 256"),
         (save(x_train=nan, x_test=nan[:10]), "x_train contains NaN"),
         (save(x_train=np.full((20, 4), np.inf), x_test=rows(10, 4, dtype=float)), "x_train contains NaN"),
         (save(x_train=np.full((20, 4), 1e300), x_test=rows(10, 4, dtype=float)), "beyond float32"),
@@ -247,16 +244,14 @@ def _files() -> list[Case]:
         (save(x_test=rows(10, 4, 5)), "x_train and x_test differ in shape"),
         (save(x_test=rows(10, 4, 4, dtype=np.float32)), "x_train and x_test differ in dtype"),
         (save(x_test=rows(10, 16)), "x_train and x_test differ in shape"),
-        (save(y_train=np.arange(20) % 3 - 1), "y_train goes from -1 to 1"),
-        (save(y_train=np.arange(20) * 1000), "y_train goes from 0 to 19000"),
-        (save(y_train=np.arange(20) / 2), "y_train is float64"),
-        (save(y_train=np.eye(20, 3, dtype=int)), "y_train is int64 of shape (20, 3)"),
-        (save(y_train=np.full(20, 2**63, np.uint64)), "y_train goes from"),
-        (save(y_train=np.zeros(20, int), y_test=np.zeros(10, int)), "the labels go up to 0"),
+        (save(y_train=np.arange(20) / 2), "y_train contains 0.5, which is no class"),
+        (save(y_train=np.eye(20, 3, dtype=int)), "y_train is of shape (20, 3), but its rows are not one-hot"),
+        (save(y_train=np.full(20, 2**63, np.uint64)), "y_train goes up to"),
+        (save(y_train=np.zeros(20, int), y_test=np.zeros(10, int)), "all 30 labels are 0"),
         (save(y_train=None), "has no y_train"),
     ]
     cases = [Case(file, message, maker) for maker, message in files]
-    for path in ("nothing.npz", "", "no/such/directory/x.npz", "x" * 300 + ".npz", "~/nothing.npz"):
+    for path in ("nothing.npz", "no/such/directory/x.npz", "x" * 300 + ".npz", "~/nothing.npz"):
         cases.append(Case(["dataset=arrays", f"dataset.path='{path}'"], "error: "))
     cases.append(Case(["dataset=arrays"], "dataset=arrays needs a file"))
     cases.append(Case(["dataset=mnist", "dataset.offline=error"], "its download failed"))

@@ -7,18 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from mlp_tape.data import datasets, inputs
-from mlp_tape.data.datasets import Dataset
 from mlp_tape.errors import ConfigError, DataError
-from mlp_tape.reports import prediction_plots, summary
-from mlp_tape.runs import predict, resume
+from mlp_tape.runs import resume
 from mlp_tape.system import program
 from mlp_tape.system.formatting import count
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # the command line of a run imports this module, too, and nothing large before TensorFlow
     import pandas as pd
+
+    from mlp_tape.data.datasets import Dataset
 
 SHOWN = 30  # classes, and columns of a table
 
@@ -46,6 +43,8 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 def data(arguments: argparse.Namespace) -> int:
     """Shows how data are understood: shapes, dtypes, ranges, scale, classes, doubts, and sample images."""
     from mlp_tape.cli import composition
+    from mlp_tape.data import datasets
+    from mlp_tape.reports import prediction_plots, summary
 
     typed = _dataset(arguments.path)
     settings = composition.settings_of(program.conf(), [*typed, *arguments.settings])
@@ -79,8 +78,10 @@ def _dataset(path: str) -> list[str]:
     return ["dataset=arrays", f"dataset.path={path}"]
 
 
-def _classes(dataset: Dataset) -> Iterator[str]:
+def _classes(dataset: "Dataset") -> Iterator[str]:
     """Yields a table of the classes with the number of rows in each part."""
+    import numpy as np
+
     parts = {"train": dataset.y_train, "validation": dataset.y_validation, "test": dataset.y_test}
     rows = {part: np.bincount(y, minlength=dataset.n_classes) for part, y in parts.items() if len(y)}
     names = list(dataset.class_names[:SHOWN])
@@ -92,14 +93,14 @@ def _classes(dataset: Dataset) -> Iterator[str]:
         yield f"... and {count(dataset.n_classes - SHOWN, 'more class')}"
 
 
-def _columns(dataset: Dataset) -> Iterator[str]:
+def _columns(dataset: "Dataset") -> Iterator[str]:
     """Yields a table of the columns of a table with their ranges."""
     x = dataset.x_train
     if x.ndim != 2 or x.shape[1] > SHOWN:
         return
     yield f"{'column':<8}" + "".join(f"{what:>14}" for what in ("min", "max", "mean", "deviation"))
     for k in range(x.shape[1]):
-        column = x[:, k].astype(np.float64)
+        column = x[:, k].astype(float)
         values = column.min(), column.max(), column.mean(), column.std()
         yield f"{k:<8}" + "".join(f"{value:>14.6g}" for value in values)
 
@@ -107,6 +108,9 @@ def _columns(dataset: Dataset) -> Iterator[str]:
 def predict_files(arguments: argparse.Namespace) -> int:
     """Prints the class of each image or row, and writes them to files."""
     import pandas as pd
+
+    from mlp_tape.data import inputs
+    from mlp_tape.runs import predict
 
     run = resume.here(arguments.run, "run")
     if run is None:

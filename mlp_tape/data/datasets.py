@@ -171,7 +171,9 @@ def load(
         instead = "Training on the 5,000 MNIST images of mnist_5k instead"
         warning = f"{reason}.\n{instead}.\nFor all 70,000: {hint}."
         name, (arrays, source) = "mnist_5k", sources.load("mnist_5k", say)
-    return dataclasses.replace(prepare(contents.of_arrays(arrays, source), name), warning=warning)
+    found = contents.of_arrays(arrays, source)
+    found = dataclasses.replace(found, class_names=sources.CLASS_NAMES.get(name, {}))
+    return dataclasses.replace(prepare(found, name), warning=warning)
 
 
 def prepared(

@@ -24,6 +24,9 @@ FASHION_MNIST = {
     "x_test": ("t10k-images-idx3-ubyte.gz", "md5:bef4ecab320f06d8554ea6380940ec79"),
     "y_test": ("t10k-labels-idx1-ubyte.gz", "md5:bb300cfdad3c16e7a12a480ee83cd310"),
 }
+# The table of labels in the same README
+CLOTHES = "T-shirt/top,Trouser,Pullover,Dress,Coat,Sandal,Shirt,Sneaker,Bag,Ankle boot"
+CLASS_NAMES = {"fashion_mnist": dict(enumerate(CLOTHES.split(",")))}
 IDX_HEADER = {"x": 16, "y": 8}  # bytes before the pixels, and before the labels
 
 

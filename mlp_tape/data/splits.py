@@ -5,10 +5,10 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from mlp_tape.data import allocation
 from mlp_tape.data.contents import Array
 from mlp_tape.errors import DataError
 from mlp_tape.system.formatting import count
-from mlp_tape.training import host_arrays
 
 Pair = tuple[Array, Array]
 Rows = NDArray[np.int64]
@@ -67,9 +67,11 @@ def held_out(n: int, fraction: float) -> tuple[Rows, Rows]:
 
 
 def taken(pair: Pair, rows: Rows) -> Pair:
-    """Returns the given rows of images and labels."""
+    """Returns the given rows of images and labels, in a temporary file if they are too large for memory."""
     x, y = pair
-    return host_arrays.taken(x, rows), y[rows]
+    made = allocation.allocate((len(rows), *x.shape[1:]), x.dtype, "a part of the data")
+    np.take(x, rows, axis=0, out=made, mode="clip")  # the default mode would buffer the output
+    return made, y[rows]
 
 
 def is_sorted(y: NDArray[np.int32]) -> bool:

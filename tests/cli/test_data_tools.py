@@ -67,7 +67,7 @@ def test_data_shows_columns_and_doubts_of_a_table(tmp_path: Path) -> None:
     assert "doubt  the columns of x_train differ by orders of magnitude" in out
     assert not (tmp_path / "samples.png").exists()
     command = next(line for line in out.splitlines() if line.startswith("train  "))
-    assert 'dataset.path="a b.csv"' in command
+    assert "'dataset.path=a b.csv'" in command
 
 
 def test_data_accepts_the_name_of_a_data_set_and_of_a_function(tmp_path: Path) -> None:

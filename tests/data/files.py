@@ -3,6 +3,7 @@
 `python tests/data/files.py DIRECTORY` writes them and prints a table of what is understood.
 """
 
+import bz2
 import gzip
 import io
 import json
@@ -398,7 +399,11 @@ def reduced(image: Array) -> Array:
 
 GREY = by_class(TEST)
 IN_COLOR = by_class((COLOR, COLOR_Y))
-BATCHES = {b"data": TRAIN[0].reshape(300, -1), b"labels": list(TRAIN[1])}
+BATCHES = {
+    b"batch_label": "training batch 1 of 5",
+    b"data": TRAIN[0].reshape(300, -1),
+    b"labels": list(TRAIN[1]),
+}
 POSITIVE: Parts = {"train": (TABLE, np.array([0, 1] * 20))}
 UMLAUT = flowers("größe").replace("setosa", "schön")
 
@@ -625,6 +630,7 @@ CASES = [
         csv("a.csv", pd.DataFrame({0: Y, 1: TABLE[:, 0].repeat(10), 2: Y[::-1]}), header=False),
         {"train": (np.stack([Y, TABLE[:, 0].repeat(10)], 1), Y[::-1])},
         Reading("-1"),
+        remark="the labels are the column 2 (counted from 0)",
     ),
     Case("iris.data: no header, names last", csv("iris.data", flowers(), header=False), FLOWERS),
     Case("TSV with the column class", csv("a.tsv", flowers("class"), sep="\t"), FLOWERS),
@@ -1007,7 +1013,7 @@ CASES = [
     Case(
         "CIFAR-10: a pickle",
         content("data_batch_1", pickle.dumps(BATCHES, 2)),
-        "is a pickle, which can run any",
+        "is a batch of CIFAR as a pickle, which can run any program",
     ),
     Case(
         "its directory",
@@ -1016,12 +1022,12 @@ CASES = [
             content("cifar/readme.html", "<html>"),
             typed="cifar",
         ),
-        "data_batch_1 is a pickle",
+        "data_batch_1 is a batch of CIFAR",
     ),
     Case(
         "a pickle with gzip (mnist.pkl.gz)",
-        content("mnist.pkl.gz", gzip.compress(pickle.dumps(BATCHES))),
-        "is compressed with gzip",
+        content("mnist.pkl.gz", gzip.compress(pickle.dumps([X, Y]))),
+        "is a pickle, which can run any program",
     ),
     Case("PyTorch .pt", checkpoint, "is a file of PyTorch"),
     Case("PDF", content("a.pdf", "%PDF-1.7\n"), "is a PDF document"),
@@ -1053,6 +1059,9 @@ CASES = [
         "it has dense/bias",
     ),
     Case("a program", content("a.npy", b"\x7fELF\x02\x01\x01\x00" + bytes(99)), "7f 45 4c 46"),
+    Case("a pickle", content("data.npy", pickle.dumps([X, Y])), "is a pickle, which can run any program"),
+    Case("IDX with bzip2", content("a.bz2", bz2.compress(idx_bytes(X))), "is compressed with bzip2"),
+    Case("a misspelt path", lambda d: npz("mnist.npz", {})(d).with_name("minst.npz"), "mnist.npz ?"),
     Case("a path that is not there", lambda directory: directory / "nothing.npz", "does not exist"),
     Case("an empty directory", empty, "has no files"),
     Case("a symbolic link", linked, DIGIT_PARTS),

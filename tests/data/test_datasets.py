@@ -255,6 +255,7 @@ def test_fashion_mnist_is_read_from_its_four_files(site: Path, monkeypatch: pyte
     found = datasets.load("fashion_mnist")
     np.testing.assert_array_equal(found.x_train, expected["x_train"])
     np.testing.assert_array_equal(found.y_test, expected["y_test"])
+    assert found.class_names[9] == "Ankle boot"
 
 
 def test_unavailable_fashion_mnist_is_an_error(site: Path) -> None:

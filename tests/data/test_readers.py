@@ -174,6 +174,38 @@ def test_a_pickle_is_not_opened(tmp_path: Path) -> None:
     assert not (tmp_path / "opened").exists()
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(8))
+def test_damaged_bytes_are_read_or_refused_in_two_lines(tmp_path: Path, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    for n, case in enumerate(CASES):
+        place = tmp_path / str(n)
+        place.mkdir()
+        path = case.write(place)
+        written = [each for each in sorted(place.rglob("*")) if each.is_file() and each.stat().st_size]
+        if not written:
+            continue
+        file = written[rng.integers(len(written))]
+        raw = bytearray(file.read_bytes())
+        start = int(rng.integers(len(raw)))
+        for position in rng.integers(min(len(raw), 300), size=seed % 3):  # most formats begin with a header
+            raw[position] = rng.integers(256)
+        if seed % 2:
+            del raw[start : start + int(rng.integers(1, 1000))]
+        file.write_bytes(raw)
+        try:
+            read(path, case.reading)
+        except DataError as error:
+            assert "\n" not in error.what and "\n" not in error.hint
+
+
+def test_a_directory_that_links_to_itself_is_read_once(tmp_path: Path) -> None:
+    files.pictures((COLOR, COLOR_Y))(tmp_path)
+    (tmp_path / "red" / "loop").symlink_to(tmp_path)
+    (tmp_path / "all").symlink_to(tmp_path)
+    assert files.differs(read(tmp_path), {"train": files.IN_COLOR}) == ""
+
+
 COMMANDS: dict[str, files.Parts] = {
     "missing values": {"train": (np.insert(TABLE[::2, [0, 2, 3]], 1, 1.0, 1), NAMES[::2])},
     "a question mark for a missing value": {

@@ -11,6 +11,7 @@ from mlp_tape.cli import composition
 from mlp_tape.config.settings import DatasetSettings, OptimizerSettings, Settings
 from mlp_tape.reports import next_step
 from mlp_tape.reports.next_step import REFERENCES
+from mlp_tape.system import program
 
 DEFAULT = Settings()
 
@@ -45,7 +46,7 @@ def test_an_accuracy_is_compared_with_what_is_known_of_its_data(
 def test_own_data_with_default_settings_are_led_to_better_ones() -> None:
     own = Settings(dataset=DatasetSettings(name="arrays", path="/x y.npz"))
     _, step = next_step.closing(own, "arrays", 0.4, 0.3, ["dataset.path='x y.npz'", "epochs=3"])
-    assert shlex.split(step.partition("python run.py ")[2]) == [
+    assert shlex.split(step.partition(f"{program.train()} ")[2]) == [
         "dataset.path='x y.npz'",
         *next_step.FOR_OWN_DATA.split(),
     ]

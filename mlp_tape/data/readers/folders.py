@@ -48,7 +48,7 @@ def image_files(directory: Path) -> list[Path]:
 
 
 def _files(directory: Path, depth: int) -> Iterator[Path]:
-    """Yields the files in a directory and those below it, without hidden ones and those of file managers."""
+    """Yields the files in a directory and below it, without hidden ones and those of file managers."""
     try:
         entries = sorted(directory.iterdir())
     except OSError as error:
@@ -58,7 +58,7 @@ def _files(directory: Path, depth: int) -> Iterator[Path]:
             continue
         if entry.is_file():
             yield entry
-        elif entry.is_dir() and depth:
+        elif entry.is_dir() and depth and not directory.resolve().is_relative_to(entry.resolve()):
             yield from _files(entry, depth - 1)
 
 

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 EXIF_ORIENTATION = 0x0112
 GREY = ("1", "L", "LA", "La", "I;16", "I;16B", "I;16L", "I;16N", "I")
 DEEP = ("I;16", "I;16B", "I;16L", "I;16N", "I")
-UNCOMMON = ("F",)  # floats have no largest value that is known
 Files = Iterable[tuple[str, Path | io.BytesIO]]  # name and content
 
 
@@ -40,7 +39,6 @@ class Survey:
     """What the headers of image files say: sizes (height, width) with their numbers, and how many are how."""
 
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
-    examples: dict[tuple[int, int], str] = field(default_factory=dict)
     n_color: int = 0
     n_deep: int = 0
     n_transparent: int = 0
@@ -161,9 +159,9 @@ def _opened(name: str, file: Path | io.BytesIO) -> "Iterator[Image]":
     if isinstance(file, io.BytesIO):
         file.seek(0)
     try:
-        with warnings.catch_warnings(), Image.open(file) as image:
-            warnings.simplefilter("ignore")  # of Pillow, about metadata that is not used
-            if image.mode in UNCOMMON:
+        # Pillow warns about metadata that is not used
+        with warnings.catch_warnings(action="ignore"), Image.open(file) as image:
+            if image.mode == "F":
                 raise ValueError("its pixels are floats, whose largest value is not known")
             yield image
     except DataError:
@@ -173,5 +171,5 @@ def _opened(name: str, file: Path | io.BytesIO) -> "Iterator[Image]":
             raise kinds.refusal(file, kind) from error
         raise DataError(f"{name} is damaged, or no image", "replace or remove it") from error
     except Exception as error:  # Pillow does not document what damaged images raise
-        first = (str(error).splitlines() or [type(error).__name__])[0]
+        first = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
         raise DataError(f"{name} cannot be read: {first}", "replace or remove it") from error

@@ -1,5 +1,6 @@
 """Kinds of files by their first bytes, and what to do with those that are not read."""
 
+import difflib
 import struct
 import zipfile
 import zlib
@@ -38,11 +39,12 @@ MAGIC = (
     (0, b"\xff\xff\xff\xff", "arrow stream"),
     (0, b"version https://git-lfs", "lfs"),
 )
-IDX_ITEM = {8: 1, 9: 1, 11: 2, 12: 4, 13: 4, 14: 8}  # bytes of a value, by the third byte of the file
+IDX_CODES = (8, 9, 11, 12, 13, 14)  # of dtypes, in the third byte of the file
 CONVERT = (
     "type python -c \"import pandas; pandas.{read}.to_csv('data.csv', index=False)\", "
     "then set dataset.path=data.csv"
 )
+PACKED = ("tar", "pickle")  # kinds that say more than that they are compressed
 DIRECTORY = "then set dataset.path=data"
 SAVE_ARRAYS = "save its arrays with numpy.savez('data.npz', x_train=..., y_train=..., x_test=..., y_test=...)"
 # What a file of a kind that is not read is, and what to do; {path} is the file
@@ -55,6 +57,10 @@ REFUSED = {
     "pickle": (
         "is a pickle, which can run any program when it is opened, and is not opened here",
         f"if you trust who made it, {SAVE_ARRAYS}",
+    ),
+    "cifar": (
+        "is a batch of CIFAR as a pickle, which can run any program when opened, and is not opened here",
+        f"use CIFAR as Parquet files, as Hugging Face has it; or, if you trust who made it, {SAVE_ARRAYS}",
     ),
     "torch": (
         "is a file of PyTorch, which contains a pickle",
@@ -131,7 +137,7 @@ def kind(path: Path) -> str:
         ) from error
     if first.startswith(compressed.MAGIC):
         inner = _of_bytes(_decompressed(first), None)
-        return f"{inner}.gz" if inner in ("idx", "text") else "tar" if inner == "tar" else "gzip"
+        return f"{inner}.gz" if inner in ("idx", "text") else inner if inner in PACKED else "gzip"
     found = _of_bytes(first, path.stat().st_size)
     return _of_zip(path) if found == "zip" else found
 
@@ -145,10 +151,10 @@ def _of_bytes(first: bytes, size: int | None) -> str:
             return name
     if first[:2] == b"BM" and first[6:10] == b"\0\0\0\0":  # two letters alone may be those of a text
         return "image"
-    if first[:2] == b"\0\0" and len(first) > 4 and first[2] in IDX_ITEM and 0 < first[3] < 9:
+    if first[:2] == b"\0\0" and len(first) > 4 and first[2] in IDX_CODES and 0 < first[3] < 9:
         return "idx"
     if first[0] == 0x80 and first[1:2] in (b"\2", b"\3", b"\4", b"\5"):
-        return "pickle"
+        return "cifar" if b"batch_label" in first else "pickle"
     if size and len(first) > 16 and first[12] == 0x0A and 0 < struct.unpack("<Q", first[:8])[0] <= size - 16:
         return "tfrecord"  # length, its checksum, and a protocol buffer whose first field is a message
     return _of_text(first)
@@ -197,6 +203,16 @@ def _decompressed(first: bytes) -> bytes:
 def refusal(path: Path, of: str) -> DataError:
     """Returns the error that says what a file of a kind that is not read is."""
     what, hint = REFUSED.get(of, REFUSED["unknown"])
+    near = difflib.get_close_matches(path.name, _neighbours(path), 1) if of == "missing" else []
+    if near:
+        return DataError(f"{path} {what}", f"did you mean dataset.path={path.with_name(near[0])} ?")
     first = b"" if "{first}" not in what else path.open("rb").read(8)
     images = "set dataset.path to a directory with images in a directory for each class"
     return DataError(f"{path} {what.format(first=first.hex(' '))}", hint.format(path=path, images=images))
+
+
+def _neighbours(path: Path) -> list[str]:
+    try:
+        return [other.name for other in path.parent.iterdir()]
+    except OSError:
+        return []

@@ -45,7 +45,7 @@ def contents(
     key = label_column(train, label, source)
     ids = [name for name in train.columns if has_names and name != key and is_id(name, train[name])]
     remarks = [f"the column {name or 'without a name'} numbers the rows and is no feature" for name in ids]
-    remarks.append(f"the labels are the column {key}" + (" (counted from 0)" if isinstance(key, int) else ""))
+    remarks.append(f"the labels are the column {key}" + ("" if isinstance(key, str) else " (counted from 0)"))
     features = [name for name in train.columns if name != key and name not in ids]
     parts = {}
     for part, frame in frames.items():
