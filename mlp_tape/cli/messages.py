@@ -121,7 +121,7 @@ def _missing_primary_config(error: MissingConfigException) -> ConfigError:
     name = error.missing_cfg_file
     return ConfigError(
         f"there is no config {name} in conf" if name else str(error).splitlines()[0],
-        "type --config-name=config, or --config-dir=DIRECTORY with the directory that has the config",
+        "type --config-name=config or --config-dir=DIRECTORY with the directory that has the config",
     )
 
 

@@ -22,6 +22,7 @@ from mlp_tape.config.settings import (
     RULE_SETTINGS,
     SCHEDULE_SETTINGS,
     TAG,
+    TEXTS,
     Settings,
     flatten,
     format_value,
@@ -238,7 +239,8 @@ def _fits(value: Any, kind: Any) -> bool:
 def accepts(key: str, typed: str) -> bool:
     """Returns whether a setting accepts a value as it is typed; False if there is no such setting."""
     rule, (group, _, name) = dict(suggestions.rules()).get(key), key.rpartition(".")
-    if rule is None or not typed.strip():
+    is_number_of_python = not typed.isascii() and key not in TEXTS  # Hydra knows no other digits
+    if rule is None or not typed.strip() or is_number_of_python:
         return False
     try:
         value = _plain(OmegaConf.create(f"typed: {typed}").typed)
