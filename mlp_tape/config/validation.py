@@ -131,7 +131,14 @@ def _build(kind: type, given: dict[Any, Any], prefix: str) -> Any:
 
 def _checked(key: str, given: Any, kind: Any, rule: Field[Any]) -> Any:
     """Returns a value, converted to its type; raises ConfigError if it is not valid."""
-    value = given
+    value, is_valid = _converted(key, given, kind, rule)
+    if not is_valid:
+        raise _not_valid(key, rule, format_value(given))
+    return value
+
+
+def _converted(key: str, value: Any, kind: Any, rule: Field[Any]) -> tuple[Any, bool]:
+    """Returns a value, converted to its type, and whether it is valid."""
     if kind in (float, float | None) and type(value) is int:
         value = float(value) if abs(value) < 2**1023 else math.inf
     elif kind in (str, str | None) and type(value) in (int, float):
@@ -141,12 +148,12 @@ def _checked(key: str, given: Any, kind: Any, rule: Field[Any]) -> Any:
     elif type(value) is str and re.fullmatch(r"[-+.\d]+(e[-+]?\d+)?", value, re.I):
         value = _number(value, kind)
     if not _fits(value, kind) or (value is not None and not rule.metadata["check"](value)):
-        raise _not_valid(key, rule, format_value(given))
+        return value, False
     if key in PATHS and value is not None:
         value = with_home(value)
     if key == "dataset.path" and value is not None:
-        return str(Path(value).absolute())
-    return value
+        value = str(Path(value).absolute())
+    return value, True
 
 
 def with_home(path: str) -> str:
@@ -244,10 +251,10 @@ def accepts(key: str, typed: str) -> bool:
         return False
     try:
         value = _plain(OmegaConf.create(f"typed: {typed}").typed)
-        _checked(key, value, get_type_hints(groups()[group] if group else Settings)[name], rule)
-    except Exception:  # of the parser of YAML, or a ConfigError
+        kind = get_type_hints(groups()[group] if group else Settings)[name]
+        return _converted(key, value, kind, rule)[1]
+    except Exception:  # of the parser of YAML, or the ConfigError of a tag
         return False
-    return True
 
 
 def of_other_options(key: str, value: str, chosen: Mapping[str, str]) -> ConfigError:
