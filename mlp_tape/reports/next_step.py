@@ -1,10 +1,9 @@
 """What a run says at its end: how good its accuracy is for its data, and the one command to try next."""
 
 import shlex
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mlp_tape.config.settings import Settings
+from mlp_tape.config.settings import DatasetSettings, Settings, flatten, format_value, options
 from mlp_tape.system import program
 
 WITHIN = 0.005  # of the accuracy of a command: the run is as good
@@ -55,25 +54,35 @@ REFERENCES = {
 FOR_OWN_DATA = "optimizer=adam loss=cross_entropy model.init=he"
 
 
-def closing(
-    settings: Settings, name: str, accuracy: float, guessing: float, typed: Sequence[str]
-) -> list[str]:
+def closing(settings: Settings, accuracy: float, guessing: float) -> list[str]:
     """Returns the last lines of a run.
 
     Args:
-        settings: settings of the run.
-        name: name of the data set that was used.
+        settings: settings of the run, with the name of the data set that was used.
         accuracy: test accuracy, 0 to 1.
         guessing: accuracy of always answering the most frequent class.
-        typed: overrides of the run, of which the next command keeps those of the data.
     """
+    name = settings.dataset.name
     lines = [f"how good      {how_good(name, accuracy, guessing)}"]
     step = next_step(settings, name, accuracy)
-    if step is not None:
-        kept = [shlex.quote(text) for text in typed if text.lstrip("+").startswith("dataset")]
+    are_in_memory = name == "arrays" and settings.dataset.path is None  # of a notebook
+    if step is not None and not are_in_memory:
         reached = f"   # {step.accuracy:.2f} in about {step.seconds} s" if step.seconds else ""
-        lines.append(f"next step     {' '.join([program.train(), *kept, step.overrides])}{reached}")
+        words = [program.train(), *map(shlex.quote, of_data(settings.dataset)), step.overrides]
+        lines.append(f"next step     {' '.join(words)}{reached}")
     return lines
+
+
+def of_data(settings: DatasetSettings) -> list[str]:
+    """Returns the overrides that select data and how they are understood."""
+    default, found = DatasetSettings(), []
+    for key, value in flatten(settings):
+        if key == "offline" or value == getattr(default, key):
+            continue
+        is_option = key == "name" and value in options("dataset")
+        text = value if isinstance(value, str) else format_value(value)
+        found.append(f"dataset={text}" if is_option else f"dataset.{key}={text}")
+    return found
 
 
 def how_good(name: str, accuracy: float, guessing: float) -> str:

@@ -98,10 +98,7 @@ def execute_run(
             console.line(f"run           {link.url}")
             console.line(f"to see it     {link.how_to_open}")
         if job is None:
-            guessing = result.by_class.majority_accuracy
-            for text in next_step.closing(
-                settings, dataset.name, result.accuracy, guessing, command.overrides
-            ):
+            for text in next_step.closing(settings, result.accuracy, result.by_class.majority_accuracy):
                 console.line(text)
     return result.chosen_by
 

@@ -1,5 +1,6 @@
 """The last lines of a run: how good it is, and the one command to try next."""
 
+import dataclasses
 import re
 import shlex
 from pathlib import Path
@@ -44,15 +45,23 @@ def test_an_accuracy_is_compared_with_what_is_known_of_its_data(
 
 
 def test_own_data_with_default_settings_are_led_to_better_ones() -> None:
-    own = Settings(dataset=DatasetSettings(name="arrays", path="/x y.npz"))
-    _, step = next_step.closing(own, "arrays", 0.4, 0.3, ["dataset.path='x y.npz'", "epochs=3"])
-    assert shlex.split(step.partition(f"{program.train()} ")[2]) == [
-        "dataset.path='x y.npz'",
-        *next_step.FOR_OWN_DATA.split(),
-    ]
-    assert len(next_step.closing(own, "arrays", 0.97, 0.3, [])) == 1, "it is good"
-    tuned = Settings(optimizer=OptimizerSettings(name="adam"), loss="cross_entropy")
-    assert len(next_step.closing(tuned, "arrays", 0.4, 0.3, [])) == 1, "there is no better guess"
+    data = DatasetSettings(name="arrays", path="/x y.npz", image_size=[8, 8], scale="0.5", offline="subset")
+    own = Settings(dataset=data, epochs=3)
+    _, step = next_step.closing(own, 0.4, 0.3)
+    words = shlex.split(step.partition(f"{program.train()} ")[2])
+    assert words[0] == "dataset=arrays"
+    assert words[-3:] == next_step.FOR_OWN_DATA.split()
+    composed = composition.settings_of(ROOT / "conf", words).dataset
+    assert composed == dataclasses.replace(data, offline=None)
+    assert len(next_step.closing(own, 0.97, 0.3)) == 1, "it is good"
+    tuned = dataclasses.replace(own, optimizer=OptimizerSettings(name="adam"), loss="cross_entropy")
+    assert len(next_step.closing(tuned, 0.4, 0.3)) == 1, "there is no better guess"
+    in_memory = Settings(dataset=DatasetSettings(name="arrays"))
+    assert len(next_step.closing(in_memory, 0.4, 0.3)) == 1, "there is nothing to type"
+    function = Settings(dataset=DatasetSettings(name="mine.f"))
+    assert "python run.py dataset.name=mine.f " in next_step.closing(function, 0.4, 0.3)[1].replace(
+        program.train(), "python run.py"
+    )
 
 
 def test_each_command_can_be_typed() -> None:
