@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mlp_tape.config.settings import TrackingSettings
 from mlp_tape.errors import ConfigError, DataError
 from mlp_tape.runs import resume
 from mlp_tape.system import program
 from mlp_tape.system.formatting import count
+from mlp_tape.tracking.uri import resolve_uri
 
 if TYPE_CHECKING:  # the command line of a run imports this module, too, and nothing large before TensorFlow
     import pandas as pd
@@ -29,8 +31,11 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         "--png", type=Path, default=Path("samples.png"), help="file of the images (default: samples.png)"
     )
     command = commands.add_parser("predict", help="predict the classes of images, rows of a table, or arrays")
-    command.add_argument("run", metavar="RUN", help="MLflow run id, directory of a run, or last")
+    command.add_argument(
+        "run", metavar="RUN", help="MLflow run id, directory of a run, last, or a model: models:/NAME/VERSION"
+    )
     command.add_argument("files", nargs="+", type=Path, metavar="FILE", help="file, or directory of images")
+    command.add_argument("--uri", help="MLflow tracking URI, for runs that have no directory here")
     command.add_argument("--csv", type=Path, help="file for all predictions, with probabilities")
     command.add_argument("--submission", type=Path, help="file of ids and classes, as for Kaggle")
     command.add_argument(
@@ -113,11 +118,15 @@ def predict_files(arguments: argparse.Namespace) -> int:
     from mlp_tape.runs import predict
 
     run = resume.here(arguments.run, "run")
+    if run is None and (arguments.run == "last" or Path(arguments.run).exists()):
+        raise ConfigError(f"{arguments.run}: no such run below this directory", "type the directory of a run")
     if run is None:
-        raise ConfigError(
-            f"{arguments.run}: no such run below this directory", "type the directory of a run, or last"
-        )
-    predictor = predict.Predictor(run)
+        from mlp_tape.mlflow_backend import logged_model
+
+        uri = resolve_uri(TrackingSettings(uri=arguments.uri))
+        predictor = predict.Predictor(logged_model.load(arguments.run, uri))
+    else:
+        predictor = predict.of_run(run)
     tables, submissions = [], []
     for path in arguments.files:
         found = inputs.read(path, predictor.shape)

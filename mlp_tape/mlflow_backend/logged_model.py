@@ -5,7 +5,7 @@ import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mlflow.pyfunc
 import numpy as np
@@ -15,12 +15,18 @@ from mlflow.models import Model, ModelSignature
 from mlflow.types import ParamSchema, ParamSpec, Schema, TensorSpec
 from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
+from mlp_tape.errors import ConfigError, TrackingError
 from mlp_tape.mlflow_backend import failures
 from mlp_tape.reports import description
 from mlp_tape.storage import run_paths
 from mlp_tape.storage.delivery_record import DeliveryRecord
 from mlp_tape.storage.journal import Row
 from mlp_tape.storage.run_record import RunRecord
+from mlp_tape.system.redaction import without_password
+from mlp_tape.tracking.uri import may_exist
+
+if TYPE_CHECKING:  # it declares a model to MLflow when it is imported
+    from mlp_tape.mlflow_backend.pyfunc_model import TapeModel
 
 NAME = "model"
 # There is no input schema: MLflow casts values to its dtype and rejects every other form of the same images.
@@ -76,6 +82,36 @@ def log(
         client.log_model_artifacts(logged.model_id, f"{parent}/model")
     _finish(client, record, run_id, logged.model_id, results, step)
     return _registered(client, logged, run_id, record.params, register_as)
+
+
+def load(which: str, uri: str) -> "TapeModel":
+    """Loads a model from MLflow. The tracking URI of the process is set.
+
+    Args:
+        which: MLflow run id, or the URI of a model, such as `models:/NAME/1`.
+        uri: URI of the store.
+
+    Raises:
+        ConfigError: the store does not have the model, or it is another program's.
+        TrackingError: the store does not exist.
+    """
+    if not may_exist(uri):  # it would be created
+        raise TrackingError(
+            f"{without_password(uri)} does not exist", "type --uri URI, or the directory of a run"
+        )
+    mlflow.set_tracking_uri(uri)
+    try:
+        model = mlflow.pyfunc.load_model(which if ":/" in which else f"runs:/{which}/{NAME}")
+        found = model.unwrap_python_model()
+    except (MlflowException, OSError) as error:
+        first = str(error).splitlines()[0]
+        raise ConfigError(
+            f"{which}: no such run in this directory, and no model in {without_password(uri)}: {first}",
+            "type the directory of a run, its MLflow run id, or models:/NAME/VERSION",
+        ) from error
+    if not hasattr(found, "network"):
+        raise ConfigError(f"{which} is a model of another program", "type mlflow models predict --help")
+    return found  # type: ignore[no-any-return]  # of the copy of `pyfunc_model` in the model
 
 
 def restore(

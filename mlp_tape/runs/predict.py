@@ -1,8 +1,6 @@
 """Predictions of the network of a finished run for files without labels."""
 
-import json
 from collections.abc import Iterator
-from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
@@ -17,35 +15,43 @@ from mlp_tape.system.formatting import count
 if TYPE_CHECKING:
     import pandas as pd
 
+    from mlp_tape.mlflow_backend.pyfunc_model import TapeModel
+
 SHOWN = 20  # predictions on the screen
+
+
+def of_run(run: RunRecord) -> "Predictor":
+    """Returns the predictor of a finished run with a report, from the files in its directory.
+
+    Raises:
+        ConfigError: the run has no trained network, or it is a sweep.
+    """
+    files = {"weights": run.directory / run_paths.WEIGHTS, "network": run.directory / run_paths.NETWORK}
+    if not all(file.exists() for file in files.values()):
+        remedy = f"to finish it: {run.resume}" if run.kind == "run" else "type the directory of a job"
+        raise ConfigError(f"{run.directory} has no trained network", remedy)
+    from mlp_tape.mlflow_backend.pyfunc_model import TapeModel
+
+    model = TapeModel()
+    model.load_context(SimpleNamespace(artifacts=files))
+    return Predictor(model)
 
 
 class Predictor:
     """The network of a run, as MLflow serves it.
 
     Args:
-        run: a finished run with a report.
+        model: the model, loaded.
 
     Attributes:
         shape: shape of the images or rows that it was trained on.
         class_names: name of each class.
-
-    Raises:
-        ConfigError: the run has no trained network, or it is a sweep.
     """
 
-    def __init__(self, run: RunRecord) -> None:
-        files = {"weights": run.directory / run_paths.WEIGHTS, "network": run.directory / run_paths.NETWORK}
-        if not all(file.exists() for file in files.values()):
-            remedy = f"to finish it: {run.resume}" if run.kind == "run" else "type the directory of a job"
-            raise ConfigError(f"{run.directory} has no trained network", remedy)
-        from mlp_tape.mlflow_backend.pyfunc_model import TapeModel
-
-        self._model = TapeModel()
-        self._model.load_context(SimpleNamespace(artifacts=files))
-        self._network = json.loads(Path(files["network"]).read_bytes())
+    def __init__(self, model: "TapeModel") -> None:
+        self._model, self._network = model, model.network
         self.shape: tuple[int, ...] = tuple(self._network["shape"])
-        self.class_names: list[str] = self._model.class_names
+        self.class_names: list[str] = model.class_names
 
     def predict(self, inputs: Inputs) -> "pd.DataFrame":
         """Predicts the class of images or rows.

@@ -97,7 +97,7 @@ def test_each_kind_of_file_is_predicted_alike(trained: Path, tmp_path: Path) -> 
     for k, image in enumerate(BRIGHT):
         Image.fromarray(image).save(tmp_path / "png" / f"{k:03}.png")
     (found,) = run_record.directories(trained / "outputs")
-    predictor = predict.Predictor(run_record.read(found))
+    predictor = predict.of_run(run_record.read(found))
     for path in sorted(tmp_path.iterdir()):
         made = inputs.read(path, predictor.shape)
         np.testing.assert_array_equal(made.x, BRIGHT, err_msg=path.name)
@@ -154,7 +154,7 @@ def test_what_cannot_be_predicted_is_refused(trained: Path, tmp_path: Path, case
     make, message = REFUSED[case]
     make(tmp_path / "file")
     (found,) = run_record.directories(trained / "outputs")
-    predictor = predict.Predictor(run_record.read(found))
+    predictor = predict.of_run(run_record.read(found))
     with pytest.raises(DataError) as error:
         predictor.predict(inputs.read(tmp_path / "file", predictor.shape))
     assert message in error.value.what
@@ -163,7 +163,7 @@ def test_what_cannot_be_predicted_is_refused(trained: Path, tmp_path: Path, case
 
 def test_inverted_images_are_told(trained: Path, tmp_path: Path) -> None:
     (found,) = run_record.directories(trained / "outputs")
-    predictor = predict.Predictor(run_record.read(found))
+    predictor = predict.of_run(run_record.read(found))
     np.save(tmp_path / "x.npy", 240 - BRIGHT)
     (doubt,) = predictor.doubts(inputs.read(tmp_path / "x.npy", predictor.shape))
     assert "invert them" in doubt
@@ -179,4 +179,27 @@ def test_a_run_without_a_network_is_refused(run_py: Run, tmp_path: Path) -> None
     assert done.returncode == 0
     (found,) = run_record.directories(tmp_path / "outputs")
     with pytest.raises(ConfigError, match="has no trained network"):
-        predict.Predictor(run_record.read(found))
+        predict.of_run(run_record.read(found))
+
+
+def test_a_model_in_mlflow_is_used_where_the_directory_of_its_run_is_not(run_py: Run, tmp_path: Path) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir(), there.mkdir()
+    done = run_py(here, "dataset=digits", "epochs=1", "lr=0.1", "tracking.register_as=mine")
+    assert done.returncode == 0, done.stderr
+    (found,) = run_record.directories(here / "outputs")
+    run = run_record.read(found)
+    np.save(there / "x.npy", DIGITS.x_test)
+    expected = read(here, "predict", "last", str(there / "x.npy"))[1]
+    uri = ("--uri", f"sqlite:///{here}/mlflow.db")
+    for which in (run.run_id, "models:/mine/1", str(found)):
+        code, out, err = read(there, "predict", which, str(there / "x.npy"), *uri)
+        assert (code, out) == (0, expected), err
+    for which, message in (("1" * 32, "no such run"), ("models:/other/1", "no model in")):
+        code, _, err = read(there, "predict", which, "x.npy", *uri)
+        assert code == 2
+        assert message in err
+    code, _, err = read(there, "predict", run.run_id, "x.npy")
+    assert code != 0
+    assert "mlflow.db does not exist" in err
+    assert not (there / "mlflow.db").exists()
