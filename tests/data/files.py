@@ -1,6 +1,7 @@
 """Files of data as people have them, written with the libraries that people use, and what is read from them.
 
-`python tests/data/files.py DIRECTORY` writes them and prints a table of what is understood.
+`python tests/data/files.py DIRECTORY` writes them and prints a table of what is understood; with `--train`, also
+the accuracy of a network that is trained on each, and of one trained on the same arrays as `.npz`.
 """
 
 import bz2
@@ -1140,15 +1141,44 @@ def row(case: Case, path: Path) -> tuple[str, str, str]:
     return case.name, f"{shapes}, {n} classes{remarks}", f"WRONG: {wrong}" if wrong else "equal"
 
 
-def main(directory: Path) -> None:
+def accuracies(case: Case, path: Path, directory: Path) -> str:
+    """Returns the test accuracy of a network trained on a file, and on the same arrays as `.npz`."""
+    from mlp_tape.config.settings import Settings
+    from mlp_tape.data import datasets
+    from mlp_tape.runs.trainer import Trainer
+
+    def trained(found: Contents) -> str:
+        dataset = datasets.prepared(found)
+        trainer = Trainer(Settings(epochs=10, lr=0.5, shuffle=True, loss="cross_entropy"), dataset)
+        state = trainer.state_at(None)
+        for _ in trainer.train(state):
+            pass
+        return f"{trainer.evaluate(state.params).accuracy:.4f} {str(dataset.scale).partition(' by mean')[0]}"
+
+    assert not isinstance(case.expected, str)
+    arrays = {f"x_{part}": x for part, (x, _) in case.expected.items()}
+    arrays |= {f"y_{part}": y for part, (_, y) in case.expected.items()}
+    np.savez(directory / "same.npz", **arrays)
+    try:
+        found = [trained(any_format.read(each, case.reading)) for each in (path, directory / "same.npz")]
+    except DataError as error:
+        return error.what
+    return f"{found[0]}, as .npz {found[1]}" + " DIFFERS" * (found[0] != found[1])
+
+
+def main(directory: Path, train: bool = False) -> None:
     """Writes all files and prints the table."""
-    print("| file | understood | equal to what was saved |\n|---|---|---|")
+    more = "accuracy and scale |" if train else ""
+    print(f"| file | understood | equal to what was saved | {more}\n|---|---|---|{'---|' * train}")
     rows = []
     for number, case in enumerate(CASES):
         place = directory / f"{number:03}"
         place.mkdir(parents=True)
-        rows.append(row(case, case.write(place)))
-        print(f"| {' | '.join(rows[-1])} |")
+        path = case.write(place)
+        rows.append(row(case, path))
+        is_read = train and not isinstance(case.expected, str)
+        more = [accuracies(case, path, directory)] if is_read else [""] * train
+        print(f"| {' | '.join([*rows[-1], *more])} |", flush=True)
     counts = {
         verdict: sum(each[2].startswith(verdict) for each in rows)
         for verdict in ("equal", "refused", "WRONG")
@@ -1157,4 +1187,4 @@ def main(directory: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), "--train" in sys.argv)
