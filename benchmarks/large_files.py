@@ -2,7 +2,8 @@
 
 Each file is read in a process of its own, which then sums all pixels. Its time and peak memory are measured:
 `own` memory cannot be dropped; `mapped` memory is in the system's cache of files, which is dropped when
-others need it. `beyond` reads as if the file were larger than half of the memory.
+others need it. `beyond` reads as if the file were larger than half of the memory. Then a network is trained
+on the `.npy` file for an epoch in random order: with the array in memory, and a few batches at a time.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from benchmarks.measure import ROOT
 ROW = 28 * 28
 BLOCK = 2**16  # images that are written at once
 WAYS = ("numpy", "mlp_tape", "beyond")
+TRAINING = ("trained in memory", "trained streamed")
 
 
 def write(directory: Path, gigabytes: float) -> None:
@@ -78,6 +80,25 @@ def load(path: Path, way: str) -> "np.ndarray":
     return any_format.read(path, Reading()).parts["train"][0]
 
 
+def trained(path: Path, way: str) -> float:
+    """Trains a network for an epoch, and returns the sum of all losses."""
+    from mlp_tape.runs.trainer import step_config
+    from mlp_tape.tensors import network
+    from mlp_tape.tensors.schedules import LearningRate
+    from mlp_tape.training import batches, loop
+    from mlp_tape.training.state import initial
+
+    if way == TRAINING[0]:
+        batches.LARGE = 2**62
+    x = load(path, "numpy" if way == TRAINING[0] else "mlp_tape")
+    y = np.load(path.with_name("y_train.npy")).astype(np.int32)
+    config = step_config("relu", "mse", "sgd", 255.0)
+    state = initial(network.init_params([ROW, 256, 128, 10], 0.1, seed=0), config.optimizer)
+    limits = loop.LoopConfig(epochs=1, log_every=100)
+    blocks = loop.train(state, batches.Batches(x, y, 512, shuffle_seed=0), config, LearningRate(0.1), limits)
+    return float(sum(block.losses.astype(float).sum() for block in blocks))
+
+
 def worker(path: Path, way: str) -> None:
     """Prints seconds and the peak of own and mapped memory in GB."""
     import threading
@@ -94,8 +115,11 @@ def worker(path: Path, way: str) -> None:
     thread = threading.Thread(target=watch)
     thread.start()
     began = time.perf_counter()
-    x = load(path, way)
-    total = sum(int(x[start : start + BLOCK].sum()) for start in range(0, len(x), BLOCK))
+    if way in TRAINING:
+        total = trained(path, way)
+    else:
+        x = load(path, way)
+        total = sum(int(x[start : start + BLOCK].sum()) for start in range(0, len(x), BLOCK))
     seconds = time.perf_counter() - began
     is_done.set()
     thread.join()
@@ -115,11 +139,12 @@ def main() -> None:
     if not (given.directory / "gz").exists():  # else those of an earlier call are used
         write(given.directory, given.gigabytes)
     print("| file | read by | seconds | own memory, GB | mapped, GB |\n|---|---|---|---|---|", flush=True)
-    for kind, path in paths(given.directory).items():
+    files = paths(given.directory)
+    for kind, path, ways in [*((*each, WAYS) for each in files.items()), (".npy", files[".npy"], TRAINING)]:
         path.read_bytes()  # into the cache of files
-        found: dict[str, list[list[str]]] = {way: [] for way in WAYS}
+        found: dict[str, list[list[str]]] = {way: [] for way in ways}
         for _round in range(given.rounds):
-            for way in WAYS:
+            for way in ways:
                 command = [sys.executable, "-m", "benchmarks.large_files", ".", "--worker", str(path), way]
                 done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
                 found[way].append(done.stdout.split())
