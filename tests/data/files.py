@@ -1,7 +1,7 @@
 """Files of data as people have them, written with the libraries that people use, and what is read from them.
 
-`python tests/data/files.py DIRECTORY` writes them and prints a table of what is understood. With `--train`, it
-has the accuracy of a network trained on each, and of one trained on the same arrays as `.npz`.
+`python tests/data/files.py DIRECTORY` writes them and prints a table of what is understood;
+with `--train`, also the accuracy of a network trained on each, and on the same arrays as `.npz`.
 """
 
 import bz2
