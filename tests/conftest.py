@@ -45,7 +45,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LIMIT = 900.0  # seconds after which a test that hangs is ended; far more than a busy machine needs
 # By default, an MLflow server starts nine more processes for jobs that these tests do not use.
 WITHOUT_JOBS = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-MANY = 20  # similar cases
+MANY, VERY_MANY = 8, 60  # similar cases
 SMALL_PIPE = 4096  # bytes, the minimum on Linux
 SMALL = ["dataset=digits", "epochs=1", "model.hidden_sizes=[8]", "report=none"]
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -56,14 +56,15 @@ Found = TypeVar("Found")
 def sample(cases: Iterable[Any], *default: Any) -> list[Any]:
     """Returns all cases, and marks those that are not in `default` as long.
 
-    Of many similar cases, the default tests then run only a few. Of more than `MANY`, two of three are marked
-    as soak as well, so that CI runs every third.
+    Of many similar cases, the default tests then run only a few. Of more than `MANY`, most are marked as soak
+    as well, so that CI runs every third, or every sixth of more than `VERY_MANY`.
     """
     every = list(cases)
+    stride = 1 if len(every) <= MANY else 3 if len(every) <= VERY_MANY else 6
     found = []
     for number, case in enumerate(every):
         marks = [pytest.mark.long]
-        if len(every) > MANY and number % 3:
+        if number % stride:
             marks.append(pytest.mark.soak)
         values = case if isinstance(case, tuple) else [case]
         found.append(case if case in default else pytest.param(*values, marks=marks))
