@@ -91,7 +91,9 @@ def commands(key: str, value: str, chosen: Chosen, accepts: Accepts) -> list[str
     if rule is None:  # a tag, or a group of settings
         return [word(key, value)]
     names = names_of(rule)
-    values = [value] if accepts(key, value) else spelling.closest(value, names) or [example(rule)]
+    pieces = re.split(r",(?![^\[{(]*[\]})])", value)  # of a sweep: at commas outside of brackets
+    is_valid = all(accepts(key, piece) for piece in pieces)
+    values = [value] if is_valid else spelling.closest(value, names) or [example(rule)]
     if name == "name":
         return [word(group if each in options(group) else key, each) for each in values]
     users = rule.metadata["by_option"]

@@ -98,7 +98,7 @@ REJECTED = [
     (["lrr=0.01"], "unknown setting: lrr", "did you mean lr=0.01 ?"),
     (["+lrr=0.01"], "unknown setting: lrr", "did you mean lr=0.01 ?"),
     (["++lrr=0.01"], "unknown setting: lrr", "did you mean lr=0.01 ?"),
-    (["-m", "lrr=1,2"], "unknown setting: lrr", "did you mean lr=1 ?"),
+    (["-m", "lrr=1,2"], "unknown setting: lrr", "did you mean lr=1,2 ?"),
     (["-m", "+lrr=1,2"], "unknown setting: lrr", "did you mean lr=1 ?"),
     (["lr=-1"], "lr=-1: expected a finite number above 0", "type for example lr=0.001"),
     (["-m", "lr=0.1,-1"], "lr=-1: expected a finite number above 0", "type for example lr=0.001"),
