@@ -1,22 +1,21 @@
 """Images and rows of features as people have them, converted to uint8 or float32; and their scale."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mlp_tape.data import allocation
 from mlp_tape.data.contents import Array
 from mlp_tape.errors import DataError
 from mlp_tape.tensors.scale import Scale
 from mlp_tape.training import host_arrays
 
-CHUNK = 64 * 2**20  # bytes of an array that are looked at together, as it may be larger than memory
 LARGEST = (1023, 4095, 65535)  # values of images with 10, 12 and 16 bits
 LIMIT = 3.4e38  # of float32
 BRIGHT = 127  # images with a larger value are taken for images of 8 bits
 SMALL, LARGE = 0.05, 10.0  # a largest absolute value, after scaling, beyond which training hardly works
-
 UNLIKE = 4  # times the largest value of the training images, beyond which others are not scaled like them
 
 
@@ -105,29 +104,22 @@ def _differ(what: str, part: str, train: object, other: object) -> DataError:
     )
 
 
-def _chunks(x: Array) -> Iterator[Array]:
-    rows = max(1, CHUNK // max(1, x[:1].nbytes))
-    for start in range(0, len(x), rows):
-        yield x[start : start + rows]
-
-
 def _extremes(x: Array) -> tuple[float, float]:
     """Returns the smallest and the largest value; NaN if there is one."""
     if not len(x):
         return 0.0, 0.0
-    extremes = np.array([(chunk.min(), chunk.max()) for chunk in _chunks(x)], float)
+    extremes = np.array([(chunk.min(), chunk.max()) for chunk in allocation.blocks(x)], float)
     return float(extremes[:, 0].min()), float(extremes[:, 1].max())
 
 
 def _how_many(x: Array) -> str:
     """Returns how many values are not finite or too large, and where the first of them is."""
-    bad, first = 0, -1
-    for i, chunk in enumerate(_chunks(x)):
-        wrong = ~(np.abs(chunk.astype(float)) <= LIMIT)
+    bad, first, seen = 0, -1, 0
+    for block in allocation.blocks(x):
+        wrong = ~(np.abs(block.astype(float)) <= LIMIT)
         if first < 0 and wrong.any():
-            rows = wrong.reshape(len(wrong), -1).any(axis=1)
-            first = i * max(1, CHUNK // max(1, x[:1].nbytes)) + int(rows.argmax())
-        bad += int(wrong.sum())
+            first = seen + int(wrong.reshape(len(wrong), -1).any(axis=1).argmax())
+        bad, seen = bad + int(wrong.sum()), seen + len(block)
     return f"NaN, infinity or values beyond float32: {bad:,} of {x.size:,} values, the first in row {first}"
 
 
@@ -149,7 +141,9 @@ def chosen_scale(x: Array, raw: Range, wish: str, of_format: float | None = None
     if _has_unlike_columns(x):
         return standardized(x)
     is_pixel = raw.low >= 0 and raw.high <= 255
-    is_whole = raw.dtype[0] in "uib" or (is_pixel and not any((chunk % 1).any() for chunk in _chunks(x)))
+    is_whole = raw.dtype[0] in "uib" or (
+        is_pixel and not any((chunk % 1).any() for chunk in allocation.blocks(x))
+    )
     if is_whole and (raw.low < 0 or (x.ndim == 2 and raw.high > 255)):
         return standardized(x)  # no pixels
     if is_whole and raw.high > 255:
@@ -169,7 +163,7 @@ def standardized(x: Array) -> Scale:
     shift = x[:1].astype(np.float64).mean(axis=axis)
     size = len(x) if x.ndim == 2 else x.size
     first = second = np.zeros_like(shift)
-    for chunk in _chunks(x):
+    for chunk in allocation.blocks(x):
         moved = chunk.astype(np.float64) - shift
         first, second = first + moved.sum(axis=axis), second + np.square(moved).sum(axis=axis)
     mean, variance = first / size, second / size - (first / size) ** 2

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mlp_tape.data import contents, datasets, features, labels, splits
+from mlp_tape.data import allocation, contents, datasets, labels, splits
 from mlp_tape.data.contents import Contents
 from mlp_tape.data.datasets import Dataset
 from mlp_tape.errors import ConfigError, DataError, MlpTapeError
@@ -181,7 +181,7 @@ def test_standardization_is_computed_from_the_training_rows_alone_in_chunks(
     np.testing.assert_allclose(whole.offset, x.astype(np.float32).mean(axis=0, dtype=float), rtol=1e-6)
     np.testing.assert_allclose(whole.divisor[:2], x[:, :2].std(axis=0), rtol=1e-3)
     assert whole.divisor[2] == 1  # of a constant column
-    monkeypatch.setattr(features, "CHUNK", 1000)
+    monkeypatch.setattr(allocation, "CHUNK", 1000)
     pieces = own("standardize", x_train=x, x_test=x[:6], y_train=np.arange(500) % 3).scale
     np.testing.assert_allclose(pieces.divisor, whole.divisor, rtol=1e-9)
 
