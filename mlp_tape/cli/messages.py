@@ -46,19 +46,8 @@ def composition_error(
         choose: returns the option of each group that overrides select.
     """
     first, *rest = str(error).splitlines() or [type(error).__name__]
-    if isinstance(error, MissingConfigException) and str(error.missing_cfg_file) in multirun.EXTRAS:
-        extra = multirun.EXTRAS[str(error.missing_cfg_file)]
-        return ConfigError(f"{error.missing_cfg_file} is not installed", program.install(extra))
-    if isinstance(error, MissingConfigException) and error.options:
-        group, _, option = str(error.missing_cfg_file).rpartition("/")
-        near = spelling.closest(option, error.options) or error.options[:1]
-        plus = "+" if group in suggestions.ADDED else ""
-        return ConfigError(
-            f"{group}={option}: expected one of: {', '.join(error.options)}",
-            f"type for example {' or '.join(f'{plus}{group}={name}' for name in near)}",
-        )
     if isinstance(error, MissingConfigException):
-        return _missing_primary_config(error)
+        return _missing_config(error)
     if isinstance(error, OverrideParseException):
         key, sign, value = (error.override or "").lstrip("+").partition("=")
         if sign and not _is_valid(f"{key}=1") and key.strip("'\"") == key:
@@ -114,6 +103,22 @@ def _params_of_no_config(override: str) -> ConfigError:
     return ConfigError(
         f"{key}: no config of this command has hydra.sweeper.params",
         f"type {shlex.quote(f'{name}={unquoted}') if name else 'values on the command line: lr=0.1,0.2'}",
+    )
+
+
+def _missing_config(error: MissingConfigException) -> ConfigError:
+    """Returns the error for an option of a group, or a primary config, that does not exist."""
+    extra = multirun.EXTRAS.get(str(error.missing_cfg_file))
+    if extra:
+        return ConfigError(f"{error.missing_cfg_file} is not installed", program.install(extra))
+    if not error.options:
+        return _missing_primary_config(error)
+    group, _, option = str(error.missing_cfg_file).rpartition("/")
+    near = spelling.closest(option, error.options) or error.options[:1]
+    plus = "+" if group in suggestions.ADDED else ""
+    return ConfigError(
+        f"{group}={option}: expected one of: {', '.join(error.options)}",
+        f"type for example {' or '.join(f'{plus}{group}={name}' for name in near)}",
     )
 
 
