@@ -132,6 +132,7 @@ def _of_floats(key: str, y: Array) -> Array:
     missing = int(np.isnan(y).sum())
     if missing:
         raise DataError(f"{missing:,} of {count(len(y), 'label')} of {key} are NaN", "leave out these rows")
+    y = y.astype(np.float64)  # float16 has no 2**53
     whole = np.isfinite(y) & (np.abs(y) < 2**53) & (y == np.floor(y))
     if not whole.all():
         example = y[~whole][0]
