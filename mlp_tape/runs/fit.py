@@ -159,7 +159,7 @@ class _Fitting:
             self._record_evaluation(f"epoch {epoch}", "test", found)
         if self._pruning is not None:
             is_over = self.done == self._trainer.steps or self.best.is_over
-            self.is_pruned = self._pruning.ends_job(epoch, found) and not is_over
+            self.is_pruned = self._pruning.ends_job(epoch, found.value) and not is_over
 
     def _record_evaluation(self, when: str, split: str, found: Evaluation) -> None:
         """Writes an evaluation of the current step to the journal, and prints it."""

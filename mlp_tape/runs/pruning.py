@@ -3,8 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from mlp_tape.training.evaluation import Evaluation
-
 
 @dataclass(frozen=True)
 class Pruning:
@@ -18,6 +16,6 @@ class Pruning:
     metric: str
     decide: Callable[[int, float], bool]
 
-    def ends_job(self, epoch: int, found: Evaluation) -> bool:
-        """Reports an evaluation at the end of an epoch, and returns whether the search ends the job."""
-        return self.decide(epoch, found.value(self.metric))
+    def ends_job(self, epoch: int, value: Callable[[str], float]) -> bool:
+        """Reports the value of the metric at the end of an epoch; returns whether the search ends the job."""
+        return self.decide(epoch, value(self.metric))
