@@ -13,7 +13,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
-from mlp_tape.cli import free_text, hydra_internals
+from mlp_tape.cli import free_text, hydra_internals, search_options
 from mlp_tape.config import suggestions, validation
 from mlp_tape.config.settings import Settings
 from mlp_tape.errors import ConfigError
@@ -119,6 +119,7 @@ def parse(arguments: Sequence[str]) -> CommandLine:
     ]
     given = {name: value for name, value in vars(parsed).items() if value and name not in CONFIG_OPTIONS}
     overrides = free_text.as_typed(given.pop("overrides", []), "multirun" in given)
+    overrides = [search_options.in_full(text) for text in overrides]
     options = {f"--{name.replace('_', '-')}": value for name, value in given.items()}
     others = [option if value is True else f"{option}={value}" for option, value in options.items()]
     return CommandLine(config, others, overrides)

@@ -21,7 +21,17 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from mlp_tape.cli import command_line, composition, config_store, free_text, multirun, planner, sweeper
+from mlp_tape.cli import (
+    command_line,
+    composition,
+    config_store,
+    free_text,
+    multirun,
+    planner,
+    search_options,
+    search_planner,
+    sweeper,
+)
 from mlp_tape.cli.command_line import CommandLine
 from mlp_tape.cli.messages import composition_error, report_error
 from mlp_tape.config import validation
@@ -216,11 +226,16 @@ class CheckSettings(Callback):
             _check_verbose(config)
             multirun.check_plugins(config)
             loader = GlobalHydra.instance().config_loader()
-            choices = planner.choices(config, loader)
-            first = validation.parse(loader.load_sweep_config(config, planner.first(choices)), is_job=True)
+            search = search_planner.parsed(config, loader) if search_options.is_search(config) else None
+            choices = {} if search else planner.choices(config, loader)
+            overrides = search.first if search else planner.first(choices)
+            first = validation.parse(loader.load_sweep_config(config, overrides), is_job=True)
             directory = multirun.set_directory(config, first)
             compose = multirun.composed_once(loader.load_sweep_config)
-            plan = planner.planned(config, choices, compose)
+            if search:
+                plan = search_planner.planned(config, search, compose)
+            else:
+                plan = planner.planned(config, choices, compose)
             multirun.prepare_launcher(config, compose, invocation.sweep)
             launcher = multirun.launcher(config)
             in_this_process = launcher == multirun.IN_THIS_PROCESS
@@ -228,11 +243,13 @@ class CheckSettings(Callback):
             from mlp_tape.sweeps import sweep
 
             prepare = tensorflow_setup.import_tensorflow if in_this_process else lambda: None
-            command = invocation.line.of_a_sweep(multirun.is_by_config(config, loader, choices))
+            command = invocation.line.of_a_sweep(multirun.is_by_config(config, loader, overrides))
             opened = sweep.opened(plan, directory, command, prepare)
             plan = invocation.sweep.enter_context(opened)
-            if plan.is_complete:
-                sweeper.use(config, plan)
+            if search:
+                sweeper.use(config, search_planner.runner(config, search, plan, compose))
+            elif plan.is_complete:
+                sweeper.use(config, sweeper.of_plan(plan.jobs, config.hydra.sweeper.get("max_batch_size")))
             invocation.sweeping = True
 
 

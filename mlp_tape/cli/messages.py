@@ -9,7 +9,7 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 
-from mlp_tape.cli import multirun
+from mlp_tape.cli import multirun, search_options
 from mlp_tape.cli.command_line import quoted
 from mlp_tape.cli.tools import COMMANDS as TOOLS
 from mlp_tape.config import suggestions, validation
@@ -140,6 +140,10 @@ def _unknown_key(
             f"the launcher has no setting {key}",
             f"type hydra/launcher=joblib {key}={value} for parallel jobs",
         )
+    if key.startswith(("hydra.sweeper.", "hydra/sweeper/")):
+        if any(map(search_options.is_chosen, overrides)):
+            return search_options.unknown(key, value)
+        return search_options.without_search(key, value)
     if key.startswith("hydra."):
         listed = f"{program.train()} --hydra-help lists Hydra's settings"
         return ConfigError(f"unknown setting: {key}", listed)

@@ -1,7 +1,6 @@
 """Sweeps (`-m`): their directory, their launcher, and the composition of their jobs."""
 
 import contextlib
-import logging
 import pickle
 from pathlib import Path
 
@@ -12,7 +11,6 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from mlp_tape.cli import free_text, hydra_internals, planner
 from mlp_tape.cli.hydra_internals import Composition
-from mlp_tape.cli.planner import Choices
 from mlp_tape.config.settings import Settings
 from mlp_tape.errors import ConfigError
 from mlp_tape.runs import resume
@@ -24,7 +22,6 @@ EXTRAS = {
     "hydra/launcher/submitit_slurm": "slurm",
     "hydra/launcher/submitit_local": "slurm",
     "hydra/launcher/ray": "ray",
-    "hydra/sweeper/optuna": "optuna",
 }
 IN_THIS_PROCESS, JOBLIB = "BasicLauncher", "JoblibLauncher"
 
@@ -52,10 +49,21 @@ def set_directory(config: DictConfig, settings: Settings) -> Path:
     return directory
 
 
-def is_by_config(config: DictConfig, loader: ConfigLoader, choices: Choices) -> bool:
-    """Returns whether a config, such as an experiment, sets `hydra.mode` to MULTIRUN."""
+def directory(config: DictConfig) -> Path:
+    """Returns the directory of a sweep, as `set_directory` has set it."""
+    return Path(config.hydra.sweep.dir)
+
+
+def is_by_config(config: DictConfig, loader: ConfigLoader, first: list[str]) -> bool:
+    """Returns whether a config, such as an experiment, sets `hydra.mode` to MULTIRUN.
+
+    Args:
+        config: config of the sweep, composed by Hydra.
+        loader: Hydra's config loader.
+        first: overrides of the first job.
+    """
     of_hydra = planner.as_written(config.hydra.overrides.hydra)
-    overrides = [text for text in of_hydra if not text.startswith("hydra.mode=")] + planner.first(choices)
+    overrides = [text for text in of_hydra if not text.startswith("hydra.mode=")] + first
     composed = loader.load_configuration(config.hydra.job.config_name, overrides, RunMode.RUN)
     return bool(composed.hydra.mode == RunMode.MULTIRUN)
 
@@ -81,18 +89,13 @@ def launcher(config: DictConfig) -> str:
 
 
 def prepare_launcher(config: DictConfig, compose: Composition, sweep: contextlib.ExitStack) -> None:
-    """Prepares launcher and sweeper: fast composition, signals, independent joblib workers, Optuna's output.
+    """Prepares the launcher: fast composition, signals, independent joblib workers.
 
     Args:
         config: config of the sweep, composed by Hydra.
         compose: function that composes the config of a job.
         sweep: exit stack that is closed after the last job.
     """
-    if str(config.hydra.sweeper._target_).endswith("OptunaSweeper"):
-        import optuna  # installed together with the sweeper
-
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        logging.getLogger("hydra_plugins").setLevel(logging.CRITICAL)  # the sweep reports failures itself
     if launcher(config) == IN_THIS_PROCESS:
         sweep.enter_context(hydra_internals.sweep_composition(lambda _: compose))
         return

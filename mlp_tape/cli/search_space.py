@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any, get_type_hints
 
 from hydra.core.config_loader import ConfigLoader
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
 from hydra.errors import HydraException
 from omegaconf import DictConfig
@@ -121,7 +120,7 @@ def parse(config: DictConfig, loader: ConfigLoader, over: str | None) -> Space:
 
 
 def check_sampler(space: Space, options: SearchOptions, n_objectives: int) -> None:
-    """Raises ConfigError if the sampler or the pruner cannot be used for a space, or for several objectives."""
+    """Raises ConfigError if sampler or pruner cannot be used for a space, or for several objectives."""
     sampler, pruner = options.sampler["name"], options.pruner["name"]
     endless = next((each for each in space.parameters if each.size is None), None)
     if sampler == "grid" and endless:
@@ -166,8 +165,9 @@ def _key(override: Override) -> tuple[str, str]:
 
 
 def _choice(override: Override) -> Parameter | str:
-    if isinstance(override.value(), ChoiceSweep):  # in any process, the same order
-        override = dataclasses.replace(override, _value=dataclasses.replace(override.value(), shuffle=False))
+    value = override.value()
+    if isinstance(value, ChoiceSweep):  # in any process, the same order
+        override = dataclasses.replace(override, _value=dataclasses.replace(value, shuffle=False))
     typed = list(override.sweep_string_iterator())
     prefix, name = _key(override)
     if not typed:

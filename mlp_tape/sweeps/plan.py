@@ -3,13 +3,14 @@
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from mlp_tape.config.settings import Settings, job_identity
 
 TRACEBACK = "MLP_TAPE_TRACEBACK"  # environment variable: whether the tracebacks of failed jobs are printed
 # Overrides that concern a whole sweep, or the place of a run, and are no part of the command of a single run.
 OF_A_SWEEP = (
-    "sweep.", "sweep=", "cluster=", "hydra.mode=", "hydra.run.dir=", "hydra.sweep", "hydra/sweeper=",
+    "sweep.", "sweep=", "cluster=", "hydra.mode=", "hydra.run.dir=", "hydra.sweep", "hydra/sweeper",
     "hydra.launcher", "hydra/launcher=",
 )  # fmt: skip
 
@@ -43,11 +44,15 @@ class Plan:
             setting.
         is_complete: whether the jobs are known in advance, and not selected by a search.
         equal: number of combinations that are equal to an earlier one, and are not run again.
+        search: for a search, what the record of the sweep holds of it; else empty.
+        say: for a search that has been opened, prints a message for the user.
     """
 
     jobs: list[PlannedJob]
     is_complete: bool = True
     equal: int = 0
+    search: dict[str, Any] = dataclasses.field(default_factory=dict)
+    say: Callable[[str], None] = lambda line: None
 
     @property
     def chooses(self) -> bool:

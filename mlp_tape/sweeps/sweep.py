@@ -90,6 +90,11 @@ def opened(
         )
         record.settings = to_dict(settings)
         planned = len(plan.jobs) if plan.is_complete else None
+        if plan.search:
+            from mlp_tape.sweeps import search  # imports Optuna
+
+            plan = dataclasses.replace(plan, search=search.recorded(plan, first), say=console.line)
+            record.search, planned = plan.search, search.number_of_jobs(jobs, plan.search)
         journal.recover(record.delivery.position)
         write_files = functools.partial(run_report.write_settings, directory, settings)
         run = tracker(settings.tracking, record, journal)
