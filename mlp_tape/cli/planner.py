@@ -35,7 +35,7 @@ def planned(config: DictConfig, choices: Choices, compose: Composition) -> Plan:
         ConfigError: a setting is invalid, or two jobs have the same directory.
         HydraException: a config cannot be composed.
     """
-    zipped = validation.parse(compose(config, first(choices))).sweep.zip
+    zipped = validation.parse(compose(config, first(choices)), is_job=True).sweep.zip
     if not is_basic(config):
         return Plan([_job(config, each, compose, 0) for each in _each_value(choices)], False)
     combinations = enumerate(_combinations(choices, zipped))
@@ -158,7 +158,7 @@ def _each_value(choices: Choices) -> Iterator[list[str]]:
 
 def _job(config: DictConfig, overrides: list[str], compose: Composition, number: int) -> PlannedJob:
     composed = compose(config, overrides)
-    settings = validation.parse(composed)
+    settings = validation.parse(composed, is_job=True)
     if settings.resume is not None:
         raise ConfigError(
             "resume=... resumes a single run", "remove -m, or type sweep.resume=... to resume a sweep"
