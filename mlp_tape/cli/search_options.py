@@ -257,7 +257,11 @@ def in_full(override: str) -> str:
     return f"{SHORT[found[2]]}={override[found.end() :]}"
 
 
+def selects(override: str) -> bool:
+    """Returns whether an override, as typed, selects a search."""
+    return override.lstrip("+") in ("hydra/sweeper=optuna", "sweep=optuna")
+
+
 def is_typed(override: str) -> bool:
-    """Returns whether an override selects a search, or is a setting of one."""
-    text = override.lstrip("+")
-    return text.startswith(("hydra/sweeper=optuna", "hydra/sweeper/", "hydra.sweeper.", "sweep=optuna"))
+    """Returns whether an override, as typed, selects a search, or is a setting of one."""
+    return selects(override) or in_full(override) != override or override.startswith("hydra/sweeper/")

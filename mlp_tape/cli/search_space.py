@@ -111,13 +111,7 @@ def parse(config: DictConfig, loader: ConfigLoader, over: str | None) -> Space:
             parts.append(None)
         else:
             parts.append(_part(override))
-    found = Space(parts, typed, seeds)
-    if not found.parameters:
-        raise ConfigError(
-            "nothing to search: no setting has several values",
-            "type values, such as 'lr=tag(log,interval(0.01,1))' batch_size=32,64",
-        )
-    return found
+    return Space(parts, typed, seeds)
 
 
 def check_sampler(space: Space, options: SearchOptions, n_objectives: int) -> None:
