@@ -1,7 +1,6 @@
 """The plan of a search: its settings and its space, validated before anything is started."""
 
 import functools
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig
 
-from mlp_tape.cli import multirun, planner, search_options, search_space
+from mlp_tape.cli import multirun, planner, search_options, search_space, sweeper
 from mlp_tape.cli.hydra_internals import Composition
 from mlp_tape.cli.search_options import SearchOptions
 from mlp_tape.cli.search_space import Space
@@ -21,6 +20,7 @@ from mlp_tape.storage import run_record
 from mlp_tape.storage.metric_keys import VALIDATION_ACCURACY
 from mlp_tape.sweeps.directory import SweepDirectory
 from mlp_tape.sweeps.plan import Plan, PlannedJob
+from mlp_tape.system.formatting import count
 
 
 @dataclass(frozen=True)
@@ -72,9 +72,7 @@ class SearchPlan:
             "seeds": self.space.seeds,
         }
 
-    def run(
-        self, plan: Plan, directory: Path, config: DictConfig, compose: Composition
-    ) -> Callable[..., Any]:
+    def run(self, plan: Plan, directory: Path, config: DictConfig, compose: Composition) -> sweeper.Run:
         """Returns the function that runs the search with a launcher.
 
         Args:
@@ -150,16 +148,14 @@ def _directions(options: SearchOptions, settings: Settings) -> list[str]:
         right = found[0] if len(found) == 1 else format_value(found)
         shown = format_value(typed if len(typed) > 1 else typed[0])
         if len(typed) != len(found):
-            what = f"direction={shown}: {len(typed)} directions, and the search has {len(found)} objectives"
-            more = ", or sweep.objectives=[validation/accuracy,seconds]" if len(found) == 1 else ""
-            what = what.replace("1 objectives", f"1 objective, {names[0]}").replace(
-                "1 directions", "1 direction"
+            several = "" if len(found) > 1 else ", or sweep.objectives=[validation/accuracy,seconds]"
+            raise ConfigError(
+                f"direction={shown}: {count(len(typed), 'direction')}, and the search has "
+                f"{count(len(found), 'objective')}, {' and '.join(names)}",
+                f"leave it out, or type direction={right}{several}",
             )
-            raise ConfigError(what, f"leave it out, or type direction={right}{more}")
         raise ConfigError(
-            f"direction={shown}: the better values of {' and '.join(names)} are those that {right} it"
-            if len(found) == 1
-            else f"direction={shown}: those of {' and '.join(names)} are {right}",
+            f"direction={shown}, but {' and '.join(names)} has direction={right}",
             f"leave it out, or type direction={right}",
         )
     return found
