@@ -63,7 +63,8 @@ class CommandLine:
             root: directory above the configs. A relative --config-path that does not exist in the current
                 directory is relative to it.
         """
-        return [*(_absolute_path(option, root) for option in self.config), *self.others, *self.overrides]
+        overrides = map(search_options.in_full, self.overrides)
+        return [*(_absolute_path(option, root) for option in self.config), *self.others, *overrides]
 
     def check_directories(self) -> None:
         """Raises ConfigError if a directory of configs does not exist, which Hydra may not notice."""
@@ -119,7 +120,6 @@ def parse(arguments: Sequence[str]) -> CommandLine:
     ]
     given = {name: value for name, value in vars(parsed).items() if value and name not in CONFIG_OPTIONS}
     overrides = free_text.as_typed(given.pop("overrides", []), "multirun" in given)
-    overrides = [search_options.in_full(text) for text in overrides]
     options = {f"--{name.replace('_', '-')}": value for name, value in given.items()}
     others = [option if value is True else f"{option}={value}" for option, value in options.items()]
     return CommandLine(config, others, overrides)
@@ -186,6 +186,7 @@ def quoted(text: str) -> str:
 
 def key(text: str) -> str:
     """Returns the setting or group that an override concerns, without the prefixes `+`, `++` and `~`."""
+    text = search_options.in_full(text)
     try:
         override: Override = OverridesParser.create().parse_override(text)
     except HydraException:  # reported when Hydra parses the command line

@@ -1,6 +1,7 @@
 """Sweeps (`-m`): their directory, their launcher, and the composition of their jobs."""
 
 import contextlib
+import logging
 import pickle
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from mlp_tape.cli import free_text, hydra_internals, planner
 from mlp_tape.cli.hydra_internals import Composition
-from mlp_tape.config.settings import Settings
+from mlp_tape.config import suggestions
+from mlp_tape.config.settings import Settings, groups
 from mlp_tape.errors import ConfigError
 from mlp_tape.runs import resume
 from mlp_tape.system import signals
@@ -23,6 +25,7 @@ EXTRAS = {
     "hydra/launcher/submitit_local": "slurm",
     "hydra/launcher/ray": "ray",
 }
+MOST_COPIED = 100  # compositions with different options of groups that are kept
 IN_THIS_PROCESS, JOBLIB = "BasicLauncher", "JoblibLauncher"
 
 
@@ -47,11 +50,6 @@ def set_directory(config: DictConfig, settings: Settings) -> Path:
         config.hydra.sweep.dir = str(directory)
         config.hydra.overrides.hydra.append(f"hydra.sweep.dir={free_text.literal(str(directory))}")
     return directory
-
-
-def directory(config: DictConfig) -> Path:
-    """Returns the directory of a sweep, as `set_directory` has set it."""
-    return Path(config.hydra.sweep.dir)
 
 
 def is_by_config(config: DictConfig, loader: ConfigLoader, first: list[str]) -> bool:
@@ -96,6 +94,7 @@ def prepare_launcher(config: DictConfig, compose: Composition, sweep: contextlib
         compose: function that composes the config of a job.
         sweep: exit stack that is closed after the last job.
     """
+    logging.getLogger("hydra_plugins").setLevel(logging.CRITICAL)  # the sweep reports failures itself
     if launcher(config) == IN_THIS_PROCESS:
         sweep.enter_context(hydra_internals.sweep_composition(lambda _: compose))
         return
@@ -107,13 +106,16 @@ def prepare_launcher(config: DictConfig, compose: Composition, sweep: contextlib
 
 
 def composed_once(compose: Composition) -> Composition:
-    """Wraps a composition so that jobs that differ in values alone are changed copies of the first job."""
-    first = list[tuple[list[str], bytes]]()
+    """Wraps a composition so that jobs that differ in values alone are changed copies of an earlier job."""
+    known: dict[tuple[str, ...], tuple[list[str], bytes]] = {}  # by the options of groups
 
     def load(master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
-        if not first:
-            first.append((sweep_overrides, pickle.dumps(compose(master_config, sweep_overrides))))
-        return _changed_copy(*first[0], sweep_overrides) or compose(master_config, sweep_overrides)
+        names = (*groups(), *suggestions.ADDED)
+        options = tuple(text for text in sweep_overrides if text.lstrip("+").partition("=")[0] in names)
+        if options not in known and len(known) < MOST_COPIED:
+            known[options] = sweep_overrides, pickle.dumps(compose(master_config, sweep_overrides))
+        copied = _changed_copy(*known[options], sweep_overrides) if options in known else None
+        return copied or compose(master_config, sweep_overrides)
 
     return load
 

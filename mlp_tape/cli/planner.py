@@ -157,7 +157,18 @@ def _each_value(choices: Choices) -> Iterator[list[str]]:
 
 
 def job(config: DictConfig, overrides: list[str], compose: Composition, number: int) -> PlannedJob:
-    """Composes and validates a job; the arguments are those of `planned`, and its overrides and number."""
+    """Composes and validates a job of a sweep.
+
+    Args:
+        config: config of the sweep, composed by Hydra.
+        overrides: overrides of the job.
+        compose: function that composes the config of a job.
+        number: number of the job.
+
+    Raises:
+        ConfigError: a setting is invalid.
+        HydraException: the config cannot be composed.
+    """
     composed = compose(config, overrides)
     settings = validation.parse(composed, is_job=True)
     if settings.resume is not None:

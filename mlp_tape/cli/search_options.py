@@ -243,9 +243,8 @@ def unknown(key: str, value: str) -> ConfigError:
         names = sorted({each for rules in known.values() for each in rules})
         near = spelling.closest(own, names)
         if near:
-            return ConfigError(
-                f"unknown setting: {key}", f"did you mean hydra.sweeper.{kind}.{near[0]}={value} ?"
-            )
+            meant = f"hydra.sweeper.{kind}.{near[0]}={value}"
+            return ConfigError(f"unknown setting: {key}", f"did you mean {meant} ?")
         return ConfigError(f"unknown setting: {key}", f"the settings of a {kind} are {', '.join(names)}")
     return ConfigError(f"unknown setting: {key}", f"the settings of a search are {', '.join(SHORT)}")
 
@@ -258,14 +257,11 @@ def in_full(override: str) -> str:
     return f"{SHORT[found[2]]}={override[found.end() :]}"
 
 
-def is_chosen(override: str) -> bool:
-    """Returns whether an override selects a search."""
-    return override.lstrip("+").startswith(("hydra/sweeper=optuna", "sweep=optuna"))
+def selects(override: str) -> bool:
+    """Returns whether an override, as typed, selects a search."""
+    return override.lstrip("+") in ("hydra/sweeper=optuna", "sweep=optuna")
 
 
-def without_search(key: str, value: str) -> ConfigError:
-    """Returns the error for a setting of a search that was typed without one."""
-    short = {name: short for short, name in SHORT.items()}.get(key, key)
-    return ConfigError(
-        f"{short} is a setting of a search", f"type {program.train()} -m +sweep=optuna {short}={value}"
-    )
+def is_typed(override: str) -> bool:
+    """Returns whether an override, as typed, selects a search, or is a setting of one."""
+    return selects(override) or in_full(override) != override or override.startswith("hydra/sweeper/")

@@ -135,19 +135,6 @@ class SweepDirectory:
         identity = self.identity(settings)
         return str(self._read(run_paths.JOBS).get(identity, identity))
 
-    def find(self, identity: str) -> RunRecord | None:
-        """Returns the record of a job; None if it has not begun."""
-        name = self._read(run_paths.JOBS).get(identity)
-        try:
-            return None if name is None else self._record(self.directory / name)
-        except (BrokenFileError, ConfigError):
-            return None
-
-    @property
-    def number_of_jobs(self) -> int:
-        """The number of jobs that have a directory."""
-        return len(self._read(run_paths.JOBS))
-
     def checksums(self) -> set[str]:
         """Returns the SHA-256 of each data set that a job of the sweep may have used."""
         return {decided["sha256"] for decided in self._read(run_paths.DATA).values()}

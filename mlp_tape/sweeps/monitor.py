@@ -84,8 +84,9 @@ class Monitor(threading.Thread):
         elif job.status == "FINISHED":
             keys = [key for key in (VALIDATION_ACCURACY, TEST_ACCURACY) if key in job.results]
             results = "  ".join(f"{spoken(key)} {job.results[key]:.4f}" for key in keys)
-            pruned = f"  pruned after {count(job.pruned, 'epoch')}" if job.pruned else ""
-            self._console.line(f"{label(job)}  {results}  {job.seconds:.1f} s{pruned}")
+            if job.pruned:
+                results = f"PRUNED after {count(job.pruned, 'epoch')}  {results}"
+            self._console.line(f"{label(job)}  {results}  {job.seconds:.1f} s")
         else:
             self._console.error(f"{label(job)}  {job.status}: {first_line(job.reason)}")
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from mlp_tape.config.settings import Settings, job_identity
@@ -10,8 +10,9 @@ from mlp_tape.config.settings import Settings, job_identity
 TRACEBACK = "MLP_TAPE_TRACEBACK"  # environment variable: whether the tracebacks of failed jobs are printed
 # Overrides that concern a whole sweep, or the place of a run, and are no part of the command of a single run.
 OF_A_SWEEP = (
-    "sweep.", "sweep=", "cluster=", "hydra.mode=", "hydra.run.dir=", "hydra.sweep", "hydra/sweeper",
-    "hydra.launcher", "hydra/launcher=",
+    "sweep.", "sweep=", "cluster=", "hydra.mode=", "hydra.run.dir=", "hydra.sweep", "hydra/sweeper=",
+    "hydra.launcher", "hydra/launcher=", "hydra/sweeper/",
+    "n_trials=", "timeout=", "n_jobs=", "direction=", "sampler=", "pruner=",
 )  # fmt: skip
 
 
@@ -44,15 +45,15 @@ class Plan:
             setting.
         is_complete: whether the jobs are known in advance, and not selected by a search.
         equal: number of combinations that are equal to an earlier one, and are not run again.
-        search: for a search, what the record of the sweep holds of it; else empty.
-        say: for a search that has been opened, prints a message for the user.
+        search: for a search, what `RunRecord.search` is to contain, as far as the command line says it.
+        say: prints a line; set when the sweep is opened.
     """
 
     jobs: list[PlannedJob]
     is_complete: bool = True
     equal: int = 0
-    search: dict[str, Any] = dataclasses.field(default_factory=dict)
-    say: Callable[[str], None] = lambda line: None
+    search: dict[str, Any] = field(default_factory=dict)
+    say: Callable[[str], None] = print
 
     @property
     def chooses(self) -> bool:

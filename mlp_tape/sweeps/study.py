@@ -80,11 +80,6 @@ class Study:
         return dict(self._storage.get_study_user_attrs(self._id)[SEARCH])
 
     @property
-    def objectives(self) -> list[str]:
-        """The metrics whose values are the result of a trial."""
-        return list(self._search["objectives"])
-
-    @property
     def trials(self) -> list[Trial]:
         """All trials, ordered by number; not to be changed."""
         return list(self._storage.get_all_trials(self._id, deepcopy=False))
