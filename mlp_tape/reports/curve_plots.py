@@ -7,11 +7,13 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from mlp_tape.reports import style
 from mlp_tape.reports.style import BLUE, COLOURS, GREY, ORANGE, Point
+from mlp_tape.reports.swept_jobs import Job, Metric, span
 from mlp_tape.system import formatting
 from mlp_tape.system.formatting import count
 
@@ -131,4 +133,44 @@ def overlay(
     figure.legend(loc="outside lower left" if is_long else "outside right upper", fontsize="small")
     for axes in (top, bottom):
         axes.grid(alpha=0.3)
+    style.save(figure, path)
+
+
+def curves(path: Path, jobs: Sequence[Job], metric: Metric, unit: str = "step") -> None:
+    """Plots the curves of all jobs of a sweep: the best highlighted, the pruned ones thin and grey.
+
+    Args:
+        path: path of the PNG file.
+        jobs: the jobs; those without a curve are left out.
+        metric: the metric of the curves.
+        unit: what the curves are plotted against, `step` or `epoch`.
+    """
+    figure = Figure(figsize=(9, 5.5), layout="constrained")
+    axes = figure.subplots()
+    drawn = [job for job in jobs if job.curve]
+    groups = {
+        state: [job for job in drawn if job.state == state] for state in ("pruned", "failed", "finished")
+    }
+    for (state, group), colour in zip(groups.items(), (GREY, COLOURS[3], BLUE), strict=True):
+        if not group:
+            continue
+        lines = [[(x, metric.factor * y) for x, y in job.curve] for job in group]
+        width = 1.2 if state == "finished" and len(group) <= 30 else 0.6
+        label = f"{state} ({len(group)})"
+        axes.add_collection(LineCollection(lines, colors=colour, linewidths=width, alpha=0.6, label=label))
+        ends = [line[-1] for line in lines]
+        marker = {"pruned": "|", "failed": "x", "finished": "."}[state]
+        axes.plot(*zip(*ends, strict=True), marker, color=colour, ms=4)
+    best = metric.ranked(drawn)[:1]
+    for job in best:
+        x, y = zip(*job.curve, strict=True)
+        text = f"best: job {job.number}, {metric.text(job)}"
+        axes.plot(
+            x, metric.factor * np.array(y), "o-", color=ORANGE, linewidth=2.5, ms=4, label=text, zorder=5
+        )
+    values = metric.factor * np.array([y for job in drawn for _, y in job.curve], float)
+    span(values[np.isfinite(values)], metric.maximize).set(axes)
+    axes.set(xlabel=unit, ylabel=metric.label)
+    axes.legend(fontsize="small")
+    axes.grid(alpha=0.3)
     style.save(figure, path)
