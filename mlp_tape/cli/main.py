@@ -168,7 +168,9 @@ def _run(composed: DictConfig) -> float | None:
 
         sweep = Path(hydra_config.sweep.dir)
         folder, overrides = os.path.relpath(output, sweep), planner.as_written(hydra_config.overrides.task)
-        return job.run(validation.parse(composed), sweep, hydra_config.job.num, overrides, folder)
+        return job.run(
+            validation.parse(composed, is_job=True), sweep, hydra_config.job.num, overrides, folder
+        )
     line = _invocation.get().line
     settings = _resumed(validation.parse(composed), _invocation.get().resumed, line.overrides)
     from mlp_tape.runs.run import execute_run
@@ -215,7 +217,7 @@ class CheckSettings(Callback):
             multirun.check_plugins(config)
             loader = GlobalHydra.instance().config_loader()
             choices = planner.choices(config, loader)
-            first = validation.parse(loader.load_sweep_config(config, planner.first(choices)))
+            first = validation.parse(loader.load_sweep_config(config, planner.first(choices)), is_job=True)
             directory = multirun.set_directory(config, first)
             compose = multirun.composed_once(loader.load_sweep_config)
             plan = planner.planned(config, choices, compose)

@@ -35,7 +35,7 @@ def planned(config: DictConfig, choices: Choices, compose: Composition) -> Plan:
         ConfigError: a setting is invalid, or two jobs have the same directory.
         HydraException: a config cannot be composed.
     """
-    zipped = validation.parse(compose(config, first(choices))).sweep.zip
+    zipped = validation.parse(compose(config, first(choices)), is_job=True).sweep.zip
     if not is_basic(config):
         return Plan([_job(config, each, compose, 0) for each in _each_value(choices)], False)
     combinations = enumerate(_combinations(choices, zipped))
@@ -65,15 +65,21 @@ def choices(config: DictConfig, loader: ConfigLoader) -> Choices:
     Raises:
         ConfigError: a value cannot be swept.
     """
+    return {
+        override.get_key_element(): _values(override, is_basic(config)) for override in parsed(config, loader)
+    }
+
+
+def parsed(config: DictConfig, loader: ConfigLoader) -> list[Override]:
+    """Returns the overrides of a sweep, parsed; the arguments are those of `choices`."""
     params = config.hydra.sweeper.get("params")
     given = [f"{name}={value}" for name, value in as_written(params or OmegaConf.create({})).items()]
     typed = as_written(config.hydra.overrides.task)
-    parsed = OverridesParser.create(config_loader=loader).parse_overrides([*given, *typed])
-    found: Choices = {}
-    for override in parsed:
+    found: dict[str, Override] = {}
+    for override in OverridesParser.create(config_loader=loader).parse_overrides([*given, *typed]):
         found.pop(override.get_key_element(), None)  # the last one counts, after those typed before it
-        found[override.get_key_element()] = _values(override, is_basic(config))
-    return found
+        found[override.get_key_element()] = override
+    return list(found.values())
 
 
 def first(choices: Choices) -> list[str]:
@@ -95,18 +101,24 @@ def _values(override: Override, is_basic: bool) -> list[str]:
         return [f"{name}={value.start}", f"{name}={value.end}"]
     if not override.is_discrete_sweep():
         return [override.input_line or ""]
-    if is_description(name):
-        text = (override.input_line or "").partition("=")[2]
-        raise ConfigError(
-            f"{override.input_line}: {name} describes all jobs, and cannot be swept",
-            f"type it with quotes of its own: {shlex.quote(f'{name}={quoted(text)}')}",
-        )
+    refuse_sweep_of_description(override)
     values = list(override.sweep_string_iterator())
     if not values:
         raise ConfigError(f"{override.input_line} has no values", f"type values, such as {name}=1,2")
     if not is_basic and len(values) > MOST_VALUES:
         values = [values[0], values[-1]]
     return [f"{name}={each}" for each in values]
+
+
+def refuse_sweep_of_description(override: Override) -> None:
+    """Raises ConfigError if several values are typed for what describes all jobs of a sweep."""
+    name = override.get_key_element()
+    if is_description(name) and override.is_sweep_override():
+        text = (override.input_line or "").partition("=")[2]
+        raise ConfigError(
+            f"{override.input_line}: {name} describes all jobs, and cannot be swept",
+            f"type it with quotes of its own: {shlex.quote(f'{name}={quoted(text)}')}",
+        )
 
 
 def _combinations(choices: Choices, zipped: list[str]) -> Iterator[list[str]]:
@@ -146,7 +158,7 @@ def _each_value(choices: Choices) -> Iterator[list[str]]:
 
 def _job(config: DictConfig, overrides: list[str], compose: Composition, number: int) -> PlannedJob:
     composed = compose(config, overrides)
-    settings = validation.parse(composed)
+    settings = validation.parse(composed, is_job=True)
     if settings.resume is not None:
         raise ConfigError(
             "resume=... resumes a single run", "remove -m, or type sweep.resume=... to resume a sweep"

@@ -1,75 +1,68 @@
-"""The sweeper that runs the jobs of a plan: it replaces Hydra's basic sweeper, and is configured like it."""
+"""What Hydra's sweeper runs: the jobs of a plan, or those of a search, one batch after the other."""
 
-import importlib
-import sys
-import types
+import contextvars
+import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hydra.core.plugins import Plugins
 from hydra.plugins.launcher import Launcher
-from hydra.plugins.sweeper import Sweeper
-from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from mlp_tape.storage import run_paths
-from mlp_tape.sweeps.plan import Plan
+from mlp_tape.sweeps.plan import PlannedJob
 from mlp_tape.system import atomic_files
 from mlp_tape.system.redaction import without_password
 
-# Hydra only accepts plugins that it can import from the package `hydra_plugins`.
-PACKAGE, NAME = "hydra_plugins.mlp_tape", "PlannedSweeper"
+PLANNED, OPTUNA = "hydra_plugins.mlp_tape.PlannedSweeper", "hydra_plugins.mlp_tape.OptunaSweeper"
+Run = Callable[[Launcher], list[Any]]
+
+_chosen = contextvars.ContextVar[Run]("run")
 
 
-class PlannedSweeper(Sweeper):
-    """Launches the jobs of a plan, in batches.
+def run(launcher: Launcher) -> list[Any]:
+    """Runs what was planned, and returns the results of the jobs.
 
-    Hydra's own sweeper would compute the combinations again, including those that are equal, and validate
-    only one batch at a time.
-
-    Attributes:
-        plan: the jobs.
-        written: config of the sweep for `multirun.yaml`, the file that Hydra's own sweeper writes.
+    Raises:
+        RuntimeError: nothing was planned, as the sweeper is used by another program than this one.
     """
-
-    plan: Plan
-    written: str
-
-    def __init__(self, max_batch_size: int | None = None, params: Any = None) -> None:
-        self._batch = max_batch_size
-
-    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Creates the launcher that the config selects."""
-        self._directory = Path(config.hydra.sweep.dir)
-        self._launcher: Launcher = Plugins.instance().instantiate_launcher(
-            hydra_context=hydra_context, task_function=task_function, config=config
-        )
-
-    def sweep(self, arguments: list[str]) -> list[Any]:
-        """Runs the jobs and returns their results; raises the exception of a job that could not begin."""
-        atomic_files.write_text(self._directory / run_paths.HYDRA_SWEEP, self.written)
-        overrides, results = [job.overrides for job in self.plan.jobs], list[Any]()
-        size = self._batch or len(overrides)
-        for start in range(0, len(overrides), size):
-            batch = self._launcher.launch(overrides[start : start + size], initial_job_idx=start)
-            results += [job.return_value for job in batch]
-        return results
+    if _chosen.get(None) is None:
+        raise RuntimeError("the sweepers of mlp_tape only run its own jobs")
+    return _chosen.get()(launcher)
 
 
-def use(config: DictConfig, plan: Plan) -> None:
-    """Lets Hydra run the jobs of a plan.
+def use(config: DictConfig, run: Run) -> None:
+    """Lets Hydra run what was planned.
 
     Args:
         config: config of the sweep, composed by Hydra; changed in place.
-        plan: the jobs.
+        run: function that runs the jobs with a launcher.
     """
     written = without_password(OmegaConf.to_yaml(config))
-    planned = type(NAME, (PlannedSweeper,), {"plan": plan, "written": written, "__module__": PACKAGE})
-    module = types.ModuleType(PACKAGE)
-    setattr(module, NAME, planned)
-    sys.modules[PACKAGE] = module
-    parent, _, child = PACKAGE.rpartition(".")
-    setattr(importlib.import_module(parent), child, module)
-    Plugins.instance().register(planned)
-    with read_write(config), open_dict(config):
-        config.hydra.sweeper._target_ = f"{PACKAGE}.{NAME}"
+
+    def run_recorded(launcher: Launcher) -> list[Any]:
+        atomic_files.write_text(Path(config.hydra.sweep.dir) / run_paths.HYDRA_SWEEP, written)
+        return run(launcher)
+
+    _chosen.set(run_recorded)
+    if str(config.hydra.sweeper._target_) != OPTUNA:
+        with read_write(config), open_dict(config):
+            config.hydra.sweeper._target_ = PLANNED
+
+
+def of_plan(jobs: list[PlannedJob], batch: int | None) -> Run:
+    """Returns the function that runs the jobs of a plan.
+
+    Args:
+        jobs: the jobs.
+        batch: maximum number of jobs that are launched together; None for all.
+    """
+    return functools.partial(_launch, jobs, batch or max(1, len(jobs)))
+
+
+def _launch(jobs: list[PlannedJob], size: int, launcher: Launcher) -> list[Any]:
+    overrides, results = [job.overrides for job in jobs], list[Any]()
+    for start in range(0, len(overrides), size):
+        batch = launcher.launch(overrides[start : start + size], initial_job_idx=start)
+        results += [job.return_value for job in batch]
+    return results

@@ -10,6 +10,7 @@ from dataclasses import Field, dataclass, fields, is_dataclass
 from typing import Any
 
 from mlp_tape.config import constraints
+from mlp_tape.config.metrics import METRICS
 from mlp_tape.system.redaction import without_password
 
 DEFAULT_EXPERIMENT = "mlp_tape"
@@ -108,7 +109,10 @@ class DatasetSettings:
         below=1.0,
     )
     split_seed: int = constraints.integer(
-        0, "Seed of the choice of the rows that `test_fraction` splits off.", 0, 2**32 - 1
+        0,
+        "Seed of the choice of the rows that `test_fraction` and `validation_fraction` split off.",
+        0,
+        2**32 - 1,
     )
 
 
@@ -279,6 +283,27 @@ class SweepSettings:
         "a list of swept settings, such as [lr,batch_size]",
         lambda names: len(set(names)) == len(names) != 1,
     )
+    choose_by: str | None = constraints.setting(
+        None,
+        "Metric by which the best job is chosen. If null, `validation/accuracy` if there are validation "
+        "images, else `test/accuracy`. What is chosen by test images looks better than it is.",
+        f"one of: {', '.join(METRICS)}",
+        METRICS.__contains__,
+    )
+    over: str | None = constraints.setting(
+        "seed",
+        "Swept setting over which results are averaged, so that the best setting has the best mean. If null, "
+        "each job stands for itself.",
+        "the name of a swept setting, such as seed, or null",
+        lambda name: bool(name) and bool(name.strip()),
+    )
+    objectives: list[str] = constraints.setting(
+        [],
+        "Metrics that are weighed against each other: the sweep shows the jobs than which none is better in "
+        "all of them. Replaces `sweep.choose_by`.",
+        f"a list of two or more of: {', '.join(METRICS)}",
+        lambda names: len(set(names)) == len(names) != 1 and set(names) <= set(METRICS),
+    )
 
 
 @dataclass(frozen=True)
@@ -324,10 +349,12 @@ class Settings:
         ("float32", "bfloat16", "float64"),
         "Precision of forward and backward pass. Parameters are float32 in any case.",
     )
-    validation_fraction: float = constraints.fraction(
-        0.0,
-        "Fraction of the training images held out for validation. If above 0, the run ends with the weights "
-        "that are best on them, and `test/*` is measured once, with these weights.",
+    validation_fraction: float | None = constraints.fraction(
+        None,
+        "Fraction of the training images held out for validation, chosen by `dataset.split_seed`. If above "
+        "0, the run ends with the weights that are best on them, and `test/*` is measured once, with these "
+        "weights. If null, 0.1 for the jobs of a sweep from which the best is chosen, and 0 for a run and "
+        "for a sweep over nothing but seeds.",
     )
     engine: str = constraints.one_of(
         ("compiled", "eager"),

@@ -34,13 +34,14 @@ from mlp_tape.errors import ConfigError
 from mlp_tape.system import program
 
 
-def parse(config: DictConfig) -> Settings:
+def parse(config: DictConfig, is_job: bool = False) -> Settings:
     """Validates a config and converts it to settings.
 
     `dataset.path` is made absolute, relative to the current directory.
 
     Args:
         config: config composed by Hydra; its node `hydra` is ignored.
+        is_job: whether the settings are those of a job of a sweep, which may hold out validation images.
 
     Raises:
         ConfigError: a key is unknown, or a value is missing, of the wrong type or out of range. The message
@@ -53,18 +54,36 @@ def parse(config: DictConfig) -> Settings:
     settings: Settings = _build(Settings, given, prefix="")
     _check_keywords("optimizer", settings.optimizer, RULE_SETTINGS)
     _check_keywords("schedule", settings.schedule, SCHEDULE_SETTINGS)
-    may_validate = settings.dataset.path is not None or "." in settings.dataset.name  # own validation images
-    if settings.stopping.patience is not None and not settings.validation_fraction and not may_validate:
-        raise ConfigError(
-            f"stopping.patience={settings.stopping.patience} requires validation images",
-            f"type stopping.patience={settings.stopping.patience} validation_fraction=0.1",
-        )
+    _check_validation(settings, is_job)
     if settings.tracking.system_metrics and importlib.util.find_spec("psutil") is None:
         raise ConfigError(
             "tracking.system_metrics=true requires psutil, which is not installed",
             f"run {program.install('system')}, or type tracking.system_metrics=false",
         )
     return settings
+
+
+def _check_validation(settings: Settings, is_job: bool) -> None:
+    """Raises ConfigError if settings require validation images, and there are none."""
+    sweep, fraction = settings.sweep, settings.validation_fraction
+    if sweep.choose_by and sweep.objectives:
+        raise ConfigError(
+            f"sweep.choose_by={sweep.choose_by} and sweep.objectives exclude each other",
+            f"type sweep.objectives={format_value(sweep.objectives)} or sweep.choose_by={sweep.choose_by}",
+        )
+    if settings.dataset.path is not None or "." in settings.dataset.name:
+        return  # the data may have validation images of their own
+    if settings.stopping.patience is not None and not fraction and (fraction == 0 or not is_job):
+        raise ConfigError(
+            f"stopping.patience={settings.stopping.patience} requires validation images",
+            f"type stopping.patience={settings.stopping.patience} validation_fraction=0.1",
+        )
+    chosen_by = [key for key in (sweep.choose_by, *sweep.objectives) if key and key.startswith("validation/")]
+    if chosen_by and fraction == 0 and is_job:
+        raise ConfigError(
+            f"{chosen_by[0]} requires validation images, and validation_fraction=0 leaves none",
+            "leave out validation_fraction, or type sweep.choose_by=test/accuracy",
+        )
 
 
 def _plain(value: Any) -> Any:

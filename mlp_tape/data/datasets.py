@@ -232,12 +232,14 @@ def prepared(
 
 
 @functools.lru_cache(maxsize=2)  # shared by the jobs of a sweep
-def with_validation(dataset: Dataset, fraction: float) -> Dataset:
-    """Holds out some training images for model selection, the same ones for every call and seed.
+def with_validation(dataset: Dataset, fraction: float | None, seed: int = 0) -> Dataset:
+    """Holds out some training images for model selection; the test images have no influence on the choice.
 
     Args:
         dataset: data set.
-        fraction: fraction of the training images to hold out, in [0, 1); above 0, at least one image.
+        fraction: fraction of the training images to hold out, in [0, 1); above 0, at least one image. None
+            holds out none.
+        seed: determines which images.
 
     Raises:
         DataError: no image would be left to train on, or the data set has validation images of its own.
@@ -251,7 +253,7 @@ def with_validation(dataset: Dataset, fraction: float) -> Dataset:
             "leave out validation_fraction; the validation part is used",
         )
     train = dataset.x_train, dataset.y_train
-    kept, chosen = splits.held_out(len(dataset.x_train), fraction)
+    kept, chosen = splits.held_out(len(dataset.x_train), fraction, seed)
     (x, y), (x_validation, y_validation) = splits.taken(train, kept), splits.taken(train, chosen)
     return dataclasses.replace(
         dataset, x_train=x, y_train=y, x_validation=x_validation, y_validation=y_validation

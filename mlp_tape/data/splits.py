@@ -43,12 +43,18 @@ def stratified(y: NDArray[np.int32], fraction: float, seed: int) -> tuple[Rows, 
     return np.flatnonzero(~is_chosen), np.flatnonzero(is_chosen)
 
 
-def held_out(n: int, fraction: float) -> tuple[Rows, Rows]:
-    """Chooses a fraction of n rows, the same ones in every call.
+def number_held_out(n: int, fraction: float) -> int:
+    """Returns how many of n rows `held_out` chooses."""
+    return max(1, round(fraction * n))
+
+
+def held_out(n: int, fraction: float, seed: int = 0) -> tuple[Rows, Rows]:
+    """Chooses a fraction of n rows at random.
 
     Args:
         n: number of rows.
         fraction: fraction of the rows to choose, above 0 and below 1; at least one row.
+        seed: determines the choice.
 
     Returns:
         The numbers of the rows that remain and of those chosen, in ascending order, int64.
@@ -56,13 +62,13 @@ def held_out(n: int, fraction: float) -> tuple[Rows, Rows]:
     Raises:
         DataError: no row would remain.
     """
-    taken = max(1, round(fraction * n))
+    taken = number_held_out(n, fraction)
     if taken >= n:
         raise DataError(
             f"validation_fraction={fraction} of {count(n, 'image')} leaves none to train on",
             "choose a smaller fraction",
         )
-    order = np.random.default_rng(0).permutation(n)
+    order = np.random.default_rng(seed).permutation(n)
     return np.sort(order[taken:]), np.sort(order[:taken])
 
 

@@ -61,7 +61,7 @@ def _description(record: RunRecord) -> str:
             f"**Test accuracy {results[TEST_ACCURACY]:.4f}**{validation}, test loss "
             f"{results[TEST_LOSS]:.6f} after {count(record.steps, 'step')} in {record.seconds:.1f} s.",
         ]
-        if "test/balanced_accuracy" in results:
+        if "test/majority_accuracy" in results:
             balanced, f1, majority = (results[f"test/{key}"] for key in OF_CLASSES)
             lines += [
                 "",

@@ -20,8 +20,10 @@ class Result:
         scores: logits of the test images, float32 [n, classes].
         by_class: precision, recall and F1 of each class on the test images.
         first_weights: w1 before the first step, float32 [features, units].
-        chosen_by: accuracy by which runs are ranked, 0 to 1: on the validation images if there are any, else
-            on the test images.
+        validation: metrics on the validation images, by key, such as `validation/accuracy`; empty if there
+            are none.
+        best_epochs: number of epochs after which the weights were best on the validation images; 0 if there
+            are none.
     """
 
     steps: int
@@ -31,4 +33,20 @@ class Result:
     scores: NDArray[np.float32]
     by_class: ByClass
     first_weights: NDArray[np.float32]
-    chosen_by: float
+    validation: dict[str, float]
+    best_epochs: int
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """What is known of a training that a search ended early, as others did better.
+
+    Attributes:
+        epochs: number of epochs trained.
+        steps: number of steps trained.
+        validation: as in `Result`.
+    """
+
+    epochs: int
+    steps: int
+    validation: dict[str, float]

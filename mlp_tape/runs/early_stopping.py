@@ -4,9 +4,12 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+from mlp_tape.config.metrics import OF_SPLIT
 from mlp_tape.data.contents import Array
 from mlp_tape.storage.checkpoint import BEST, Checkpoint
 from mlp_tape.training.evaluation import Evaluation
+
+RESULTS = tuple(OF_SPLIT)  # loss, accuracy, ...
 
 
 @dataclass
@@ -20,6 +23,8 @@ class EarlyStopping:
         arrays: best parameters, w1, b1, ...; empty before the end of the first epoch.
         loss: validation loss of the best parameters.
         accuracy: validation accuracy of the best parameters, 0 to 1.
+        balanced_accuracy: mean recall of the classes with the best parameters, 0 to 1.
+        macro_f1: mean F1 of the classes with the best parameters, 0 to 1.
         steps: number of steps for which they were trained.
         waited: number of epochs since.
     """
@@ -29,6 +34,8 @@ class EarlyStopping:
     arrays: dict[str, Array] = field(default_factory=dict)
     loss: float = 0.0
     accuracy: float = 0.0
+    balanced_accuracy: float = 0.0
+    macro_f1: float = 0.0
     steps: int = 0
     waited: int = 0
 
@@ -51,13 +58,19 @@ class EarlyStopping:
             better = found.accuracy > self.accuracy
         if better or not self.arrays:
             self.arrays, self.steps, self.waited = arrays, steps, 0
-            self.loss, self.accuracy = found.loss, found.accuracy
+            for name in RESULTS:
+                setattr(self, name, found.value(name))
         else:
             self.waited += 1
 
+    @property
+    def results(self) -> dict[str, float]:
+        """The metrics of the best parameters on the validation images, by key; empty if there are none."""
+        return {f"validation/{name}": getattr(self, name) for name in RESULTS} if self.arrays else {}
+
     def to_checkpoint(self) -> tuple[dict[str, Array], dict[str, Any]]:
         """Returns the arrays and the other values to save in a checkpoint."""
-        about = {name: getattr(self, name) for name in ("loss", "accuracy", "steps", "waited")}
+        about = {name: getattr(self, name) for name in (*RESULTS, "steps", "waited")}
         return {f"{BEST}{name}": array for name, array in self.arrays.items()}, about
 
     def restore(self, start: Checkpoint | None) -> None:

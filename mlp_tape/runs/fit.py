@@ -10,9 +10,10 @@ import numpy as np
 
 from mlp_tape.config.settings import FREE, flatten
 from mlp_tape.data.contents import Array
-from mlp_tape.reports.result import Result
+from mlp_tape.reports.result import Pruned, Result
 from mlp_tape.runs import divergence
 from mlp_tape.runs.early_stopping import EarlyStopping
+from mlp_tape.runs.pruning import Pruning
 from mlp_tape.runs.trainer import Trainer
 from mlp_tape.storage import checkpoint, histogram_files, run_paths
 from mlp_tape.storage.checkpoint import Checkpoint
@@ -33,7 +34,8 @@ def fit(
     journal: Journal,
     start: Checkpoint | None = None,
     with_histograms: bool = False,
-) -> Result:
+    pruning: Pruning | None = None,
+) -> Result | Pruned:
     """Trains a network from its initial weights or from a checkpoint, and evaluates it on the test images.
 
     Args:
@@ -43,17 +45,20 @@ def fit(
         journal: receives every metric row.
         start: checkpoint to resume from; None for the initial weights.
         with_histograms: whether to save histograms of parameters and gradients for the plots.
+        pruning: what may end the training early, without evaluation on the test images; None for no end.
 
     Raises:
         DivergenceError: the loss is not finite.
         Stopped: a signal was received; the last checkpoint contains all completed steps.
     """
-    fitting = _Fitting(trainer, directory, console, journal, start)
+    fitting = _Fitting(trainer, directory, console, journal, start, pruning)
     with signals.deferred(), console.progress(fitting.done, trainer.steps) as show:
         fitting.train(with_histograms, show)
+        if fitting.is_pruned:
+            epochs = fitting.done // trainer.steps_per_epoch
+            return Pruned(epochs, fitting.done, fitting.best.results)
         tested = fitting.test()
         signals.raise_if_stopped()
-    best = fitting.best
     return Result(
         steps=fitting.done,
         weights=fitting.weights,
@@ -62,7 +67,8 @@ def fit(
         scores=tested.scores,
         by_class=tested.by_class,
         first_weights=fitting.first_weights,
-        chosen_by=best.accuracy if best.arrays else tested.accuracy,
+        validation=fitting.best.results,
+        best_epochs=fitting.best.steps // trainer.steps_per_epoch,
     )
 
 
@@ -70,11 +76,18 @@ class _Fitting:
     """The state of a training in progress, with its journal, console and checkpoints."""
 
     def __init__(
-        self, trainer: Trainer, directory: Path, console: Console, journal: Journal, start: Checkpoint | None
+        self,
+        trainer: Trainer,
+        directory: Path,
+        console: Console,
+        journal: Journal,
+        start: Checkpoint | None,
+        pruning: Pruning | None,
     ) -> None:
         self._trainer, self._directory, self._console, self._journal = trainer, directory, console, journal
         self._last_checkpoint, self._state = start, trainer.state_at(start)
         self._tested: Evaluation | None = None
+        self._pruning, self.is_pruned = pruning, False
         self.first_weights = (trainer.state_at(None) if start else self._state).params["w1"].numpy()
         self.best = EarlyStopping(trainer.settings.stopping.monitor, trainer.settings.stopping.patience)
         self.best.restore(start)
@@ -90,7 +103,11 @@ class _Fitting:
         return State(self._state.params).arrays()
 
     def train(self, with_histograms: bool, show: Callable[[int, str], None]) -> None:
-        """Trains to the last step, or until early stopping ends the training."""
+        """Trains to the last step, or until early stopping or pruning ends the training.
+
+        A checkpoint at the end of an epoch is only written if the job was not pruned there, so that a job
+        that resumes from it need not ask again.
+        """
         trainer, every = self._trainer, self._trainer.settings.checkpoint.every_steps
         blocks = trainer.train(self._state, with_histograms=with_histograms)
         for block in () if self.best.is_over else blocks:
@@ -98,6 +115,8 @@ class _Fitting:
             show(self.done, f"epoch {block.epoch + 1}/{trainer.settings.epochs}  loss {block.losses[0]:.6f}")
             if block.ends_epoch:
                 self._end_epoch(block.epoch)
+            if self.is_pruned:
+                break
             if block.ends_epoch or signals.stop_reason() or (every and self.done % every == 0):
                 self._save_checkpoint()
             signals.raise_if_stopped()
@@ -136,8 +155,11 @@ class _Fitting:
             self._record_evaluation(f"epoch {epoch}", "validation", found)
             self.best.update(found, self.done, self.weights)
         else:
-            self._tested = self._trainer.evaluate(self._state.params)
-            self._record_evaluation(f"epoch {epoch}", "test", self._tested)
+            found = self._tested = self._trainer.evaluate(self._state.params)
+            self._record_evaluation(f"epoch {epoch}", "test", found)
+        if self._pruning is not None:
+            is_over = self.done == self._trainer.steps or self.best.is_over
+            self.is_pruned = self._pruning.ends_job(epoch, found.value) and not is_over
 
     def _record_evaluation(self, when: str, split: str, found: Evaluation) -> None:
         """Writes an evaluation of the current step to the journal, and prints it."""

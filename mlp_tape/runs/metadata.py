@@ -15,6 +15,7 @@ from mlp_tape.config.settings import (
     to_dict,
 )
 from mlp_tape.data.datasets import Dataset
+from mlp_tape.runs.pruning import Pruning
 from mlp_tape.storage.run_record import Command, RunRecord
 from mlp_tape.system import formatting, provenance
 from mlp_tape.system.redaction import without_password
@@ -37,11 +38,15 @@ class Job:
         name: values of the swept settings, such as `lr=0.1`.
         parent: MLflow run id of the sweep; empty if there is none.
         dataset: data set, the same object for all jobs of a process with the same dataset settings.
+        metric: metric by which the sweep chooses; None for accuracy.
+        pruning: what may end the job early; None if nothing does.
     """
 
     name: str
     parent: str
     dataset: Dataset
+    metric: str | None = None
+    pruning: Pruning | None = None
 
 
 def describe_run(

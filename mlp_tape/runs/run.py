@@ -16,13 +16,14 @@ from mlp_tape.data import datasets
 from mlp_tape.data.datasets import Dataset
 from mlp_tape.errors import ConfigError, DataError
 from mlp_tape.reports import next_step, run_report, summary
-from mlp_tape.reports.result import Result
+from mlp_tape.reports.result import Pruned, Result
 from mlp_tape.runs.destination import Destination, destination
 from mlp_tape.runs.metadata import Job, describe_run
+from mlp_tape.runs.pruning import Pruning
 from mlp_tape.storage import checkpoint, lock, run_paths, run_record
 from mlp_tape.storage.checkpoint import Checkpoint
 from mlp_tape.storage.journal import Journal
-from mlp_tape.storage.metric_keys import OF_CLASSES, TEST_ACCURACY, TEST_LOSS, VALIDATION_ACCURACY
+from mlp_tape.storage.metric_keys import OF_CLASSES, TEST_ACCURACY, TEST_LOSS
 from mlp_tape.storage.run_record import Command, RunRecord
 from mlp_tape.system import provenance, signals, tensorflow_setup
 from mlp_tape.system.console import Console
@@ -40,7 +41,7 @@ def execute_run(
     job: Job | None = None,
     dataset: Dataset | None = None,
     on_screen: bool = True,
-) -> float:
+) -> float | None:
     """Executes a run: loads the data, trains and evaluates, tracks the run, and writes its report.
 
     Args:
@@ -53,8 +54,8 @@ def execute_run(
         on_screen: whether to print, and not only to write `console.log`.
 
     Returns:
-        The accuracy by which runs are ranked, 0 to 1: on the validation images if there are any, else on the
-        test images.
+        The value by which a sweep chooses, such as the validation accuracy; for a run, the accuracy on the
+        validation images if there are any, else on the test images. None if it was not measured.
 
     Raises:
         ConfigError: the directory belongs to another run, or is in use by another process, or the settings
@@ -71,7 +72,7 @@ def execute_run(
     with lock.hold(directory, wait=-1 if job else 2), Console(on_screen and job is None) as console:
         past = _past(settings, directory, job)
         if job and past and past.status == "FINISHED":  # the sweep sends what MLflow is missing
-            return past.chosen_by
+            return past.chosen_by(job.metric)
         where = Destination(settings.tracking) if job else destination(settings, past, command.overrides)
         settings = dataclasses.replace(settings, tracking=where.tracking)
         if where.line:
@@ -92,15 +93,16 @@ def execute_run(
             if past:
                 _warn_of_changed_environment(past, console)
             where.prepare(record, settings)
-            result, tracked = _recorded(settings, dataset, record, journal, console, start, began)
+            pruning = job.pruning if job else None
+            result, tracked = _recorded(settings, dataset, record, journal, console, start, pruning, began)
         link = tracked.link() if job is None else None
         if link:
             console.line(f"run           {link.url}")
             console.line(f"to see it     {link.how_to_open}")
-        if job is None:
+        if job is None and isinstance(result, Result):
             for text in next_step.closing(settings, result.accuracy, result.by_class.majority_accuracy):
                 console.line(text)
-    return result.chosen_by
+    return record.chosen_by(job.metric if job else None)
 
 
 def _recorded(
@@ -110,8 +112,9 @@ def _recorded(
     journal: Journal,
     console: Console,
     start: Checkpoint | None,
+    pruning: Pruning | None,
     began: float,
-) -> tuple[Result, Tracker]:
+) -> tuple[Result | Pruned, Tracker]:
     """Trains and writes the report while the run is tracked.
 
     MLflow is imported, and its store opened, in a separate process while this one prepares to train.
@@ -134,13 +137,16 @@ def _recorded(
         if record.full:
             threading.Thread(target=run_report.warm_up, daemon=True).start()
         with _timed(record):
-            result = fit(trainer, record.directory, console, journal, start, record.full)
-        record.results = {TEST_LOSS: result.loss, TEST_ACCURACY: result.accuracy}
-        if result.by_class.is_imbalanced:
-            record.results |= {f"test/{key}": getattr(result.by_class, key) for key in OF_CLASSES}
-        if trainer.validates:
-            record.results[VALIDATION_ACCURACY] = result.chosen_by
-        record.steps = result.steps
+            result = fit(trainer, record.directory, console, journal, start, record.full, pruning)
+        record.results, record.steps = result.validation, result.steps
+        if isinstance(result, Pruned):
+            record.pruned, record.tags = result.epochs, record.tags | {"pruned": "true"}
+            console.line(f"pruned after {count(result.epochs, 'epoch')}, as other jobs did better until then")
+            return result, where
+        record.best_epochs = result.best_epochs
+        record.results |= {TEST_LOSS: result.loss, TEST_ACCURACY: result.accuracy}
+        of_classes = OF_CLASSES if result.by_class.is_imbalanced else OF_CLASSES[:2]
+        record.results |= {f"test/{key}": getattr(result.by_class, key) for key in of_classes}
         if settings.report != "none":
             run_report.write_results(record.directory, settings, dataset, result)
         if record.full:
@@ -171,7 +177,9 @@ def resolved(settings: Settings, dataset: Dataset, past: RunRecord | None = None
         ConfigError: the settings do not fit the data.
         DataError: no image would be left to train on.
     """
-    dataset = datasets.with_validation(dataset, settings.validation_fraction)
+    fraction = settings.validation_fraction or 0.0  # a sweep has decided it for its jobs
+    dataset = datasets.with_validation(dataset, fraction, settings.dataset.split_seed)
+    settings = dataclasses.replace(settings, validation_fraction=fraction)
     _check_patience(settings, dataset)
     settings = _resolved_settings(settings, dataset, past)
     _check_augmentation(settings, dataset)

@@ -30,3 +30,5 @@ SWEEP_TABLE = "sweep.csv"
 SWEEP_SEEDS = "sweep_seeds.csv"  # means over seeds
 SWEEP_PAGE = "sweep.md"
 HYDRA_SWEEP = "multirun.yaml"  # written by Hydra
+STUDY = "study.log"  # of a search: its trials, in the format of Optuna's journal
+STUDY_LOCK = "study.lock"

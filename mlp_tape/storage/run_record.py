@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import itertools
 import json
 import os
 import platform
@@ -72,10 +73,15 @@ class RunRecord:
         made_by: versions and machine of the process that created the run, by name.
         full: whether the run also leaves plots and a model.
         steps: number of steps to train; once the run has finished, number of steps trained.
-        results: final test/loss, test/accuracy, with validation images validation/accuracy, and with rare
-            classes test/balanced_accuracy, test/macro_f1 and test/majority_accuracy.
+        results: final test/loss, test/accuracy, test/balanced_accuracy and test/macro_f1, with rare classes
+            test/majority_accuracy, and with validation images the same of these, validation/accuracy and so
+            on. A pruned job has no results on the test images.
+        best_epochs: number of epochs after which the weights were best on the validation images; 0 if there
+            are none.
+        pruned: number of epochs after which a search ended the job; 0 if it did not.
         tags: tags that MLflow receives when the run ends.
         swept: for a sweep, the settings in which its jobs differ.
+        search: for a sweep that is a search, what its jobs have to know of it, as `sweeps.study` defines.
         model_ready: whether the files of the model are complete; only for a run with `full`.
         version: number that increases whenever there is something to deliver to MLflow besides rows.
         created: time at which the run was created, in seconds since the Unix epoch.
@@ -111,8 +117,11 @@ class RunRecord:
     full: bool = True
     steps: int = 0
     results: dict[str, float] = field(default_factory=dict)
+    best_epochs: int = 0
+    pruned: int = 0
     tags: dict[str, str] = field(default_factory=dict)
     swept: list[str] = field(default_factory=list)
+    search: dict[str, Any] = field(default_factory=dict)
     model_ready: bool = False
     version: int = 0
     created: float = 0.0
@@ -160,10 +169,24 @@ class RunRecord:
         """Whether MLflow has received the whole run, including its status."""
         return self.delivery.version == self.version
 
-    @property
-    def chosen_by(self) -> float:
-        """The accuracy by which finished runs are ranked, 0 to 1: validation if available, else test."""
-        return self.results.get(VALIDATION_ACCURACY, self.results[TEST_ACCURACY])
+    def metric(self, key: str) -> float | None:
+        """Returns a metric of a finished run; None if it was not measured.
+
+        Args:
+            key: a key of `config.metrics.METRICS`.
+        """
+        if key == "seconds":
+            return self.seconds
+        if key == "parameters":
+            sizes = json.loads(self.params.get("layer_sizes", "[]"))
+            return float(sum((d_in + 1) * d_out for d_in, d_out in itertools.pairwise(sizes)))
+        return self.results.get(key)
+
+    def chosen_by(self, key: str | None = None) -> float | None:
+        """Returns a metric of a finished run; for None, its validation accuracy, or else test accuracy."""
+        if key:
+            return self.metric(key)
+        return self.results.get(VALIDATION_ACCURACY, self.results.get(TEST_ACCURACY))
 
     @property
     def command(self) -> str:
@@ -172,6 +195,20 @@ class RunRecord:
             return self._call(*self.overrides)
         multirun = ["-m"] if self.kind == "sweep" else []
         return shlex.join([*program.train(self.program).split(), *multirun, *self.options, *self.overrides])
+
+    @property
+    def command_on_all_images(self) -> str:
+        """The command that trains with the same settings, without images held out for validation.
+
+        If training ended early, by the validation images, it ends after as many epochs.
+        """
+        keys: tuple[str, ...] = "validation_fraction=", "sweep."
+        more = ["validation_fraction=0"]
+        if self.settings.get("stopping", {}).get("patience") is not None:
+            keys += ("stopping.", "epochs=")
+            more += ["stopping.patience=null", f"epochs={self.best_epochs}"]
+        kept = [text for text in self.overrides if not text.startswith(keys)]
+        return dataclasses.replace(self, overrides=kept + more).command
 
     @property
     def resume(self) -> str:

@@ -13,6 +13,7 @@ from mlp_tape.data import datasets
 from mlp_tape.data.datasets import Dataset
 from mlp_tape.errors import BrokenFileError, ConfigError, DataError
 from mlp_tape.storage import run_paths, run_record
+from mlp_tape.storage.metric_keys import TEST_ACCURACY, VALIDATION_ACCURACY
 from mlp_tape.storage.run_record import RunRecord
 from mlp_tape.system import atomic_files
 
@@ -22,8 +23,9 @@ Say = Callable[[str], None]
 class SweepDirectory:
     """State shared by the processes of a sweep, on one or several machines, through files in its directory.
 
-    `jobs.json` maps the identity of each job to the name of its directory, `data.json` maps dataset settings
-    to the data set that was loaded, and `stop`, if it exists, contains the reason to stop all jobs.
+    `jobs.json` maps the identity of each job to the name of its directory. `data.json` maps dataset settings
+    to the data set that was loaded, and to the fraction of it that is held out for validation. `stop`, if it
+    exists, contains the reason to stop all jobs.
 
     Args:
         directory: directory of the sweep, absolute; must exist.
@@ -69,6 +71,34 @@ class SweepDirectory:
                 "restore the original data, or start a new sweep",
             )
         return found
+
+    def hold_out(self, settings: DatasetSettings, dataset: Dataset, fraction: float) -> None:
+        """Decides which fraction of the training images the jobs hold out if their settings do not say it.
+
+        Has no effect if that was decided before; without effect on data with validation images of their own.
+
+        Args:
+            settings: settings of the data set.
+            dataset: the data set, as loaded by `dataset`.
+            fraction: the fraction, in [0, 1).
+        """
+        has_own = len(dataset.y_validation) > 0
+        held_out = {"validation_fraction": 0.0 if has_own else fraction, "has_own_validation": has_own}
+        with self._lock:
+            decided = self._read(run_paths.DATA)
+            decided[_choice(settings)] = held_out | decided[_choice(settings)]
+            self._write(run_paths.DATA, decided)
+
+    def resolved(self, settings: Settings) -> Settings:
+        """Returns the settings of a job with the fraction and the metric that were decided for the sweep."""
+        decided = self._read(run_paths.DATA).get(_choice(settings.dataset), {})
+        fraction = settings.validation_fraction
+        if fraction is None:
+            fraction = decided.get("validation_fraction", 0.0)
+        validates = fraction or decided.get("has_own_validation")
+        metric = settings.sweep.choose_by or (VALIDATION_ACCURACY if validates else TEST_ACCURACY)
+        sweep = dataclasses.replace(settings.sweep, choose_by=metric)
+        return dataclasses.replace(settings, validation_fraction=fraction, sweep=sweep)
 
     def identity(self, settings: Settings) -> str:
         """Returns the identity of a job, with the data set that is actually used, if it has been loaded."""

@@ -15,9 +15,11 @@ from mlp_tape.config.settings import Settings, is_description, to_dict
 from mlp_tape.errors import BrokenFileError, ConfigError
 from mlp_tape.runs.destination import of_job
 from mlp_tape.runs.metadata import Job
+from mlp_tape.runs.pruning import Pruning
 from mlp_tape.runs.run import execute_run
 from mlp_tape.storage import run_record
 from mlp_tape.storage.run_record import Command, RunRecord
+from mlp_tape.sweeps import objectives
 from mlp_tape.sweeps.directory import SweepDirectory
 from mlp_tape.sweeps.plan import TRACEBACK, is_of_a_sweep
 from mlp_tape.system import exit, program, signals
@@ -40,8 +42,7 @@ def run(
         folder: name of its directory; `.` for a number.
 
     Returns:
-        The accuracy by which jobs are ranked, 0 to 1: on the validation images if there are any, else on the
-        test images; None if the job did not finish.
+        The value by which the sweep chooses, such as the validation accuracy; None if the job did not finish.
 
     Raises:
         Stopped: the process of the sweep itself received a signal.
@@ -53,12 +54,14 @@ def run(
     named = [text for text in own if not is_description(text)]
     swept = [plain for text in named if (plain := _plain(without_password(text))) not in typed]
     name = " ".join(text.lstrip("+") for text in swept)[:200]
-    command = _command(parent, own)
     here = parent.host == platform.node() and parent.pid == os.getpid()
     if not here:
         program.start_as(parent.program)
         exit.leave_at_interpreter_exit()
-    directory = None
+    resolved = sweep_directory.resolved(settings)
+    if settings.validation_fraction is None and resolved.validation_fraction:
+        own.append(f"validation_fraction={resolved.validation_fraction:g}")
+    settings, command, directory = resolved, _command(parent, own), None
     with signals.on_file(sweep_directory.stop_file), contextlib.nullcontext() if here else _signals():
         try:
             signals.raise_if_stopped()
@@ -66,7 +69,9 @@ def run(
                 dataset = sweep_directory.dataset(settings.dataset)
             finally:
                 directory = sweep_directory.claim(settings, number, folder)
-            job = Job(name or f"job {number}", parent.run_id, dataset)
+            metric = objectives.chosen(settings)[0]
+            pruning = _pruning(sweep, parent, metric, sweep_directory.identity(settings))
+            job = Job(name or f"job {number}", parent.run_id, dataset, metric, pruning)
             return execute_run(settings, directory, command, job)
         except (Exception, KeyboardInterrupt) as error:
             if here and signals.received():
@@ -81,6 +86,17 @@ def run(
                 if settings.sweep.fail_fast:
                     sweep_directory.request_stop(f"sweep.fail_fast: {name or directory.name} failed")
             return None
+
+
+def _pruning(sweep: Path, parent: RunRecord, metric: str, identity: str) -> Pruning | None:
+    """Returns what ends a job of a search early; None if nothing does."""
+    _, _, name = metric.partition("/")
+    if not parent.search or not name:
+        return None
+    from mlp_tape.sweeps import study
+
+    decide = study.pruning(sweep, parent.search, identity)
+    return Pruning(name, decide) if decide else None
 
 
 def _command(sweep: RunRecord, overrides: list[str]) -> Command:

@@ -1,25 +1,27 @@
-"""The Pareto front: the jobs that no other job is better than in every objective."""
+"""The Pareto front: the points than which no other is better in all objectives."""
 
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
-Direction = Literal["maximize", "minimize"]
 
+def front(values: Sequence[Sequence[float]], directions: Sequence[str]) -> list[int]:
+    """Returns the indices of the points that no other point dominates, in their order.
 
-def front(values: Sequence[Sequence[float]], directions: Sequence[Direction]) -> list[int]:
-    """Returns the indices of the rows that no other row dominates, in their order.
-
-    A row dominates another one if it is at least as good in every objective, and better in one. Rows that are
-    equal do not dominate each other. A row that contains NaN is not part of the front.
+    A point dominates another one if it is at least as good in every objective, and better in one, so that
+    equal points do not dominate each other. A point with a NaN is not part of the front.
 
     Args:
-        values: for each job, its value of each objective.
-        directions: for each objective, whether higher (`maximize`) or lower values are better.
+        values: coordinates of each point, one per objective.
+        directions: `maximize` or `minimize` for each objective.
     """
-    signs = [1.0 if direction == "maximize" else -1.0 for direction in directions]
-    x = np.asarray(values, float).reshape(-1, len(signs)) * signs
-    known = np.flatnonzero(~np.isnan(x).any(axis=1))
-    others = x[known]
-    return [int(i) for i in known if not ((others >= x[i]).all(axis=1) & (others > x[i]).any(axis=1)).any()]
+    signs = [1.0 if each == "maximize" else -1.0 for each in directions]
+    points = np.asarray(values, float).reshape(-1, len(signs)) * signs
+    known = np.flatnonzero(~np.isnan(points).any(axis=1))
+    others = points[known]
+
+    def is_dominated(point: NDArray[np.float64]) -> bool:
+        return bool(((others >= point).all(axis=1) & (others > point).any(axis=1)).any())
+
+    return [int(i) for i in known if not is_dominated(points[i])]

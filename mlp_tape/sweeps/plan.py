@@ -1,9 +1,10 @@
 """The plan of a sweep: its jobs, known and validated before the first one starts."""
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from mlp_tape.config.settings import Settings
+from mlp_tape.config.settings import Settings, job_identity
 
 TRACEBACK = "MLP_TAPE_TRACEBACK"  # environment variable: whether the tracebacks of failed jobs are printed
 # Overrides that concern a whole sweep, or the place of a run, and are no part of the command of a single run.
@@ -47,6 +48,18 @@ class Plan:
     jobs: list[PlannedJob]
     is_complete: bool = True
     equal: int = 0
+
+    @property
+    def chooses(self) -> bool:
+        """Whether jobs differ in more than their seed, so that the best of them can be chosen."""
+        same_seed = [dataclasses.replace(job.settings, seed=0) for job in self.jobs]
+        settings = {job_identity(each, each.dataset.path or "") for each in same_seed}
+        return not self.is_complete or len(settings) > 1
+
+    def resolved(self, resolve: Callable[[Settings], Settings]) -> "Plan":
+        """Returns the plan with changed settings of its jobs."""
+        jobs = [dataclasses.replace(job, settings=resolve(job.settings)) for job in self.jobs]
+        return dataclasses.replace(self, jobs=jobs)
 
     def without_equal(self, identity: Callable[[Settings], str]) -> "Plan":
         """Returns the plan with one job of each identity, the first; unchanged if it is not complete."""

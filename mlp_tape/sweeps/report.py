@@ -5,16 +5,17 @@ import shlex
 import time
 from pathlib import Path
 
+from mlp_tape.config.metrics import is_of_test
 from mlp_tape.config.settings import DatasetSettings, Settings
 from mlp_tape.errors import MlpTapeError
 from mlp_tape.reports import run_report
 from mlp_tape.storage import journal, lock, run_paths
 from mlp_tape.storage.journal import Journal
-from mlp_tape.storage.metric_keys import TRAIN_LOSS
+from mlp_tape.storage.metric_keys import TEST_ACCURACY, TRAIN_LOSS, VALIDATION_ACCURACY
 from mlp_tape.storage.run_record import RunRecord
-from mlp_tape.sweeps import monitor, summary
+from mlp_tape.sweeps import monitor, objectives, summary
 from mlp_tape.sweeps.directory import SweepDirectory
-from mlp_tape.sweeps.summary import SHOWN, WIDE, Summary, Table, spoken
+from mlp_tape.sweeps.summary import SHOWN, WIDE, SeedGroup, Summary, Table, spoken
 from mlp_tape.system import atomic_files, program, signals, sqlite_file, tensorflow_setup
 from mlp_tape.system.console import Console
 from mlp_tape.system.formatting import count
@@ -33,7 +34,7 @@ def conclude(settings: Settings, record: RunRecord, jobs: SweepDirectory, consol
         jobs: directory of the sweep.
         console: receives the tables.
     """
-    found = _summary(jobs)
+    found = _summary(jobs, settings)
     _write(found, record)
     _print(found, console)
     if not signals.received():
@@ -41,12 +42,13 @@ def conclude(settings: Settings, record: RunRecord, jobs: SweepDirectory, consol
             _report_best(found, jobs)
         _draw(found, record.directory / run_paths.PLOTS)
     _send_unsent(found, console, SEND_LIMIT if signals.received() else math.inf)
-    _write(_summary(jobs), record)  # some jobs may have received their MLflow run ids only now
+    _write(_summary(jobs, settings), record)  # some jobs may have received their MLflow run ids only now
 
 
-def _summary(jobs: SweepDirectory) -> Summary:
+def _summary(jobs: SweepDirectory, settings: Settings) -> Summary:
     """Summarizes the current state of the jobs."""
-    return summary.summarize([monitor.current(job) for job in jobs.jobs()])
+    current = [monitor.current(job) for job in jobs.jobs()]
+    return summary.summarize(current, objectives.chosen(settings), settings.sweep.over)
 
 
 def _print(found: Summary, console: Console) -> None:
@@ -54,16 +56,22 @@ def _print(found: Summary, console: Console) -> None:
     for table in _tables(found):
         for line in ("", *table.as_text()):
             console.line(line)
-    if found.best:
-        console.line("")
-        console.line(f"best          {_about_best(found)}: {found.best.command}")
+    if not found.best:
+        return
+    console.line("")
     if found.over_seeds:
         console.line(f"best setting  {_about_best_setting(found)}")
+    console.line(f"{_name_of_best(found):<13} {_about_best(found)}: {found.best.command}")
+    if found.chooses and found.best.metric(VALIDATION_ACCURACY) is not None:
+        console.line(f"on all images {found.best.command_on_all_images}")
+    if found.pruned:
+        console.line(f"pruned        {_about_pruned(found)}")
 
 
 def _tables(found: Summary) -> list[Table]:
     """Returns the tables for the screen and the MLflow page."""
-    return [table for table in (found.table(SHOWN), found.seeds_table(SHOWN)) if table.rows]
+    tables = found.table(SHOWN), found.seeds_table(SHOWN), found.front_table()
+    return [table for table in tables if table.rows]
 
 
 def _write(found: Summary, record: RunRecord) -> None:
@@ -71,8 +79,15 @@ def _write(found: Summary, record: RunRecord) -> None:
     best, page = found.best, [f"{record.settings['note']}\n"] if record.settings.get("note") else []
     record.swept = found.swept
     if best:
-        page.append(f"**Best:** {_about_best(found)}: `{best.command}`\n")
+        page.append(f"**{_name_of_best(found).capitalize()}:** {_about_best(found)}: `{best.command}`\n")
         record.tags = {"best.run_id": best.run_id, "best.command": best.command}
+        if found.chooses and best.metric(VALIDATION_ACCURACY) is not None:
+            page.append(f"**On all training images:** `{best.command_on_all_images}`\n")
+            record.tags["best.command_on_all_images"] = best.command_on_all_images
+        if found.chooses and is_of_test(found.ranked_by):
+            page.append(f"The {spoken(found.ranked_by)} of the best is {objectives.WARNING}.\n")
+    if found.pruned:
+        page.append(f"**Pruned:** {_about_pruned(found)}\n")
     if found.over_seeds:
         page.append(f"**Best setting:** {_about_best_setting(found)}\n")
         record.tags |= _best_setting_tags(found)
@@ -92,15 +107,39 @@ def _about_best(found: Summary) -> str:
     best = found.best
     assert best
     metrics = sorted(found.metrics, key=lambda metric: metric != found.ranked_by)
-    results = [f"{spoken(key)} {best.results[key]:.4f}" for key in metrics if key in best.results]
+    values = [(key, best.metric(key)) for key in metrics]
+    results = [f"{spoken(key)} {value:.4f}" for key, value in values if value is not None]
+    if found.chooses and is_of_test(found.ranked_by):
+        results[0] += " (optimistic)"
     return ", ".join([f"job {best.folder}", *results])
+
+
+def _name_of_best(found: Summary) -> str:
+    """Returns what the best job is called: with several seeds, it only stands for the best setting."""
+    return "its first job" if found.over_seeds else "best"
+
+
+def _about_pruned(found: Summary) -> str:
+    """Returns how many jobs a search ended early, and what they cost."""
+    pruned, every = found.pruned, found.pruned + found.finished
+    epochs = sum(job.pruned for job in pruned) / len(pruned)
+    seconds, total = (sum(job.seconds for job in jobs) for jobs in (pruned, every))
+    of_all = f"{len(pruned)} of {count(len(every), 'job')}, after {epochs:.1f} epochs on average"
+    return f"{of_all}; they took {seconds:.1f} of {total:.1f} s of training"
 
 
 def _about_best_setting(found: Summary) -> str:
     """Returns the setting with the best mean over its seeds, its mean, standard deviation and seeds."""
-    best, metric = found.over_seeds[0], found.ranked_by
-    result = f"{spoken(metric)} {best.mean(metric):.4f} ± {best.std(metric):.4f}"
-    return f"{best.name or 'all jobs'}, {result} (mean ± standard deviation of {len(best.jobs)} seeds)"
+    best = found.over_seeds[0]
+    shown = dict.fromkeys([found.ranked_by, TEST_ACCURACY])
+    results = [f"{spoken(key)} {_mean_and_std(best, key)}" for key in shown]
+    of = f"mean ± standard deviation of {len(best.jobs)} {summary.plural(found.over)}"
+    return f"{best.name or 'all jobs'}, {', '.join(results)} ({of})"
+
+
+def _mean_and_std(group: SeedGroup, metric: str) -> str:
+    std = group.std(metric)
+    return f"{group.mean(metric):.4f}" + (f" ± {std:.4f}" if std is not None else "")
 
 
 def _best_setting_tags(found: Summary) -> dict[str, str]:
@@ -140,7 +179,7 @@ def _draw(found: Summary, folder: Path) -> None:
     path, metric = folder / "sweep_accuracy.png", spoken(found.ranked_by)
     settings = [summary.flat(job.settings) for job in found.finished]
     swept = {key: [each.get(key) for each in settings] for key in found.swept}
-    ranked = sorted(found.finished, key=found.score, reverse=True)
+    ranked = sorted(found.finished, key=found.cost)
     if len(swept) <= WIDE and sweep_plots.is_readable(swept):
         sweep_plots.accuracies(path, swept, [found.score(job) for job in found.finished], metric)
     else:

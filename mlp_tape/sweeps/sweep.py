@@ -9,7 +9,9 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from mlp_tape.config.metrics import is_of_test
 from mlp_tape.config.settings import Settings, is_description, to_dict
+from mlp_tape.data import splits
 from mlp_tape.errors import ConfigError, SweepError
 from mlp_tape.reports import run_report
 from mlp_tape.runs.destination import destination
@@ -17,7 +19,7 @@ from mlp_tape.runs.metadata import given_name
 from mlp_tape.storage import lock, run_paths, run_record
 from mlp_tape.storage.journal import Journal, Row
 from mlp_tape.storage.run_record import Command, RunRecord
-from mlp_tape.sweeps import monitor, report, summary
+from mlp_tape.sweeps import monitor, objectives, report, summary
 from mlp_tape.sweeps.directory import SweepDirectory
 from mlp_tape.sweeps.monitor import Monitor
 from mlp_tape.sweeps.plan import Plan
@@ -29,6 +31,8 @@ from mlp_tape.system.redaction import without_password
 from mlp_tape.tracking.session import jobs_closed_in_background, run_session, tracker
 from mlp_tape.tracking.tracker import Tracker
 from mlp_tape.tracking.uri import CHECK_SECONDS, check_reachable, resolve_uri, store_warnings
+
+VALIDATION_FRACTION = 0.1  # of the training images, where something is chosen
 
 
 @contextlib.contextmanager
@@ -69,16 +73,22 @@ def opened(
             console.line(where.line)
         jobs.stop_file.unlink(missing_ok=True)
         choices = {repr(job.settings.dataset): job.settings.dataset for job in plan.jobs}
-        warnings = set[str]()
+        warnings, fraction = set[str](), _validation_fraction(plan, past)
         for choice in choices.values():
             dataset = jobs.dataset(choice, console.line)
+            jobs.hold_out(choice, dataset, fraction)
             of_file = f"{choice.path}: " if len(choices) > 1 and choice.path else ""
             warnings |= {dataset.warning, *(of_file + doubt for doubt in dataset.doubts)}
         if settings.tracking.enabled:
             warnings |= set(store_warnings(resolve_uri(settings.tracking)))
         for warning in sorted(warnings - {""}):
             console.warn(warning)
-        plan = plan.without_equal(jobs.identity)
+        plan = plan.resolved(jobs.resolved).without_equal(jobs.identity)
+        first = plan.jobs[0].settings
+        settings = dataclasses.replace(
+            settings, validation_fraction=first.validation_fraction, sweep=first.sweep
+        )
+        record.settings = to_dict(settings)
         planned = len(plan.jobs) if plan.is_complete else None
         journal.recover(record.delivery.position)
         write_files = functools.partial(run_report.write_settings, directory, settings)
@@ -90,14 +100,47 @@ def opened(
             if plan.equal:
                 jobs_planned += f" ({plan.equal} more {are(plan.equal)} equal to one of them)"
             console.line(f"sweep  {jobs_planned} in {directory}")
+            if plan.chooses:
+                console.line(f"       {_about_choice(first, jobs, record.overrides)}")
             try:
-                progress = functools.partial(_report_progress, journal)
+                progress = functools.partial(_report_progress, journal, settings)
                 with Monitor(jobs, console, planned, progress), jobs_closed_in_background():
                     yield plan
             finally:
                 report.conclude(settings, record, jobs, console)
             console.line(f"directory     {directory}")
             _refuse_failures(jobs, record, plan)
+
+
+def _validation_fraction(plan: Plan, past: RunRecord | None) -> float:
+    """Returns the fraction of the training images that jobs hold out if their settings do not say it."""
+    if past:
+        return float(past.settings.get("validation_fraction") or 0.0)
+    sweep = plan.jobs[0].settings.sweep
+    by_test_alone = sweep.choose_by is not None and not sweep.choose_by.startswith("validation/")
+    return VALIDATION_FRACTION if plan.chooses and not by_test_alone else 0.0
+
+
+def _about_choice(settings: Settings, jobs: SweepDirectory, typed: list[str]) -> str:
+    """Returns by which images the best job will be chosen, and how to choose otherwise.
+
+    Args:
+        settings: settings of the first job.
+        jobs: directory of the sweep.
+        typed: overrides of the sweep.
+    """
+    metrics = objectives.chosen(settings)
+    names = " and ".join(map(summary.spoken, metrics))
+    if any(map(is_of_test, metrics)):
+        keys = ("sweep.choose_by=", "sweep.objectives=", "validation_fraction=")
+        instead = next((f"leave out {text}" for text in typed if text.startswith(keys)), "start a new sweep")
+        return f"chosen by {names}: that of the best is {objectives.WARNING}; for an unbiased one, {instead}"
+    dataset = jobs.dataset(settings.dataset)
+    if len(dataset.y_validation):
+        return f"chosen by {names}, on the {count(len(dataset.y_validation), 'validation image')} of the data"
+    n = len(dataset.y_train)
+    held_out = f"{splits.number_held_out(n, settings.validation_fraction or 0.0):,} of {n:,} training images"
+    return f"chosen by {names}, on {held_out}; validation_fraction=0 keeps all of them to train on"
 
 
 @contextlib.contextmanager
@@ -124,7 +167,7 @@ def _check_comparable(plan: Plan, jobs: SweepDirectory, say: Callable[[str], Non
     for dataset, fraction in {repr(each): each for each in wanted}.values():
         if known and jobs.checksum(dataset, say) not in known:
             what = f"dataset.path={dataset.path}" if dataset.path else f"dataset={dataset.name}"
-        elif earlier and fraction not in fractions:
+        elif earlier and fraction is not None and fraction not in fractions:
             what = f"validation_fraction={fraction:g}"
         else:
             continue
@@ -174,10 +217,12 @@ def _name(overrides: list[str], planned: int | None) -> str:
     return "sweep " + formatting.shorten(keys, formatting.NAME - len("sweep ") - len(size)) + size
 
 
-def _report_progress(journal: Journal, jobs: list[RunRecord]) -> None:
+def _report_progress(journal: Journal, settings: Settings, jobs: list[RunRecord]) -> None:
     """Appends metrics of the sweep's progress to its journal, one step per finished job."""
-    found = Summary(jobs, [])
-    n, best = len(found.finished), max(map(found.score, found.finished))
+    found = Summary(jobs, [], objectives.chosen(settings))
+    if not found.finished:
+        return
+    n, best = len(found.finished), found.score(min(found.finished, key=found.cost))
     values = {"sweep/finished": float(n), f"sweep/best_{found.ranked_by.replace('/', '_')}": best}
     journal.append(Row(key, n, value, int(1000 * time.time())) for key, value in values.items())
 

@@ -41,6 +41,10 @@ class Evaluation:
         predictions: NDArray[np.int64] = self.scores.argmax(axis=1)
         return predictions
 
+    def value(self, name: str) -> float:
+        """Returns `loss`, `accuracy`, or a metric of `ByClass` such as `macro_f1`."""
+        return float(getattr(self if name in ("loss", "accuracy") else self.by_class, name))
+
     @functools.cached_property
     def by_class(self) -> ByClass:
         """Precision, recall and F1 of each class."""
