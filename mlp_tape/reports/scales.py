@@ -46,7 +46,7 @@ def scale(values: Sequence[Any]) -> Scale:
     if not numbers or (others and (others != [None] or len(known) <= TICKS)):
         return _categories(values, known)
     positive = [value for value in numbers if value > 0]
-    is_log = bool(positive) and min(numbers) >= 0 and max(positive) >= WIDE * min(positive)
+    is_log = bool(positive) and min(numbers) >= 0 and is_wide(positive)
     apart = [None] * bool(others) + [0] * (is_log and min(numbers) == 0)
     on_axis = positive if is_log else numbers
     x = {value: math.log10(value) if is_log else float(value) for value in on_axis}
@@ -65,6 +65,16 @@ def scale(values: Sequence[Any]) -> Scale:
         if not ticks or position(value) - ticks[-1] >= 1 / 16:
             ticks, labels = [*ticks, position(value)], [*labels, text]
     return Scale(np.array([position(value) for value in values]), ticks, labels, True)
+
+
+def is_wide(values: Sequence[float]) -> bool:
+    """Returns whether different positive values need a logarithmic scale.
+
+    Of many values, the smallest ones do not decide: a tenth of them has to be small, as is not the case for
+    values that are drawn uniformly from an interval that begins at 0.
+    """
+    low = min(values) if len(values) <= TICKS else float(np.quantile(values, 0.1))
+    return max(values) >= WIDE * low * (1 if len(values) <= TICKS else 2)
 
 
 def distinct(values: Sequence[Any]) -> list[Any]:
@@ -100,11 +110,12 @@ def _order(value: Any) -> tuple[int, Any]:
 
 def _round_numbers(low: float, high: float, is_log: bool) -> list[float]:
     """Returns round numbers between two values."""
+    found: Sequence[float]
     if not is_log:
         whole = isinstance(low, int) and isinstance(high, int)
-        found = MaxNLocator(nbins=6, integer=whole).tick_values(low, high)
+        found = [*MaxNLocator(nbins=6, integer=whole).tick_values(low, high)]
     else:
         decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
         every, digits = -(-len(decades) // 7), (1,) if len(decades) > 3 else (1, 2, 5)
-        found = np.array([digit * 10.0**decade for decade in decades[::every] for digit in digits])
+        found = [digit * 10.0**decade for decade in decades[::every] for digit in digits]
     return [float(f"{value:.12g}") for value in found if low <= value <= high]

@@ -3,22 +3,21 @@
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, Literal
 
 import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
 
 from mlp_tape.reports import style
 from mlp_tape.reports.scales import scale
 from mlp_tape.reports.style import BLUE, COLOURS, GREY, ORANGE
 from mlp_tape.reports.swept_jobs import Job, Metric, span
-from mlp_tape.system import formatting
 
 AXES = 8  # maximum number of settings in parallel coordinates
-NAMED = 20  # maximum number of jobs of a front that are named
 FAILED = COLOURS[3]
 
 
@@ -40,28 +39,24 @@ def history(path: Path, jobs: Sequence[Job], metric: Metric) -> None:
     failed = [job for job in jobs if job.state != "pruned" and not job.has_value]
     drawn = span(metric.shown(finished or [job for job in pruned if job.has_value]), metric.maximize)
     drawn.set(axes)
-    edge = drawn.low if metric.maximize else drawn.high
     size = 6 if len(jobs) <= 100 else 4
-    looks = (
+    looks: tuple[tuple[list[Job], str, dict[str, Any]], ...] = (
         (pruned, "pruned", {"mec": GREY, "mfc": "none", "zorder": 2}),
         (finished, "finished", {"mec": BLUE, "mfc": BLUE, "zorder": 3, "alpha": 0.8}),
     )
     for group, name, look in looks:
-        values = np.array([metric.factor * job.value if job.has_value else edge for job in group], float)
+        values = np.where([job.has_value for job in group], metric.shown(group), np.nan)
         x = np.array([places[id(job)] for job in group])
-        inside = (drawn.low < values) & (values < drawn.high)
-        if len(group):
-            text = f"{name} ({len(group)})"
-            axes.plot(x[inside], values[inside], "o", ms=size, label=text, **look)
+        inside = drawn.has(values)
+        if group:
+            axes.plot(x[inside], values[inside], "o", ms=size, label=f"{name} ({len(group)})", **look)
         if not inside.all():
-            marker, where = ("v", edge) if metric.maximize else ("^", edge)
-            worse = f"{name}, worse than shown ({(~inside).sum()})"
-            x = x[~inside]
-            axes.plot(x, [where] * len(x), marker, ms=size, clip_on=False, label=worse, **look)
+            worse, x = f"{name}, worse than shown ({(~inside).sum()})", x[~inside]
+            axes.plot(x, [drawn.edge] * len(x), drawn.arrow, ms=size, clip_on=False, label=worse, **look)
     if failed:
-        x = [places[id(job)] for job in failed]
-        text = f"failed ({len(failed)})"
-        axes.plot(x, [edge] * len(x), "x", ms=7, mew=2, color=FAILED, clip_on=False, label=text, zorder=4)
+        at, text = [places[id(job)] for job in failed], f"failed ({len(failed)})"
+        edge = [drawn.edge] * len(at)
+        axes.plot(at, edge, "x", ms=7, mew=2, color=FAILED, clip_on=False, label=text, zorder=4)
     if finished:
         best_so_far = np.maximum.accumulate if metric.maximize else np.minimum.accumulate
         ends = [places[id(job)] for job in finished]
@@ -69,20 +64,15 @@ def history(path: Path, jobs: Sequence[Job], metric: Metric) -> None:
         axes.step(
             [*ends, len(jobs)], [*best, best[-1]], where="post", color=ORANGE, label="best so far", zorder=1
         )
-        _star(axes, places[id(metric.ranked(jobs)[0])], metric, metric.ranked(jobs)[0])
+        first = metric.ranked(jobs)[0]
+        x, text = np.array([places[id(first)]]), metric.about_best(first)
+        axes.plot(x, metric.shown([first]), "*", ms=15, mfc=ORANGE, mec="white", label=text, zorder=5)
     axes.set(xlabel="jobs in the order of their end", ylabel=metric.label)
     axes.set_xlim(1 - 0.02 * len(jobs) - 0.3, len(jobs) * 1.02 + 0.3)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(alpha=0.3)
     figure.legend(loc="outside upper left", ncols=3, fontsize="small", frameon=False)
     style.save(figure, path)
-
-
-def _star(axes: Axes, x: float, metric: Metric, best: Job) -> None:
-    """Marks the best job."""
-    y = metric.factor * (best.value or 0.0)
-    text = f"best: job {best.number}, {metric.text(best)}"
-    axes.plot([x], [y], "*", ms=15, mfc=ORANGE, mec="white", label=text, zorder=5)
 
 
 def importance(path: Path, shares: Mapping[str, float], metric: Metric) -> None:
@@ -125,33 +115,38 @@ def parallel_coordinates(path: Path, jobs: Sequence[Job], metric: Metric, order:
     keys = list(order or dict.fromkeys(key for job in jobs for key in job.settings))[:AXES]
     figure = Figure(figsize=(max(6.0, 1.7 * len(keys) + 2.4), 5.5), layout="constrained")
     axes = figure.subplots()
-    drawn = span(metric.shown(finished), metric.maximize)
+    drawn = span(metric.shown(finished or pruned), metric.maximize)
     axis = [scale([job.settings.get(key) for job in shown]) for key in keys]
     heights = [*(each.at for each in axis), drawn.position(metric.shown(shown))]
     lines = np.stack([np.stack([np.full(len(shown), i), y], axis=1) for i, y in enumerate(heights)], axis=1)
-    thin = {"colors": GREY, "linewidths": 0.5, "alpha": 0.5}
-    axes.add_collection(LineCollection(list(lines[len(finished) :]), zorder=1, **thin))
+    thin = {"colors": GREY, "linewidths": 0.5, "alpha": 0.6, "label": f"pruned ({len(pruned)})"}
+    if pruned:
+        axes.add_collection(LineCollection(list(lines[len(finished) :]), zorder=1, **thin))
     colours = matplotlib.colormaps["viridis"](1 - 0.95 * heights[-1][: len(finished)])
     many = {"linewidths": 1.5 if len(finished) <= 60 else 0.9, "alpha": 0.8}
     axes.add_collection(
         LineCollection(list(lines[: len(finished)][::-1]), colors=colours[::-1], zorder=2, **many)
     )
     if finished:
-        label = f"best: job {finished[0].number}, {metric.text(finished[0])}"
-        axes.plot(*lines[0].T, color=ORANGE, linewidth=3, zorder=3, label=label)
+        label = metric.about_best(finished[0])
+        axes.plot(*lines[0].T, color=ORANGE, linewidth=3, zorder=3, label=label, clip_on=False)
     box = {"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1}
     for i, each in enumerate(axis):
         for y, text in zip(each.ticks, each.labels, strict=True):
             axes.plot([i - 0.02, i], [y, y], color="black", linewidth=0.8, zorder=4)
             axes.text(i - 0.04, y, text, ha="right", va="center", fontsize="small", bbox=box, zorder=4)
     for i in range(len(heights)):
-        axes.axvline(i, color="black", linewidth=0.8, zorder=4)
+        axes.axvline(i, color="black", linewidth=0.8, zorder=4, clip_on=False)
     value_axis = axes.twinx()
     drawn.set(value_axis)
+    for spines in (axes.spines, value_axis.spines):
+        spines[:].set_visible(False)
     names = [_wrapped(key) for key in keys]
     axes.set_xticks(range(len(heights)), [*names, _wrapped(metric.label)])
-    axes.set(xlim=(-0.6, len(keys)), ylim=(0, 1), yticks=[])
-    axes.margins(y=0.05)
+    axes.set(xlim=(-0.45, len(keys)), ylim=(0, 1), yticks=[])
+    axes.tick_params(axis="x", length=0, pad=12)  # clear of the labels at the lower end of the axes
+    if shown:
+        figure.legend(loc="outside upper left", ncols=2, fontsize="small", frameon=False)
     style.save(figure, path)
 
 
@@ -174,6 +169,8 @@ def front(
 ) -> None:
     """Plots the Pareto front of the jobs: one plot for two objectives, a plot of each pair for more.
 
+    The jobs of the front are labelled with their numbers where these do not overlap.
+
     Args:
         path: path of the PNG file.
         numbers: number of each job.
@@ -186,23 +183,45 @@ def front(
     columns = min(3, len(pairs))
     size = (8, 6) if len(pairs) == 1 else (4.4 * columns, 4 * -(-len(pairs) // columns))
     figure = Figure(figsize=size, layout="constrained")
-    every = figure.subplots(-(-len(pairs) // columns), columns, squeeze=False).flat
-    dominated = [i for i in range(len(rows)) if i not in set(best)]
+    every = list(figure.subplots(-(-len(pairs) // columns), columns, squeeze=False).flat)
+    for axes in every[len(pairs) :]:
+        axes.set_axis_off()
+    dominated = sorted(set(range(len(rows))) - set(best))
+    drawn = [span(rows[:, i], metric.maximize, best) for i, metric in enumerate(metrics)]
     for axes, (first, second) in zip(every, pairs, strict=False):
-        for which, i in (("y", first), ("x", second)):
-            span(rows[:, i], metrics[i].maximize).set(axes, which)
+        axis: tuple[tuple[Literal["x", "y"], int], ...] = (("y", first), ("x", second))
+        for which, i in axis:
+            drawn[i].set(axes, which)
             better = "higher is better" if metrics[i].maximize else "lower is better"
             axes.set(**{f"{which}label": f"{metrics[i].label}, {better}"})
         x, y = rows[:, second], rows[:, first]
-        axes.plot(x[dominated], y[dominated], "o", color=GREY, alpha=0.6, ms=5, label="other jobs")
+        others = f"dominated ({len(dominated)})"
+        axes.plot(x[dominated], y[dominated], "o", color=GREY, alpha=0.6, ms=5, label=others)
         chosen = sorted(best, key=lambda i: x[i])
         if len(pairs) == 1:
-            where = "steps-pre" if metrics[second].maximize else "steps-post"
-            axes.plot(x[chosen], y[chosen], color=ORANGE, drawstyle=where, alpha=0.7)
-        axes.plot(x[chosen], y[chosen], "o", color=ORANGE, ms=7, label="Pareto front")
-        for i in chosen:
-            axes.annotate(str(numbers[i]), (x[i], y[i]), xytext=(5, 5), textcoords="offset points")
+            steps = "steps-pre" if metrics[second].maximize else "steps-post"
+            axes.plot(x[chosen], y[chosen], color=ORANGE, drawstyle=steps, alpha=0.7)
+        axes.plot(x[chosen], y[chosen], "o", color=ORANGE, ms=7, label=f"Pareto front ({len(best)})")
+        where = np.stack([drawn[second].position(x[chosen]), drawn[first].position(y[chosen])], axis=1)
+        up, right = metrics[first].maximize, metrics[second].maximize
+        text = {
+            "xytext": (5 if right else -5, 5 if up else -5),
+            "ha": "left" if right else "right",
+            "va": "bottom" if up else "top",
+        }
+        for i in _apart(where, (0.05, 0.04) if len(pairs) == 1 else (0.1, 0.07)):
+            job = chosen[i]
+            axes.annotate(str(numbers[job]), (x[job], y[job]), textcoords="offset points", **text)
         axes.grid(alpha=0.3)
-    for axes in every:
-        axes.set_axis_off()
+    handles, labels = every[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper left", ncols=2, fontsize="small", frameon=False)
     style.save(figure, path)
+
+
+def _apart(points: NDArray[np.float64], size: tuple[float, float]) -> list[int]:
+    """Returns the indices of points whose labels of a size do not overlap, both ends of the front first."""
+    chosen: list[int] = []
+    for i in dict.fromkeys([0, len(points) - 1, *range(len(points))]):
+        if all((np.abs(points[i] - points[j]) >= size).any() for j in chosen):
+            chosen.append(i)
+    return chosen

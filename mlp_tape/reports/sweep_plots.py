@@ -7,13 +7,15 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from mlp_tape.reports import style
 from mlp_tape.reports.scales import LABEL, TICKS, Scale, distinct, scale
 from mlp_tape.reports.style import BLUE, GREY, ORANGE
-from mlp_tape.reports.swept_jobs import Job, Metric, span
+from mlp_tape.reports.swept_jobs import Job, Metric, Span, span
 from mlp_tape.system import formatting
 
 PER_ROW = 3  # maximum number of panels next to each other
@@ -51,7 +53,7 @@ def slices(
         metric: the metric by which they are compared.
         order: settings, most important first; all of the jobs if it is empty. At most 12 are shown.
         searched: whether jobs were chosen by the results of earlier ones. Points are coloured by the number
-            of the job then; else, the mean of each value is shown.
+            of the job then; else, the median of each value is shown.
     """
     ranked = metric.ranked(jobs)
     pruned = [job for job in jobs if job.state == "pruned" and job.has_value]
@@ -62,44 +64,59 @@ def slices(
     every = list(figure.subplots(rows, columns, squeeze=False, sharey=True).flat)
     for axes in every[len(panels) :]:
         axes.set_axis_off()
-    values, drawn = metric.shown(ranked), span(metric.shown(ranked), metric.maximize)
+    values, drawn = metric.shown(ranked), span(metric.shown(ranked or pruned), metric.maximize)
     drawn.set(every[0])
-    size = 6 if len(ranked) <= CROWDED else 3
+    size = 40 if len(ranked) <= CROWDED else 12
+    numbers = np.array([job.number for job in ranked] or [0])
+    shades = ScalarMappable(Normalize(numbers.min(), numbers.max()), "viridis_r")
+    filled = {"c": shades.to_rgba(numbers) if searched else [BLUE] * len(ranked), "alpha": 0.7, "s": size}
+    hollow = {"facecolors": "none", "edgecolors": GREY, "s": 16, "zorder": 0.5}
     for axes, key in zip(every, panels, strict=False):
         found = scale([job.settings.get(key, job.number) for job in ranked + pruned])
         x, others = np.split(found.at, [len(ranked)])
-        y = np.clip(values, drawn.low, drawn.high)
-        if searched:
-            numbers = [job.number for job in ranked]
-            points = axes.scatter(x, y, size**2, numbers, cmap="viridis_r", alpha=0.8)
-        else:
-            axes.plot(x, y, "o", color=BLUE, alpha=0.7, ms=size)
-            _means(axes, key, found.is_numeric, x, values)
-        below = np.clip(metric.shown(pruned), drawn.low, drawn.high)
-        axes.scatter(others, below, 16, facecolors="none", edgecolors=GREY, zorder=0)
+        _points(axes, others, metric.shown(pruned), drawn, hollow, f"pruned ({len(pruned)})")
+        _points(axes, x, values, drawn, filled, f"finished ({len(ranked)})")
+        if ranked and not searched:
+            _medians(axes, key, found.is_numeric, x, values)
         if ranked:
-            axes.scatter(x[:1], y[:1], 200, ORANGE, "*", edgecolors="white", zorder=5)
+            label = metric.about_best(ranked[0])
+            axes.plot(x[:1], values[:1], "*", ms=15, mfc=ORANGE, mec="white", label=label, zorder=5)
         axes.set_xticks(found.ticks, found.labels, **_rotation(found))
         axes.set(xlabel=formatting.shorten(key, 2 * LABEL), ylabel=metric.label, xlim=(-0.06, 1.06))
         axes.yaxis.set_tick_params(labelleft=True)
         axes.grid(alpha=0.3)
     if searched and ranked:
-        figure.colorbar(points, ax=every, label="number of the job", fraction=0.03)
+        figure.colorbar(shades, ax=every, label="number of the job", fraction=0.03)
+    pairs = [zip(*axes.get_legend_handles_labels(), strict=True) for axes in every]
+    entries = {label: handle for each in pairs for handle, label in each}
+    place = {"loc": "outside upper left", "ncols": 2 * columns, "fontsize": "small", "frameon": False}
+    figure.legend(entries.values(), entries, **place)
     style.save(figure, path)
 
 
-def _means(axes: Axes, key: str, is_numeric: bool, x: NDArray[Any], values: NDArray[Any]) -> None:
-    """Draws the mean over the jobs with the same value of a setting."""
+def _points(
+    axes: Axes, x: NDArray[Any], values: NDArray[Any], drawn: Span, look: dict[str, Any], label: str
+) -> None:
+    """Draws points, as arrows at the edge where they are worse than what is shown."""
+    inside = drawn.has(values)
+    for which, y, marker in ((inside, values, "o"), (~inside, np.full(len(x), drawn.edge), drawn.arrow)):
+        if which.any():
+            one_each = {"c": np.asarray(look["c"])[which]} if "c" in look else {}
+            text = label if marker == "o" else f"{label.split()[0]}, worse than shown ({which.sum()})"
+            axes.scatter(x[which], y[which], marker=marker, label=text, clip_on=False, **look | one_each)
+
+
+def _medians(axes: Axes, key: str, is_numeric: bool, x: NDArray[Any], values: NDArray[Any]) -> None:
+    """Draws the median over the jobs with the same value of a setting; jobs that diverged do not move it."""
     each = np.unique(x)
-    means = [values[x == value].mean() for value in each]
+    medians = [np.median(values[x == value]) for value in each]
     if key == "seed":  # has no order in which the metric could change
-        axes.axhline(values.mean(), color=ORANGE, label="mean", zorder=3)
-    elif len(each) < len(x):
-        axes.plot(each, means, "-" if is_numeric else "_", color=ORANGE, ms=20, label="mean", zorder=0)
-    elif is_numeric:
-        axes.plot(each, means, "-", color=ORANGE, zorder=0)
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend()
+        axes.axhline(np.median(values), color=ORANGE, label="median", zorder=3)
+    elif 2 * len(each) <= len(x):
+        line = "-" if is_numeric else "_"
+        axes.plot(each, medians, line, color=ORANGE, ms=20, mew=2, label="median", zorder=0)
+    elif is_numeric and len(each) <= TICKS:
+        axes.plot(each, medians, "-", color=ORANGE, zorder=0)
 
 
 def ranking(path: Path, jobs: Sequence[tuple[str, float]], what: str) -> None:
@@ -131,7 +148,7 @@ def _is_numeric(values: Sequence[Any]) -> bool:
 
 def _rotation(found: Scale) -> dict[str, Any]:
     """Returns the arguments that slant tick labels which would otherwise overlap."""
-    room = 42  # characters next to each other
+    room = 34  # characters next to each other
     gaps = np.diff(found.ticks)
     widths = [(len(one) + len(other)) / 2 + 2 for one, other in pairwise(found.labels)]
     close = any(gap * room < width for gap, width in zip(gaps, widths, strict=True))

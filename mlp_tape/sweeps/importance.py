@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mlp_tape.reports.scales import is_wide
+
 FEWEST = 6  # minimum number of jobs
 TREES = 100
 DRAWN = 2_000  # number of points at which the forest is evaluated
-WIDE = 8  # ratio of the largest to the smallest positive value from which a setting is seen on a log scale
 
 
 def importance(
@@ -75,8 +76,7 @@ def _encode(values: Sequence[Any]) -> NDArray[np.float64]:
     if not numbers or any(value is not None and not _is_number(value) for value in values):
         known = sorted({repr(value) for value in values})
         return np.array([known.index(repr(value)) for value in values], float)
-    low, high = min(numbers), max(numbers)
-    wide = low > 0 and high >= WIDE * low
+    wide = min(numbers) > 0 and is_wide(numbers)
     x = np.array([np.nan if value is None else math.log(value) if wide else value for value in values], float)
     below = np.nanmin(x) - max(1.0, np.ptp(x[~np.isnan(x)]) / 4)
     return np.where(np.isnan(x), below, x)
@@ -87,7 +87,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _draw(column: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
-    """Draws values of a setting: from those that were tried if they recur, else uniformly from their range."""
+    """Draws from the values of a setting that were tried if they recur, else uniformly from their range."""
     tried = np.unique(column)
     if 2 * len(tried) <= len(column):
         return rng.choice(tried, DRAWN)
