@@ -1,7 +1,7 @@
-"""Hydra's plug-ins of mlp_tape: the sweepers by which its command line runs the jobs of sweeps and searches.
+"""Hydra's plug-ins of mlp_tape: the sweepers by which its command line runs sweeps and searches.
 
-Hydra only accepts plug-ins of the package `hydra_plugins`, and imports all of them when a program starts, also
-one that has nothing to do with mlp_tape.
+Hydra only accepts plug-ins of the package `hydra_plugins`, and imports all of them when a program starts,
+also one that has nothing to do with mlp_tape.
 """
 
 from typing import Any

@@ -13,7 +13,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
-from mlp_tape.cli import free_text, hydra_internals
+from mlp_tape.cli import free_text, hydra_internals, search_options
 from mlp_tape.config import suggestions, validation
 from mlp_tape.config.settings import Settings
 from mlp_tape.errors import ConfigError
@@ -63,7 +63,8 @@ class CommandLine:
             root: directory above the configs. A relative --config-path that does not exist in the current
                 directory is relative to it.
         """
-        return [*(_absolute_path(option, root) for option in self.config), *self.others, *self.overrides]
+        overrides = map(search_options.in_full, self.overrides)
+        return [*(_absolute_path(option, root) for option in self.config), *self.others, *overrides]
 
     def check_directories(self) -> None:
         """Raises ConfigError if a directory of configs does not exist, which Hydra may not notice."""
@@ -185,6 +186,7 @@ def quoted(text: str) -> str:
 
 def key(text: str) -> str:
     """Returns the setting or group that an override concerns, without the prefixes `+`, `++` and `~`."""
+    text = search_options.in_full(text)
     try:
         override: Override = OverridesParser.create().parse_override(text)
     except HydraException:  # reported when Hydra parses the command line

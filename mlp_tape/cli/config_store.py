@@ -6,6 +6,7 @@ from pathlib import Path
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
+from mlp_tape.cli import search_options
 from mlp_tape.config import settings
 from mlp_tape.system import program
 
@@ -38,6 +39,8 @@ def register() -> None:
     for group in settings.groups():
         for option, values in settings.options(group).items():
             store.store(option, values, group=group, provider="mlp_tape")
+    for (group, option), values in search_options.configs().items():
+        store.store(option, values, group=group, provider="mlp_tape")
 
 
 def option_names(conf: Path) -> dict[str, list[str]]:

@@ -21,7 +21,17 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from mlp_tape.cli import command_line, composition, config_store, free_text, multirun, planner, sweeper
+from mlp_tape.cli import (
+    command_line,
+    composition,
+    config_store,
+    free_text,
+    multirun,
+    planner,
+    search_options,
+    search_plan,
+    sweeper,
+)
 from mlp_tape.cli.command_line import CommandLine
 from mlp_tape.cli.messages import composition_error, report_error
 from mlp_tape.config import validation
@@ -192,6 +202,14 @@ def _check_verbose(config: DictConfig) -> None:
         )
 
 
+def _refuse_search(typed: list[str]) -> None:
+    """Raises ConfigError if settings of a search were typed for a single run."""
+    for text in typed:
+        if search_options.is_typed(text):
+            other = "" if any(map(search_options.selects, typed)) else " hydra/sweeper=optuna"
+            raise ConfigError(f"{text} is part of a search", f"type {program.train()} -m{other} ...")
+
+
 class CheckSettings(Callback):
     """Validates the settings before Hydra creates a directory, and opens the MLflow run of a sweep."""
 
@@ -199,6 +217,7 @@ class CheckSettings(Callback):
         """Validates the settings of a run, and finds the run to resume."""
         with _exit_on_error():
             _check_verbose(config)
+            _refuse_search(_invocation.get().line.overrides)
             settings = validation.parse(config)
             if settings.sweep.resume is not None:
                 raise ConfigError(
@@ -216,11 +235,13 @@ class CheckSettings(Callback):
             _check_verbose(config)
             multirun.check_plugins(config)
             loader = GlobalHydra.instance().config_loader()
-            choices = planner.choices(config, loader)
-            first = validation.parse(loader.load_sweep_config(config, planner.first(choices)), is_job=True)
+            search = search_plan.parse(config, loader)
+            choices = planner.choices(config, loader) if search is None else {}
+            first_job = next(search.space.probes()) if search else planner.first(choices)
+            first = validation.parse(loader.load_sweep_config(config, first_job), is_job=True)
             directory = multirun.set_directory(config, first)
             compose = multirun.composed_once(loader.load_sweep_config)
-            plan = planner.planned(config, choices, compose)
+            plan = search.planned(config, compose) if search else planner.planned(config, choices, compose)
             multirun.prepare_launcher(config, compose, invocation.sweep)
             launcher = multirun.launcher(config)
             in_this_process = launcher == multirun.IN_THIS_PROCESS
@@ -228,11 +249,14 @@ class CheckSettings(Callback):
             from mlp_tape.sweeps import sweep
 
             prepare = tensorflow_setup.import_tensorflow if in_this_process else lambda: None
-            command = invocation.line.of_a_sweep(multirun.is_by_config(config, loader, choices))
+            command = invocation.line.of_a_sweep(multirun.is_by_config(config, loader, first_job))
             opened = sweep.opened(plan, directory, command, prepare)
             plan = invocation.sweep.enter_context(opened)
-            if plan.is_complete:
-                sweeper.use(config, plan)
+            if search:
+                sweeper.use(config, search.run(plan, directory, config, compose))
+            elif plan.is_complete:
+                batch = config.hydra.sweeper.get("max_batch_size")
+                sweeper.use(config, sweeper.of_plan(plan.jobs, batch))
             invocation.sweeping = True
 
 

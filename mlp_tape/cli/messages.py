@@ -9,7 +9,7 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 
-from mlp_tape.cli import multirun
+from mlp_tape.cli import multirun, search_options
 from mlp_tape.cli.command_line import quoted
 from mlp_tape.cli.tools import COMMANDS as TOOLS
 from mlp_tape.config import suggestions, validation
@@ -134,17 +134,32 @@ def _unknown_key(
     key: str, overrides: Sequence[str], choose: Callable[[list[str]], Mapping[str, str]]
 ) -> ConfigError:
     """Returns the error for an unknown key, which may be one of Hydra's."""
-    value = next(filter(None, (_typed(key, text) for text in overrides)), "")
+    full = map(search_options.in_full, overrides)
+    value = next(filter(None, (_typed(key, text) for text in full)), "")
     if key.startswith("hydra.launcher."):
         return ConfigError(
             f"the launcher has no setting {key}",
             f"type hydra/launcher=joblib {key}={value} for parallel jobs",
         )
+    if key.startswith("hydra.sweeper."):
+        return _unknown_of_sweeper(key, value, overrides)
     if key.startswith("hydra."):
         listed = f"{program.train()} --hydra-help lists Hydra's settings"
         return ConfigError(f"unknown setting: {key}", listed)
     removed = any(text.partition("=")[0] == f"~{key}" for text in overrides)
     return validation.unknown_key(key, value, _chosen(overrides, choose), removed)
+
+
+def _unknown_of_sweeper(key: str, value: str, overrides: Sequence[str]) -> ConfigError:
+    """Returns the error for a setting that the sweeper does not have, as it is not a search for example."""
+    short = key.removeprefix("hydra.sweeper.")
+    typed = short if f"{short}={value}" in overrides else key
+    is_search = any(map(search_options.selects, overrides))
+    if is_search or (short.partition(".")[0] not in search_options.SHORT and short != "max_batch_size"):
+        return search_options.unknown(key, value)
+    return ConfigError(
+        f"{typed}={value} is a setting of a search", f"type -m hydra/sweeper=optuna {typed}={value}"
+    )
 
 
 def _typed(key: str, override: str) -> str:

@@ -12,8 +12,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from mlp_tape.cli import free_text, hydra_internals, planner
 from mlp_tape.cli.hydra_internals import Composition
-from mlp_tape.cli.planner import Choices
-from mlp_tape.config.settings import Settings
+from mlp_tape.config import suggestions
+from mlp_tape.config.settings import Settings, groups
 from mlp_tape.errors import ConfigError
 from mlp_tape.runs import resume
 from mlp_tape.system import signals
@@ -24,8 +24,8 @@ EXTRAS = {
     "hydra/launcher/submitit_slurm": "slurm",
     "hydra/launcher/submitit_local": "slurm",
     "hydra/launcher/ray": "ray",
-    "hydra/sweeper/optuna": "optuna",
 }
+MOST_COPIED = 100  # compositions with different options of groups that are kept
 IN_THIS_PROCESS, JOBLIB = "BasicLauncher", "JoblibLauncher"
 
 
@@ -52,10 +52,16 @@ def set_directory(config: DictConfig, settings: Settings) -> Path:
     return directory
 
 
-def is_by_config(config: DictConfig, loader: ConfigLoader, choices: Choices) -> bool:
-    """Returns whether a config, such as an experiment, sets `hydra.mode` to MULTIRUN."""
+def is_by_config(config: DictConfig, loader: ConfigLoader, first: list[str]) -> bool:
+    """Returns whether a config, such as an experiment, sets `hydra.mode` to MULTIRUN.
+
+    Args:
+        config: config of the sweep, composed by Hydra.
+        loader: Hydra's config loader.
+        first: overrides of the first job.
+    """
     of_hydra = planner.as_written(config.hydra.overrides.hydra)
-    overrides = [text for text in of_hydra if not text.startswith("hydra.mode=")] + planner.first(choices)
+    overrides = [text for text in of_hydra if not text.startswith("hydra.mode=")] + first
     composed = loader.load_configuration(config.hydra.job.config_name, overrides, RunMode.RUN)
     return bool(composed.hydra.mode == RunMode.MULTIRUN)
 
@@ -81,18 +87,14 @@ def launcher(config: DictConfig) -> str:
 
 
 def prepare_launcher(config: DictConfig, compose: Composition, sweep: contextlib.ExitStack) -> None:
-    """Prepares launcher and sweeper: fast composition, signals, independent joblib workers, Optuna's output.
+    """Prepares the launcher: fast composition, signals, independent joblib workers.
 
     Args:
         config: config of the sweep, composed by Hydra.
         compose: function that composes the config of a job.
         sweep: exit stack that is closed after the last job.
     """
-    if str(config.hydra.sweeper._target_).endswith("OptunaSweeper"):
-        import optuna  # installed together with the sweeper
-
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        logging.getLogger("hydra_plugins").setLevel(logging.CRITICAL)  # the sweep reports failures itself
+    logging.getLogger("hydra_plugins").setLevel(logging.CRITICAL)  # the sweep reports failures itself
     if launcher(config) == IN_THIS_PROCESS:
         sweep.enter_context(hydra_internals.sweep_composition(lambda _: compose))
         return
@@ -104,13 +106,16 @@ def prepare_launcher(config: DictConfig, compose: Composition, sweep: contextlib
 
 
 def composed_once(compose: Composition) -> Composition:
-    """Wraps a composition so that jobs that differ in values alone are changed copies of the first job."""
-    first = list[tuple[list[str], bytes]]()
+    """Wraps a composition so that jobs that differ in values alone are changed copies of an earlier job."""
+    known: dict[tuple[str, ...], tuple[list[str], bytes]] = {}  # by the options of groups
 
     def load(master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
-        if not first:
-            first.append((sweep_overrides, pickle.dumps(compose(master_config, sweep_overrides))))
-        return _changed_copy(*first[0], sweep_overrides) or compose(master_config, sweep_overrides)
+        names = (*groups(), *suggestions.ADDED)
+        options = tuple(text for text in sweep_overrides if text.lstrip("+").partition("=")[0] in names)
+        if options not in known and len(known) < MOST_COPIED:
+            known[options] = sweep_overrides, pickle.dumps(compose(master_config, sweep_overrides))
+        copied = _changed_copy(*known[options], sweep_overrides) if options in known else None
+        return copied or compose(master_config, sweep_overrides)
 
     return load
 

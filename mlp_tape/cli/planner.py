@@ -37,9 +37,9 @@ def planned(config: DictConfig, choices: Choices, compose: Composition) -> Plan:
     """
     zipped = validation.parse(compose(config, first(choices)), is_job=True).sweep.zip
     if not is_basic(config):
-        return Plan([_job(config, each, compose, 0) for each in _each_value(choices)], False)
+        return Plan([job(config, each, compose, 0) for each in _each_value(choices)], False)
     combinations = enumerate(_combinations(choices, zipped))
-    all_jobs = Plan([_job(config, overrides, compose, number) for number, overrides in combinations])
+    all_jobs = Plan([job(config, overrides, compose, number) for number, overrides in combinations])
     plan = all_jobs.without_equal(lambda settings: job_identity(settings, settings.dataset.path or ""))
     _check_folders(plan.jobs)
     return plan
@@ -156,7 +156,19 @@ def _each_value(choices: Choices) -> Iterator[list[str]]:
             yield [*start[:i], value, *start[i + 1 :]]
 
 
-def _job(config: DictConfig, overrides: list[str], compose: Composition, number: int) -> PlannedJob:
+def job(config: DictConfig, overrides: list[str], compose: Composition, number: int) -> PlannedJob:
+    """Composes and validates a job of a sweep.
+
+    Args:
+        config: config of the sweep, composed by Hydra.
+        overrides: overrides of the job.
+        compose: function that composes the config of a job.
+        number: number of the job.
+
+    Raises:
+        ConfigError: a setting is invalid.
+        HydraException: the config cannot be composed.
+    """
     composed = compose(config, overrides)
     settings = validation.parse(composed, is_job=True)
     if settings.resume is not None:

@@ -37,7 +37,7 @@ class Rule:
 
 def _integer(default: int | None, low: int) -> Rule:
     expected = f"an integer from {low}" + (", or null" if default is None else "")
-    return Rule(default, expected, lambda v: type(v) is int and v >= low or v is default is None)
+    return Rule(default, expected, lambda v: (type(v) is int and v >= low) or v is default is None)
 
 
 def _flag(default: bool) -> Rule:
@@ -57,7 +57,9 @@ SAMPLERS: dict[str, dict[str, Rule]] = {
     "cmaes": {
         "seed": _SEED,
         "n_startup_trials": _integer(1, 0),
-        "popsize": Rule(None, "an integer from 2, or null", lambda v: v is None or type(v) is int and v > 1),
+        "popsize": Rule(
+            None, "an integer from 2, or null", lambda v: v is None or (type(v) is int and v > 1)
+        ),
         "with_margin": _flag(False),
     },
     "qmc": {
@@ -88,7 +90,7 @@ GENERAL: dict[str, Rule] = {
     "timeout": Rule(
         None,
         "a number of seconds above 0, or null",
-        lambda v: v is None or type(v) in (int, float) and 0 < v < math.inf,
+        lambda v: v is None or (type(v) in (int, float) and 0 < v < math.inf),
     ),
     "n_jobs": _integer(1, 1),
     "direction": Rule(
@@ -188,9 +190,9 @@ def _check_installed(package: str, what: str, hint: str) -> None:
 
 def _checked_group(kind: str, given: Any, known: Mapping[str, Mapping[str, Rule]]) -> dict[str, Any]:
     """Returns name and settings of a sampler or a pruner."""
-    name = given.get("name") if isinstance(given, dict) else given
+    name = str(given.get("name") if isinstance(given, dict) else given)
     if not isinstance(given, dict) or name not in known:
-        near = spelling.closest(str(name), list(known)) or list(known)
+        near = spelling.closest(name, list(known)) or list(known)
         raise ConfigError(
             f"hydra.sweeper.{kind}={format_value(name)}: a {kind} is selected as a group",
             f"type {kind}={near[0]}",
@@ -241,9 +243,8 @@ def unknown(key: str, value: str) -> ConfigError:
         names = sorted({each for rules in known.values() for each in rules})
         near = spelling.closest(own, names)
         if near:
-            return ConfigError(
-                f"unknown setting: {key}", f"did you mean hydra.sweeper.{kind}.{near[0]}={value} ?"
-            )
+            meant = f"hydra.sweeper.{kind}.{near[0]}={value}"
+            return ConfigError(f"unknown setting: {key}", f"did you mean {meant} ?")
         return ConfigError(f"unknown setting: {key}", f"the settings of a {kind} are {', '.join(names)}")
     return ConfigError(f"unknown setting: {key}", f"the settings of a search are {', '.join(SHORT)}")
 
@@ -256,7 +257,11 @@ def in_full(override: str) -> str:
     return f"{SHORT[found[2]]}={override[found.end() :]}"
 
 
+def selects(override: str) -> bool:
+    """Returns whether an override, as typed, selects a search."""
+    return override.lstrip("+") in ("hydra/sweeper=optuna", "sweep=optuna")
+
+
 def is_typed(override: str) -> bool:
-    """Returns whether an override selects a search, or is a setting of one."""
-    text = override.lstrip("+")
-    return text.startswith(("hydra/sweeper=optuna", "hydra/sweeper/", "hydra.sweeper.", "sweep=optuna"))
+    """Returns whether an override, as typed, selects a search, or is a setting of one."""
+    return selects(override) or in_full(override) != override or override.startswith("hydra/sweeper/")

@@ -5,10 +5,10 @@ import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any, get_type_hints
 
 from hydra.core.config_loader import ConfigLoader
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
 from hydra.errors import HydraException
 from omegaconf import DictConfig
@@ -111,17 +111,11 @@ def parse(config: DictConfig, loader: ConfigLoader, over: str | None) -> Space:
             parts.append(None)
         else:
             parts.append(_part(override))
-    found = Space(parts, typed, seeds)
-    if not found.parameters:
-        raise ConfigError(
-            "nothing to search: no setting has several values",
-            "type values, such as 'lr=tag(log,interval(0.01,1))' batch_size=32,64",
-        )
-    return found
+    return Space(parts, typed, seeds)
 
 
 def check_sampler(space: Space, options: SearchOptions, n_objectives: int) -> None:
-    """Raises ConfigError if the sampler or the pruner cannot be used for a space, or for several objectives."""
+    """Raises ConfigError if sampler or pruner cannot be used for a space, or for several objectives."""
     sampler, pruner = options.sampler["name"], options.pruner["name"]
     endless = next((each for each in space.parameters if each.size is None), None)
     if sampler == "grid" and endless:
@@ -166,8 +160,9 @@ def _key(override: Override) -> tuple[str, str]:
 
 
 def _choice(override: Override) -> Parameter | str:
-    if isinstance(override.value(), ChoiceSweep):  # in any process, the same order
-        override = dataclasses.replace(override, _value=dataclasses.replace(override.value(), shuffle=False))
+    swept = override.value()
+    if isinstance(swept, ChoiceSweep):  # in the same order in any process
+        override = dataclasses.replace(override, _value=dataclasses.replace(swept, shuffle=False))
     typed = list(override.sweep_string_iterator())
     prefix, name = _key(override)
     if not typed:
@@ -209,8 +204,12 @@ def _range(override: Override, swept: RangeSweep) -> Parameter | str:
         )
     if len(values) == 1:
         return f"{prefix}{name}={values[0]}"
-    low, high, step, log = min(values), max(values), abs(swept.step), "log" in swept.tags
+    first, step, log = values[0], swept.step, "log" in swept.tags
+    last: float = values[-1]
     kind = INT if all(type(each) is int for each in values) else FLOAT
+    if kind == FLOAT:  # without the errors of rounding of Hydra's sum
+        last = float(Decimal(str(first)) + (len(values) - 1) * Decimal(str(step)))
+    low, high, step = min(first, last), max(first, last), abs(step)
     if log and (kind == FLOAT or step != 1):
         texts = ",".join(map(str, values[:3]))
         raise ConfigError(

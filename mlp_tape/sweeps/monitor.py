@@ -15,6 +15,7 @@ from mlp_tape.sweeps.directory import SweepDirectory
 from mlp_tape.sweeps.summary import first_line, name_of, spoken
 from mlp_tape.system import signals
 from mlp_tape.system.console import Console
+from mlp_tape.system.formatting import count
 
 PAUSE = 0.25  # seconds between two polls
 
@@ -83,6 +84,8 @@ class Monitor(threading.Thread):
         elif job.status == "FINISHED":
             keys = [key for key in (VALIDATION_ACCURACY, TEST_ACCURACY) if key in job.results]
             results = "  ".join(f"{spoken(key)} {job.results[key]:.4f}" for key in keys)
+            if job.pruned:
+                results = f"PRUNED after {count(job.pruned, 'epoch')}  {results}"
             self._console.line(f"{label(job)}  {results}  {job.seconds:.1f} s")
         else:
             self._console.error(f"{label(job)}  {job.status}: {first_line(job.reason)}")

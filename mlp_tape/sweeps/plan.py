@@ -2,7 +2,8 @@
 
 import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from mlp_tape.config.settings import Settings, job_identity
 
@@ -10,7 +11,8 @@ TRACEBACK = "MLP_TAPE_TRACEBACK"  # environment variable: whether the tracebacks
 # Overrides that concern a whole sweep, or the place of a run, and are no part of the command of a single run.
 OF_A_SWEEP = (
     "sweep.", "sweep=", "cluster=", "hydra.mode=", "hydra.run.dir=", "hydra.sweep", "hydra/sweeper=",
-    "hydra.launcher", "hydra/launcher=",
+    "hydra.launcher", "hydra/launcher=", "hydra/sweeper/",
+    "n_trials=", "timeout=", "n_jobs=", "direction=", "sampler=", "pruner=",
 )  # fmt: skip
 
 
@@ -43,11 +45,15 @@ class Plan:
             setting.
         is_complete: whether the jobs are known in advance, and not selected by a search.
         equal: number of combinations that are equal to an earlier one, and are not run again.
+        search: for a search, what `RunRecord.search` is to contain, as far as the command line says it.
+        say: prints a line; set when the sweep is opened.
     """
 
     jobs: list[PlannedJob]
     is_complete: bool = True
     equal: int = 0
+    search: dict[str, Any] = field(default_factory=dict)
+    say: Callable[[str], None] = print
 
     @property
     def chooses(self) -> bool:

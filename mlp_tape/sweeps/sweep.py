@@ -89,7 +89,11 @@ def opened(
             settings, validation_fraction=first.validation_fraction, sweep=first.sweep
         )
         record.settings = to_dict(settings)
-        planned = len(plan.jobs) if plan.is_complete else None
+        if plan.search:
+            from mlp_tape.sweeps import search
+
+            record.search = search.recorded(plan.search, first, directory)
+        planned = len(plan.jobs) if plan.is_complete else search_jobs(record)
         journal.recover(record.delivery.position)
         write_files = functools.partial(run_report.write_settings, directory, settings)
         run = tracker(settings.tracking, record, journal)
@@ -105,11 +109,17 @@ def opened(
             try:
                 progress = functools.partial(_report_progress, journal, settings)
                 with Monitor(jobs, console, planned, progress), jobs_closed_in_background():
-                    yield plan
+                    yield dataclasses.replace(plan, say=console.line)
             finally:
                 report.conclude(settings, record, jobs, console)
             console.line(f"directory     {directory}")
             _refuse_failures(jobs, record, plan)
+
+
+def search_jobs(record: RunRecord) -> int | None:
+    """Returns the maximum number of jobs of a search; None if it is not known."""
+    n_trials = record.search.get("n_trials")
+    return n_trials * max(1, len(record.search["seeds"])) if n_trials else None
 
 
 def _validation_fraction(plan: Plan, past: RunRecord | None) -> float:
@@ -236,6 +246,8 @@ def _refuse_failures(jobs: SweepDirectory, record: RunRecord, plan: Plan) -> Non
         records = [job for job in records if job.folder in names]
         missing = len(names) - len(records)
     failed = [job for job in records if job.status != "FINISHED"]
+    if record.search and len(failed) < len(records):  # a search learns from settings that diverge
+        failed = [job for job in failed if not job.reason.startswith("DivergenceError")]
     if not failed and not missing:
         return
     total = count(len(records) + missing, "job")
