@@ -178,7 +178,7 @@ def curves(path: Path, jobs: Sequence[Job], metric: Metric, unit: str = "step") 
     axes.set(xlabel=unit, ylabel=metric.label)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(alpha=0.3)
-    figure.legend(loc="outside upper left", ncols=4, fontsize="small", frameon=False)
+    style.legend(figure, 4)
     style.save(figure, path)
 
 

@@ -71,7 +71,7 @@ def history(path: Path, jobs: Sequence[Job], metric: Metric) -> None:
     axes.set_xlim(1 - 0.02 * len(jobs) - 0.3, len(jobs) * 1.02 + 0.3)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(alpha=0.3)
-    figure.legend(loc="outside upper left", ncols=3, fontsize="small", frameon=False)
+    style.legend(figure, 3)
     style.save(figure, path)
 
 
@@ -145,8 +145,7 @@ def parallel_coordinates(path: Path, jobs: Sequence[Job], metric: Metric, order:
     axes.set_xticks(range(len(heights)), [*names, _wrapped(metric.label)])
     axes.set(xlim=(-0.45, len(keys)), ylim=(0, 1), yticks=[])
     axes.tick_params(axis="x", length=0, pad=12)  # clear of the labels at the lower end of the axes
-    if shown:
-        figure.legend(loc="outside upper left", ncols=2, fontsize="small", frameon=False)
+    style.legend(figure, 3)
     style.save(figure, path)
 
 
@@ -213,8 +212,7 @@ def front(
             job = chosen[i]
             axes.annotate(str(numbers[job]), (x[job], y[job]), textcoords="offset points", **text)
         axes.grid(alpha=0.3)
-    handles, labels = every[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper left", ncols=2, fontsize="small", frameon=False)
+    style.legend(figure, 2)
     style.save(figure, path)
 
 

@@ -87,10 +87,7 @@ def slices(
         axes.grid(alpha=0.3)
     if searched and ranked:
         figure.colorbar(shades, ax=every, label="number of the job", fraction=0.03)
-    pairs = [zip(*axes.get_legend_handles_labels(), strict=True) for axes in every]
-    entries = {label: handle for each in pairs for handle, label in each}
-    place = {"loc": "outside upper left", "ncols": 2 * columns, "fontsize": "small", "frameon": False}
-    figure.legend(entries.values(), entries, **place)
+    style.legend(figure, 2 * columns)
     style.save(figure, path)
 
 

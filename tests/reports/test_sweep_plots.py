@@ -7,23 +7,9 @@ from typing import Any
 
 import pytest
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from mlp_tape.reports import curve_plots, style, sweep_plots
-
-
-@pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
-    """The figures that were drawn; nothing is written."""
-    figures: list[Figure] = []
-
-    def draw(figure: Figure, _: Path) -> None:
-        FigureCanvasAgg(figure).draw()
-        figures.append(figure)
-
-    monkeypatch.setattr(style, "save", draw)
-    return figures
+from mlp_tape.reports import curve_plots, sweep_plots
 
 
 def check_labels(axes: Axes) -> None:
