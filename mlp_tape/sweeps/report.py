@@ -218,9 +218,8 @@ def _drawn(job: RunRecord, found: Summary) -> "Job":
     if job.status != "FINISHED":
         state = "failed"
     settings = summary.flat(job.settings)
-    per_epoch = max(1, job.steps // (job.pruned or job.settings.get("epochs") or 1))
-    rows = journal.rows(job.directory, _curve_of(found))
-    curve = [((row.step + 1) // per_epoch, row.value) for row in rows]
+    rows = journal.rows(job.directory, _curve_of(found))  # one for each epoch
+    curve = [(epoch, row.value) for epoch, row in enumerate(rows, start=1)]
     value = None if state == "failed" else job.metric(found.ranked_by)
     number = int(job.folder) if job.folder.isdigit() else found.jobs.index(job)
     return Job(number, {key: settings.get(key) for key in found.swept}, value, state, curve)
