@@ -101,7 +101,7 @@ def test_each_pair_of_values_is_validated() -> None:
         (["lr=interval(1,1)"], "is empty", "type lr=1, or two different ends"),
         (
             ["lr=interval(0.1,inf)"],
-            "ends of an interval are finite",
+            "an interval has finite ends",
             "type for example 'lr=interval(0.01,1)'",
         ),
         (["lr=tag(log,interval(0,1))"], "needs numbers above 0", "type 'lr=tag(log,interval(0.001,1))'"),
