@@ -152,7 +152,8 @@ def test_a_run_has_results_history_and_parameters(capfd: pytest.CaptureFixture[s
         "w1": (64, 8), "b1": (8,), "w2": (8, 10), "b2": (10,)
     }  # fmt: skip
     assert {array.dtype for array in run.params.values()} == {np.dtype(np.float32)}
-    assert run.settings == dataclasses.replace(settings, shuffle=False, tracking=run.settings.tracking)
+    resolved = {"shuffle": False, "validation_fraction": 0.0}
+    assert run.settings == dataclasses.replace(settings, **resolved, tracking=run.settings.tracking)
     (recorded,) = runs_in(f"sqlite:///{tmp_path / 'mlflow.db'}")
     assert (
         (recorded.info.run_id, recorded.info.status) == (run.run_id, run.status) == (run.run_id, "FINISHED")

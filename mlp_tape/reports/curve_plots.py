@@ -7,11 +7,15 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
 from mlp_tape.reports import style
 from mlp_tape.reports.style import BLUE, COLOURS, GREY, ORANGE, Point
+from mlp_tape.reports.swept_jobs import Job, Metric, padded
 from mlp_tape.system import formatting
 from mlp_tape.system.formatting import count
 
@@ -132,3 +136,86 @@ def overlay(
     for axes in (top, bottom):
         axes.grid(alpha=0.3)
     style.save(figure, path)
+
+
+def curves(path: Path, jobs: Sequence[Job], metric: Metric, unit: str = "step") -> None:
+    """Plots the curves of all jobs of a sweep: the best highlighted, the pruned ones thin and grey.
+
+    Accuracies have an axis on which the error is logarithmic if the errors differ by more than a factor of 5,
+    so that both the pruned jobs and the differences of the best ones can be seen. Positive metrics of which
+    lower is better have a logarithmic axis.
+
+    Args:
+        path: path of the PNG file.
+        jobs: the jobs; those without a curve are left out.
+        metric: the metric of the curves.
+        unit: what the curves are plotted against, `step` or `epoch`.
+    """
+    figure = Figure(figsize=(9, 5.5), layout="constrained")
+    axes = figure.subplots()
+    drawn = [job for job in jobs if job.curve]
+    best = metric.ranked(drawn)[:1]
+    for state, colour, marker in (
+        ("pruned", GREY, "|"),
+        ("failed", COLOURS[3], "x"),
+        ("finished", BLUE, "."),
+    ):
+        group = [job for job in drawn if job.state == state]
+        if not group:
+            continue
+        lines = [[(x, metric.factor * y) for x, y in job.curve] for job in group]
+        width = 1.2 if state == "finished" and len(group) <= 30 else 0.6
+        alpha = 0.6 if len(group) <= 100 else 0.4
+        axes.add_collection(LineCollection(lines, colors=colour, linewidths=width, alpha=alpha, zorder=2))
+        ends = [line[-1] for line in lines]
+        axes.plot(*zip(*ends, strict=True), marker, color=colour, ms=4, zorder=3)
+        axes.plot([], [], f"{marker}-", color=colour, label=f"{state} ({len(group)})")
+    for job in best:
+        x, y = np.array(job.curve, float).T
+        text = metric.about_best(job)
+        axes.plot(x, metric.factor * y, "o-", color=ORANGE, linewidth=2.5, ms=4, label=text, zorder=5)
+    _set_limits(axes, [metric.factor * np.array([y for _, y in job.curve], float) for job in drawn], metric)
+    axes.set(xlabel=unit, ylabel=metric.label)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.grid(alpha=0.3)
+    style.legend(figure, 4)
+    style.save(figure, path)
+
+
+def _set_limits(axes: Axes, lines: Sequence[NDArray[np.float64]], metric: Metric) -> None:
+    """Sets scale and limits of the values of curves."""
+    values = np.concatenate([*lines, np.zeros(0)])
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return
+    low, high = values.min(), values.max()
+    if metric.factor > 1 and 100 - low > 5 * (100 - high):
+        _set_log_error(axes, 100 - values)
+    elif not metric.maximize and low > 0:
+        first = np.median([line[np.isfinite(line)][0] for line in lines if np.isfinite(line).any()])
+        axes.set_yscale("log")
+        axes.set_ylim(low / 1.1, 1.1 * min(high, 10 * max(first, low)))  # some jobs may diverge
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.5)))
+    else:
+        axes.set_ylim(*padded(low, high))
+
+
+def _set_log_error(axes: Axes, errors: NDArray[np.float64]) -> None:
+    """Sets the scale of accuracies (%) such that their errors, 100 minus accuracy, are logarithmic."""
+    smallest, largest = errors[errors > 0].min(), 1.1 * errors.max()
+    least = smallest / (1.2 if errors.min() > 0 else 2)  # where 100 % is drawn, which has no logarithm
+
+    def height(accuracy: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.asarray(-np.log10(np.maximum(100 - accuracy, least)))
+
+    axes.set_yscale("function", functions=(height, lambda y: 100 - 10**-y))
+    axes.set_ylim(100 - largest, 100 - least)
+    apart, ticks = np.log10(largest / least) / 16, [100.0] if errors.min() == 0 else []
+    for digits in ((1, 2, 5), (1.5, 3, 7)):
+        for error in (digit * 10.0**power for power in range(-3, 2) for digit in digits):
+            near = [abs(height(np.array(100 - error)) - height(np.array(tick))) < apart for tick in ticks]
+            if least <= error <= largest and not any(near):
+                ticks.append(100 - error)
+    axes.set_yticks(ticks, [f"{tick:.8g}" for tick in ticks])
+    axes.yaxis.set_minor_locator(NullLocator())

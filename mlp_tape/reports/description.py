@@ -54,7 +54,12 @@ def _description(record: RunRecord) -> str:
         f"by {settings['optimizer']['name']}, learning rate {value(settings['lr'])}.",
         "",
     ]
-    if record.status == "FINISHED":
+    if record.pruned:
+        lines += [
+            f"**Pruned** after {count(record.pruned, 'epoch')}, as other jobs of the search did better until "
+            "then. It has no report, and was not evaluated on the test images.",
+        ]
+    elif record.status == "FINISHED":
         validated = results.get(VALIDATION_ACCURACY)
         validation = "" if validated is None else f", validation accuracy {validated:.4f}"
         lines += [

@@ -24,6 +24,20 @@ def warm_up() -> None:
     figure.savefig(io.BytesIO(), dpi=100)
 
 
+def legend(figure: Figure, columns: int) -> None:
+    """Adds a legend of all axes above them, with equal entries once."""
+    pairs = [zip(*axes.get_legend_handles_labels(), strict=True) for axes in figure.axes]
+    entries = {label: handle for each in pairs for handle, label in each}
+    figure.legend(
+        entries.values(),
+        entries,
+        loc="outside upper left",
+        ncols=columns,
+        fontsize="small",
+        frameon=False,
+    )
+
+
 def save(figure: Figure, path: Path) -> None:
     """Writes a PNG file at 100 dpi, compressed for speed rather than size."""
     figure.savefig(path, dpi=100, pil_kwargs={"compress_level": 1})

@@ -1,33 +1,36 @@
-"""The plot of a sweep: accuracy against each swept setting, or the best jobs in order."""
+"""Plots of a sweep: the metric against each swept setting, or the best jobs in order."""
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
 from numpy.typing import NDArray
 
 from mlp_tape.reports import style
-from mlp_tape.reports.style import BLUE, ORANGE
+from mlp_tape.reports.scales import LABEL, TICKS, Scale, distinct, scale
+from mlp_tape.reports.style import BLUE, GREY, ORANGE
+from mlp_tape.reports.swept_jobs import Job, Metric, Span, span
 from mlp_tape.system import formatting
 
 PER_ROW = 3  # maximum number of panels next to each other
 CROWDED = 200  # number of jobs above which points are small
-TICKS = 10  # maximum number of values of a setting that are labelled
-LABEL = 24  # maximum number of characters of a value on an axis
+PANELS = 12  # maximum number of settings
 MOST = 30  # maximum number of jobs in the plot of the best jobs
 
 
 def is_readable(swept: Mapping[str, Sequence[Any]]) -> bool:
     """Returns whether the values of all settings that are not numbers can be labelled on an axis."""
-    return all(_is_numeric(values) or len(_distinct(values)) <= TICKS for values in swept.values())
+    return all(_is_numeric(values) or len(distinct(values)) <= TICKS for values in swept.values())
 
 
 def accuracies(path: Path, swept: Mapping[str, Sequence[Any]], accuracy: Sequence[float], what: str) -> None:
-    """Plots the accuracy of the jobs against each swept setting.
+    """Plots the accuracy of the jobs against each swept setting (`slices`).
 
     Args:
         path: path of the PNG file.
@@ -35,31 +38,82 @@ def accuracies(path: Path, swept: Mapping[str, Sequence[Any]], accuracy: Sequenc
         accuracy: accuracy of each job, 0 to 1.
         what: name of the metric, such as `test accuracy`.
     """
-    panels = list(swept.items()) or [("job", list(range(len(accuracy))))]
+    jobs = [Job(i, {key: swept[key][i] for key in swept}, value) for i, value in enumerate(accuracy)]
+    slices(path, jobs, Metric(what), list(swept))
+
+
+def slices(
+    path: Path, jobs: Sequence[Job], metric: Metric, order: Sequence[str] = (), searched: bool = False
+) -> None:
+    """Plots the metric against each swept setting.
+
+    Args:
+        path: path of the PNG file.
+        jobs: the jobs; those without a value are left out.
+        metric: the metric by which they are compared.
+        order: settings, most important first; all of the jobs if it is empty. At most 12 are shown.
+        searched: whether jobs were chosen by the results of earlier ones. Points are coloured by the number
+            of the job then; else, the median of each value is shown.
+    """
+    ranked = metric.ranked(jobs)
+    pruned = [job for job in jobs if job.state == "pruned" and job.has_value]
+    keys = list(order or dict.fromkeys(key for job in jobs for key in job.settings))
+    panels = keys[:PANELS] or ["job"]
     columns, rows = min(PER_ROW, len(panels)), -(-len(panels) // PER_ROW)
     figure = Figure(figsize=(max(5.0, 4.0 * columns), 4.0 * rows), layout="constrained")
-    percent = 100 * np.asarray(accuracy)
-    every = figure.subplots(rows, columns, squeeze=False, sharey=True).flat
+    every = list(figure.subplots(rows, columns, squeeze=False, sharey=True).flat)
     for axes in every[len(panels) :]:
         axes.set_axis_off()
-    for axes, (key, values) in zip(every, panels, strict=False):
-        numeric = _is_numeric(values)
-        x = _set_scale(axes, values) if numeric else _set_categories(axes, values)
-        axes.plot(x, percent, "o", color=BLUE, alpha=0.7, ms=6 if len(x) <= CROWDED else 3)
-        each = np.unique(x)
-        means = [percent[x == value].mean() for value in each]
-        if key == "seed":  # has no order in which accuracy could change
-            axes.axhline(percent.mean(), color=ORANGE, label="mean", zorder=3)
-        elif len(each) < len(x):
-            axes.plot(each, means, "-" if numeric else "_", color=ORANGE, ms=20, label="mean", zorder=0)
-        elif numeric:
-            axes.plot(each, means, "-", color=ORANGE, zorder=0)
-        if axes.get_legend_handles_labels()[0]:
-            axes.legend()
-        axes.set(xlabel=formatting.shorten(key, 2 * LABEL), ylabel=f"{what} (%)")
+    values, drawn = metric.shown(ranked), span(metric.shown(ranked or pruned), metric.maximize)
+    drawn.set(every[0])
+    size = 40 if len(ranked) <= CROWDED else 12
+    numbers = np.array([job.number for job in ranked] or [0])
+    shades = ScalarMappable(Normalize(numbers.min(), numbers.max()), "viridis_r")
+    filled = {"c": shades.to_rgba(numbers) if searched else [BLUE] * len(ranked), "alpha": 0.7, "s": size}
+    hollow = {"facecolors": "none", "edgecolors": GREY, "s": 16, "zorder": 0.5}
+    for axes, key in zip(every, panels, strict=False):
+        found = scale([job.settings.get(key, job.number) for job in ranked + pruned])
+        x, others = np.split(found.at, [len(ranked)])
+        _points(axes, others, metric.shown(pruned), drawn, hollow, f"pruned ({len(pruned)})")
+        _points(axes, x, values, drawn, filled, f"finished ({len(ranked)})")
+        if ranked and not searched:
+            _medians(axes, key, found.is_numeric, x, values)
+        if ranked:
+            label = metric.about_best(ranked[0])
+            axes.plot(x[:1], values[:1], "*", ms=15, mfc=ORANGE, mec="white", label=label, zorder=5)
+        axes.set_xticks(found.ticks, found.labels, **_rotation(found))
+        axes.set(xlabel=formatting.shorten(key, 2 * LABEL), ylabel=metric.label, xlim=(-0.06, 1.06))
         axes.yaxis.set_tick_params(labelleft=True)
         axes.grid(alpha=0.3)
+    if searched and ranked:
+        figure.colorbar(shades, ax=every, label="number of the job", fraction=0.03)
+    style.legend(figure, 2 * columns)
     style.save(figure, path)
+
+
+def _points(
+    axes: Axes, x: NDArray[Any], values: NDArray[Any], drawn: Span, look: dict[str, Any], label: str
+) -> None:
+    """Draws points, as arrows at the edge where they are worse than what is shown."""
+    inside = drawn.has(values)
+    for which, y, marker in ((inside, values, "o"), (~inside, np.full(len(x), drawn.edge), drawn.arrow)):
+        if which.any():
+            one_each = {"c": np.asarray(look["c"])[which]} if "c" in look else {}
+            text = label if marker == "o" else f"{label.split()[0]}, worse than shown ({which.sum()})"
+            axes.scatter(x[which], y[which], marker=marker, label=text, clip_on=False, **look | one_each)
+
+
+def _medians(axes: Axes, key: str, is_numeric: bool, x: NDArray[Any], values: NDArray[Any]) -> None:
+    """Draws the median over the jobs with the same value of a setting; jobs that diverged do not move it."""
+    each = np.unique(x)
+    medians = [np.median(values[x == value]) for value in each]
+    if key == "seed":  # has no order in which the metric could change
+        axes.axhline(np.median(values), color=ORANGE, label="median", zorder=3)
+    elif 2 * len(each) <= len(x):
+        line = "-" if is_numeric else "_"
+        axes.plot(each, medians, line, color=ORANGE, ms=20, mew=2, label="median", zorder=0)
+    elif is_numeric and len(each) <= TICKS:
+        axes.plot(each, medians, "-", color=ORANGE, zorder=0)
 
 
 def ranking(path: Path, jobs: Sequence[tuple[str, float]], what: str) -> None:
@@ -89,45 +143,10 @@ def _is_numeric(values: Sequence[Any]) -> bool:
     return all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
 
 
-def _distinct(values: Sequence[Any]) -> list[Any]:
-    """Returns the values, each once; they may be lists."""
-    return list({repr(value): value for value in values}.values())
-
-
-def _set_scale(axes: Axes, values: Sequence[float]) -> NDArray[Any]:
-    """Sets the scale of a numeric setting, with ticks at its values if they are few; returns the positions.
-
-    Ticks whose labels would overlap others are left out.
-    """
-    x = np.asarray(values, float)
-    logarithmic = x.min() > 0 and x.max() >= 8 * x.min()
-    if logarithmic:
-        axes.set_xscale("log")
-    ticks = sorted(_distinct(values))
-    if len(ticks) <= TICKS:
-        at = np.log(ticks) if logarithmic else np.asarray(ticks, float)
-        width, shown = at[-1] - at[0], [0]
-        for i in range(1, len(at)):
-            if at[i] - at[shown[-1]] >= width / 16:
-                shown.append(i)
-        close = bool((np.diff(at[shown]) < width / 6).any())
-        texts = formatting.column(ticks)
-        axes.set_xticks([ticks[i] for i in shown], [texts[i] for i in shown], **_rotation(close))
-        axes.xaxis.set_minor_formatter(NullFormatter())
-    return x
-
-
-def _set_categories(axes: Axes, values: Sequence[Any]) -> NDArray[Any]:
-    """Labels the axis with the values of a setting that are not numbers; returns the positions."""
-    distinct = _distinct(values)
-    names = [formatting.shorten(text, LABEL) for text in formatting.column(distinct)]
-    close = max(map(len, names)) * (len(names) - 1) > LABEL
-    axes.set_xticks(range(len(names)), names, **_rotation(close))
-    axes.margins(x=0.2)
-    known = [repr(value) for value in distinct]
-    return np.asarray([known.index(repr(value)) for value in values], float)
-
-
-def _rotation(close: bool) -> dict[str, Any]:
+def _rotation(found: Scale) -> dict[str, Any]:
     """Returns the arguments that slant tick labels which would otherwise overlap."""
+    room = 34  # characters next to each other
+    gaps = np.diff(found.ticks)
+    widths = [(len(one) + len(other)) / 2 + 2 for one, other in pairwise(found.labels)]
+    close = any(gap * room < width for gap, width in zip(gaps, widths, strict=True))
     return {"rotation": 40, "ha": "right", "rotation_mode": "anchor"} if close else {}

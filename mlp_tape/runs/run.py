@@ -140,7 +140,8 @@ def _recorded(
             result = fit(trainer, record.directory, console, journal, start, record.full, pruning)
         record.results, record.steps = result.validation, result.steps
         if isinstance(result, Pruned):
-            record.pruned, record.tags = result.epochs, record.tags | {"pruned": "true"}
+            record.pruned, record.full = result.epochs, False
+            record.tags |= {"pruned": "true"}
             console.line(f"pruned after {count(result.epochs, 'epoch')}, as other jobs did better until then")
             return result, where
         record.best_epochs = result.best_epochs

@@ -2,6 +2,7 @@
 
 from mlp_tape.config import metrics
 from mlp_tape.config.settings import Settings
+from mlp_tape.storage.metric_keys import VALIDATION_ACCURACY
 
 direction = metrics.direction
 WARNING = "measured on the test images by which it was chosen, and therefore too high on average"
@@ -13,4 +14,4 @@ def chosen(settings: Settings) -> list[str]:
     Args:
         settings: settings of one of its jobs, as `SweepDirectory.resolved` returns them.
     """
-    return settings.sweep.objectives or [str(settings.sweep.choose_by)]
+    return settings.sweep.objectives or [settings.sweep.choose_by or VALIDATION_ACCURACY]

@@ -47,13 +47,17 @@ def test_sweep_has_a_parent_run_a_table_and_a_best_job(run_py: Run, tmp_path: Pa
     assert [row["job"] for row in table] == ["1", "0", "2"]
     logged = {run.info.run_id: run.data.metrics["test/accuracy"] for run in children}
     assert {row["run_id"]: float(row["test accuracy"]) for row in table} == logged
-    best = max(table, key=lambda row: float(row["test accuracy"]))
-    assert best["command"] == f"python run.py lr={best['lr']} dataset=digits epochs=2 seed=5"
+    best = max(table, key=lambda row: float(row["validation accuracy"]))
+    repeat = f"python run.py lr={best['lr']} dataset=digits epochs=2 seed=5 validation_fraction="
+    assert best["command"] == f"{repeat}0.1"
+    assert parent.data.tags["best.command_on_all_images"] == f"{repeat}0"
+    assert f"\non all images {repeat}0\n" in done.stdout
+    assert "chosen by validation accuracy, on 144 of 1,437 training images" in done.stdout
     assert parent.data.tags["best.run_id"] == best["run_id"]
     assert parent.data.tags["best.command"] == best["command"]
     assert f"| {best['job']} | {best['lr']} | FINISHED |" in parent.data.tags["mlflow.note.content"]
-    assert parent.data.metrics["sweep/best_test_accuracy"] == float(best["test accuracy"])
-    assert f"best          job {best['job']}, test accuracy" in done.stdout
+    assert parent.data.metrics["sweep/best_validation_accuracy"] == float(best["validation accuracy"])
+    assert f"best          job {best['job']}, validation accuracy" in done.stdout
     assert re.search(rf"^ *{best['job']} +{best['lr']} +FINISHED", done.stdout, re.M)
 
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
@@ -61,7 +65,7 @@ def test_sweep_has_a_parent_run_a_table_and_a_best_job(run_py: Run, tmp_path: Pa
     files = {"config.yaml", "console.log", "environment.txt", "sweep.csv", "sweep.md"}
     assert artifacts == {*files, "plots"}
     console = Path(client.download_artifacts(parent.info.run_id, "console.log", str(tmp_path))).read_text()
-    assert f"best          job {best['job']}, test accuracy" in console
+    assert f"best          job {best['job']}, validation accuracy" in console
     assert all(
         "console.log" in {item.path for item in client.list_artifacts(run.info.run_id)} for run in children
     )
@@ -129,7 +133,7 @@ def test_table_has_run_ids_that_are_assigned_only_at_the_end(
 
 
 def test_report_names_the_best_job_and_the_best_setting(tmp_path: Path) -> None:
-    """Job 4 is the best, but its setting has a single seed."""
+    """Job 4 has the highest accuracy, but its setting has a single seed."""
     results = {(0.1, 0): 0.90, (0.1, 1): 0.80, (0.1 + 0.2, 0): 0.88, (0.1 + 0.2, 1): 0.86, (0.5, 0): 0.95}
     numbers = {f"identity {i}": str(i) for i in range(len(results))}
     (tmp_path / "jobs.json").write_text(json.dumps(numbers))
@@ -145,9 +149,10 @@ def test_report_names_the_best_job_and_the_best_setting(tmp_path: Path) -> None:
     with Console(on_screen=False) as console:
         console.copy_to(tmp_path / "console.log")
         report.conclude(Settings(), record, SweepDirectory(tmp_path), console)
-    setting = "lr=0.3, validation accuracy 0.8700 ± 0.0141 (mean ± standard deviation of 2 seeds)"
+    both = "validation accuracy 0.8700 ± 0.0141, test accuracy 0.8700 ± 0.0141"
+    setting = f"lr=0.3, {both} (mean ± standard deviation of 2 seeds)"
     shown = (tmp_path / "console.log").read_text()
-    assert "best          job 4, validation accuracy 0.9500, test accuracy 0.9500: python run.py" in shown
+    assert "its first job job 2, validation accuracy 0.8800, test accuracy 0.8800: python run.py" in shown
     assert f"best setting  {setting}\n" in shown
     page = (tmp_path / "sweep.md").read_text()
     assert f"**Best setting:** {setting}\n" in page
@@ -209,10 +214,10 @@ def test_error_says_whether_jobs_failed_or_did_not_begin(tmp_path: Path) -> None
 def test_progress_of_a_sweep_has_the_best_accuracy_by_which_jobs_are_ranked(tmp_path: Path) -> None:
     jobs = finished_sweep(tmp_path)
     with Journal(tmp_path) as rows:
-        sweep._report_progress(rows, jobs)
+        sweep._report_progress(rows, Settings(), jobs)
         for job in jobs:
             job.results["validation/accuracy"] = 1 - job.results["test/accuracy"]
-        sweep._report_progress(rows, jobs)
+        sweep._report_progress(rows, Settings(), jobs)
     values = {row.key: row.value for row in journal.rows(tmp_path, "sweep/")}
     assert values["sweep/best_test_accuracy"] == 0.9
     assert values["sweep/best_validation_accuracy"] == pytest.approx(0.2)
