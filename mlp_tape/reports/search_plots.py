@@ -187,6 +187,8 @@ def front(
         axes.set_axis_off()
     dominated = sorted(set(range(len(rows))) - set(best))
     drawn = [span(rows[:, i], metric.maximize, best) for i, metric in enumerate(metrics)]
+    longest = max((len(str(numbers[i])) for i in best), default=0)
+    width, height = np.array([0.025 * (longest + 1), 0.06]) / (2 if len(pairs) == 1 else 1)  # of a label
     for axes, (first, second) in zip(every, pairs, strict=False):
         axis: tuple[tuple[Literal["x", "y"], int], ...] = (("y", first), ("x", second))
         for which, i in axis:
@@ -208,7 +210,7 @@ def front(
             "ha": "left" if right else "right",
             "va": "bottom" if up else "top",
         }
-        for i in _apart(where, (0.05, 0.04) if len(pairs) == 1 else (0.1, 0.07)):
+        for i in _apart(where, (width, height)):
             job = chosen[i]
             axes.annotate(str(numbers[job]), (x[job], y[job]), textcoords="offset points", **text)
         axes.grid(alpha=0.3)

@@ -124,7 +124,7 @@ def span(values: NDArray[np.float64], maximize: bool, keep: Sequence[int] = ()) 
     """Returns the range in which the values differ in an interesting way.
 
     It reaches five times as far from the best value as the best third of the different values does. Nothing
-    is left out unless the range becomes at most a third of the full one. A metric of which lower is better is
+    is left out unless the range becomes at most 0.4 of the full one. A metric of which lower is better is
     shown on a log scale if it is positive and spans more than a factor of 30 within that range.
 
     Args:
@@ -147,7 +147,7 @@ def _limits(x: NDArray[np.float64], keep: list[int]) -> tuple[float, float]:
         return 0.0, 1.0
     best, worst, distinct = x.max(), x.min(), np.unique(x)
     zoomed = min(best - 5 * (best - np.quantile(distinct, 2 / 3)), *x[keep], best)
-    if best - worst > 3 * (best - zoomed) > 0:
+    if best - worst > 2.5 * (best - zoomed) > 0:
         worst = x[x >= zoomed].min()
     return padded(float(worst), float(best))
 
