@@ -221,6 +221,17 @@ def test_lines_of_parallel_coordinates_end_at_their_values_with_the_best_on_top(
     assert best.get_zorder() > finished.get_zorder() > pruned.get_zorder()
 
 
+@pytest.mark.parametrize("metric", [ACCURACY, LOSS], ids=["accuracy", "loss"])
+def test_lines_of_parallel_coordinates_are_darker_for_better_jobs(
+    drawn: list[Figure], metric: Metric
+) -> None:
+    search_plots.parallel_coordinates(Path(), searched(40, metric), metric)
+    (finished,) = (each for each in drawn[0].axes[0].collections if len(each.get_colors()) > 1)
+    brightness = [sum(color[:3]) for color in finished.get_colors()]
+    assert brightness[0] > 1.5 * brightness[-1], "from the worst to the best"
+    assert brightness[0] == max(brightness)
+
+
 def test_parallel_coordinates_are_limited_to_the_most_important_settings(drawn: list[Figure]) -> None:
     jobs = searched(30)
     order = list(jobs[0].settings)[::-1]
