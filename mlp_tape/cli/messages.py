@@ -141,7 +141,7 @@ def _unknown_key(
             f"the launcher has no setting {key}",
             f"type hydra/launcher=joblib {key}={value} for parallel jobs",
         )
-    if key.startswith("hydra.sweeper."):
+    if key.startswith(("hydra.sweeper.", "hydra/sweeper/")):
         return _unknown_of_sweeper(key, value, overrides)
     if key.startswith("hydra."):
         listed = f"{program.train()} --hydra-help lists Hydra's settings"
@@ -152,7 +152,7 @@ def _unknown_key(
 
 def _unknown_of_sweeper(key: str, value: str, overrides: Sequence[str]) -> ConfigError:
     """Returns the error for a setting that the sweeper does not have, as it is not a search for example."""
-    short = key.removeprefix("hydra.sweeper.")
+    short = key[len("hydra.sweeper.") :]
     typed = short if f"{short}={value}" in overrides else key
     is_search = any(map(search_options.selects, overrides))
     if is_search or (short.partition(".")[0] not in search_options.SHORT and short != "max_batch_size"):

@@ -86,7 +86,7 @@ PRUNERS: dict[str, dict[str, Rule]] = {
     "none": {},
 }
 GENERAL: dict[str, Rule] = {
-    "n_trials": _integer(20, 1),
+    "n_trials": Rule(20, "an integer from 1, or null", lambda v: v is None or (type(v) is int and v >= 1)),
     "timeout": Rule(
         None,
         "a number of seconds above 0, or null",

@@ -18,7 +18,6 @@ from mlp_tape.config.settings import Settings, format_value
 from mlp_tape.errors import ConfigError
 from mlp_tape.storage import run_record
 from mlp_tape.storage.metric_keys import VALIDATION_ACCURACY
-from mlp_tape.sweeps.directory import SweepDirectory
 from mlp_tape.sweeps.plan import Plan, PlannedJob
 from mlp_tape.system.formatting import count
 
@@ -86,6 +85,7 @@ class SearchPlan:
     def _run(
         self, plan: Plan, directory: Path, config: DictConfig, compose: Composition, launcher: Launcher
     ) -> list[Any]:
+        from mlp_tape.sweeps.directory import SweepDirectory  # both import NumPy
         from mlp_tape.sweeps.search import Search
 
         def composed(params: dict[str, Any], seed: int, number: int) -> PlannedJob:

@@ -251,6 +251,11 @@ class RunRecord:
         return liveness.Owner(self.host, self.pid, self.process)
 
     @property
+    def has_diverged(self) -> bool:
+        """Whether the run failed because its loss was not finite, so that it would fail again."""
+        return self.status == "FAILED" and self.reason.startswith("DivergenceError")
+
+    @property
     def is_alive(self) -> bool:
         """Whether the process of the run exists, as far as this machine can tell."""
         return self.owner.is_alive(self.directory)

@@ -28,6 +28,8 @@ class Monitor(threading.Thread):
         console: receives a line when a job begins and when it ends.
         planned: total number of jobs; None if the sweeper does not know it in advance.
         finished: called with the records of all jobs whenever a job has finished.
+        only_failures: whether only jobs that failed, but not by their settings, are reported, as a search
+            reports the others itself.
     """
 
     def __init__(
@@ -36,9 +38,11 @@ class Monitor(threading.Thread):
         console: Console,
         planned: int | None,
         finished: Callable[[list[RunRecord]], None],
+        only_failures: bool = False,
     ) -> None:
         super().__init__(name="monitor", daemon=True)
         self._sweep, self._console, self._planned, self._finished = sweep, console, planned, finished
+        self._only_failures = only_failures
         self._over = threading.Event()
         self._reported: dict[Path, tuple[str, float]] = {}
 
@@ -78,6 +82,8 @@ class Monitor(threading.Thread):
         show(len(jobs) - len(running), self._planned, {label(job): _progress(job) for job in running})
 
     def _report(self, job: RunRecord) -> None:
+        if self._only_failures and (job.status in ("RUNNING", "FINISHED") or job.has_diverged):
+            return
         if job.status == "RUNNING":
             if not self._console.animated:
                 self._console.line(f"{label(job)}  began")

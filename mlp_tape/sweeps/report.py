@@ -4,8 +4,9 @@ import math
 import shlex
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
-from mlp_tape.config.metrics import is_of_test
+from mlp_tape.config.metrics import direction, is_of_test
 from mlp_tape.config.settings import DatasetSettings, Settings
 from mlp_tape.errors import MlpTapeError
 from mlp_tape.reports import run_report
@@ -15,11 +16,14 @@ from mlp_tape.storage.metric_keys import TEST_ACCURACY, TRAIN_LOSS, VALIDATION_A
 from mlp_tape.storage.run_record import RunRecord
 from mlp_tape.sweeps import monitor, objectives, summary
 from mlp_tape.sweeps.directory import SweepDirectory
-from mlp_tape.sweeps.summary import SHOWN, WIDE, SeedGroup, Summary, Table, spoken
+from mlp_tape.sweeps.summary import SHOWN, SeedGroup, Summary, Table, spoken
 from mlp_tape.system import atomic_files, program, signals, sqlite_file, tensorflow_setup
 from mlp_tape.system.console import Console
 from mlp_tape.system.formatting import count
 from mlp_tape.tracking import client
+
+if TYPE_CHECKING:
+    from mlp_tape.reports.swept_jobs import Job
 
 SEND_LIMIT = 2.0  # seconds to send what jobs could not send, if the sweep was stopped by a signal
 TAG = 7_000  # maximum number of characters; MLflow accepts 8,000
@@ -40,7 +44,7 @@ def conclude(settings: Settings, record: RunRecord, jobs: SweepDirectory, consol
     if not signals.received():
         if settings.report is None:
             _report_best(found, jobs)
-        _draw(found, record.directory / run_paths.PLOTS)
+        _draw(found, record)
     _send_unsent(found, console, SEND_LIMIT if signals.received() else math.inf)
     _write(_summary(jobs, settings), record)  # some jobs may have received their MLflow run ids only now
 
@@ -169,24 +173,83 @@ def _report_best(found: Summary, jobs: SweepDirectory) -> None:
         best.save()
 
 
-def _draw(found: Summary, folder: Path) -> None:
+def _draw(found: Summary, record: RunRecord) -> None:
     """Draws the plots of a sweep, if any job has finished."""
     if not found.finished:
         return
-    from mlp_tape.reports import curve_plots, sweep_plots  # import matplotlib
+    from mlp_tape.reports import curve_plots, search_plots, sweep_plots  # import matplotlib
+    from mlp_tape.reports.swept_jobs import Metric
+    from mlp_tape.sweeps.importance import importance
 
+    folder = record.directory / run_paths.PLOTS
     folder.mkdir(exist_ok=True)
-    path, metric = folder / "sweep_accuracy.png", spoken(found.ranked_by)
-    settings = [summary.flat(job.settings) for job in found.finished]
-    swept = {key: [each.get(key) for each in settings] for key in found.swept}
-    ranked = sorted(found.finished, key=found.cost)
-    if len(swept) <= WIDE and sweep_plots.is_readable(swept):
-        sweep_plots.accuracies(path, swept, [found.score(job) for job in found.finished], metric)
+    metric = Metric(spoken(found.ranked_by), direction(found.ranked_by) == "maximize")
+    jobs = sorted((_drawn(job, found) for job in found.jobs), key=lambda job: job.number)
+    finished = [job for job in jobs if job.state == "finished"]
+    shares = importance([job.settings for job in finished], [job.value for job in finished])
+    order = list(shares or found.swept)
+    shown = {key: [job.settings[key] for job in jobs] for key in order[: sweep_plots.PANELS]}
+    if sweep_plots.is_readable(shown):
+        path = folder / "sweep_accuracy.png"
+        sweep_plots.slices(path, jobs, metric, order, searched=bool(record.search))
     else:
-        sweep_plots.ranking(path, [(monitor.label(job), found.score(job)) for job in ranked], metric)
-    best = ranked[: curve_plots.MOST]
-    curves = [_curves(job, found.ranked_by) for job in found.finished if job in best]
-    curve_plots.overlay(folder / "sweep_curves.png", curves, metric)
+        ranked = [(monitor.label(job), found.score(job)) for job in sorted(found.finished, key=found.cost)]
+        sweep_plots.ranking(folder / "sweep_accuracy.png", ranked, metric.name)
+    if found.pruned or len(found.finished) > curve_plots.MOST:
+        curve_plots.curves(folder / "sweep_curves.png", jobs, metric, "epoch")
+    else:
+        curves = [_curves(job, _curve_of(found)) for job in found.finished]
+        curve_plots.overlay(folder / "sweep_curves.png", curves, spoken(_curve_of(found)))
+    if shares:
+        search_plots.importance(folder / "sweep_importance.png", shares, metric)
+    if record.search:
+        search_plots.history(folder / "sweep_history.png", _in_order(found, jobs), metric)
+    if len(order) > 1 and len(finished) > 2:
+        search_plots.parallel_coordinates(folder / "sweep_parallel_coordinates.png", jobs, metric, order)
+    if len(found.objectives) > 1:
+        _draw_front(found, folder / "sweep_front.png")
+
+
+def _drawn(job: RunRecord, found: Summary) -> "Job":
+    """Returns what the plots show of a job."""
+    from mlp_tape.reports.swept_jobs import Job
+
+    state: Literal["finished", "pruned", "failed"] = "pruned" if job.pruned else "finished"
+    if job.status != "FINISHED":
+        state = "failed"
+    settings = summary.flat(job.settings)
+    rows = journal.rows(job.directory, _curve_of(found))  # one for each epoch
+    curve = [(epoch, row.value) for epoch, row in enumerate(rows, start=1)]
+    value = None if state == "failed" else job.metric(found.ranked_by)
+    number = int(job.folder) if job.folder.isdigit() else found.jobs.index(job)
+    return Job(number, {key: settings.get(key) for key in found.swept}, value, state, curve)
+
+
+def _in_order(found: Summary, jobs: list["Job"]) -> list["Job"]:
+    """Returns the jobs in the order of their ends."""
+    ends = {record.folder: record.ended for record in found.jobs}
+    return sorted(jobs, key=lambda job: ends.get(str(job.number), 0.0))
+
+
+def _curve_of(found: Summary) -> str:
+    """Returns the metric whose curves are drawn."""
+    if "/" in found.ranked_by:
+        return found.ranked_by
+    return VALIDATION_ACCURACY if VALIDATION_ACCURACY in found.metrics else TEST_ACCURACY
+
+
+def _draw_front(found: Summary, path: Path) -> None:
+    from mlp_tape.reports import search_plots
+    from mlp_tape.reports.swept_jobs import Metric
+
+    measured = [(job, [job.metric(key) for key in found.objectives]) for job in found.finished]
+    jobs = [job for job, values in measured if None not in values]
+    values = [[value for value in values if value is not None] for job, values in measured if job in jobs]
+    metrics = [Metric(spoken(key), direction(key) == "maximize") for key in found.objectives]
+    numbers = [int(job.folder) if job.folder.isdigit() else i for i, job in enumerate(jobs)]
+    best = [jobs.index(job) for job in found.front]
+    if best:
+        search_plots.front(path, numbers, values, metrics, best)
 
 
 def _curves(job: RunRecord, metric: str) -> tuple[str, list[tuple[int, float]], list[tuple[int, float]], int]:

@@ -21,7 +21,6 @@ from mlp_tape.system import formatting, signals
 from mlp_tape.system.formatting import count
 
 LAUNCHES = 3  # of a job whose process is killed, in one process of the sweep
-DIVERGED = "DivergenceError"
 
 Launch = Callable[[list[list[str]], int], Any]  # runs jobs with these overrides, numbered from a number
 Compose = Callable[[dict[str, Any], int, int], PlannedJob]  # params, index of the seed, number of the job
@@ -183,7 +182,7 @@ class Search:
         """Returns the objectives of a job that finished; otherwise tells the study what came of it."""
         if record is None or record.status != "FINISHED":
             reason = first_line(record.reason) if record else "its job did not begin"
-            if record and record.status == "FAILED" and record.reason.startswith(DIVERGED):
+            if record and record.has_diverged:
                 self._study.fail(trial, reason)
                 self._tell(trial)
             else:
@@ -193,15 +192,15 @@ class Search:
             self._study.prune(trial)
             self._tell(trial, f"pruned after {count(record.pruned, 'epoch')}")
             return None
-        values = [record.metric(key) for key in self.search["objectives"]]
-        if any(value is None or not math.isfinite(value) for value in values):
-            missing = self.search["objectives"][
-                [v is None or not math.isfinite(v) for v in values].index(True)
-            ]
-            self._study.fail(trial, f"it has no {spoken(missing)}")
-            self._tell(trial)
-            return None
-        return [float(value) for value in values if value is not None]
+        values = list[float]()
+        for key in self.search["objectives"]:
+            value = record.metric(key)
+            if value is None or not math.isfinite(value):
+                self._study.fail(trial, f"its {spoken(key)} is {value}")
+                self._tell(trial)
+                return None
+            values.append(value)
+        return values
 
     def _tell(self, trial: Trial, what: str = "") -> None:
         """Prints what came of a trial, the best one so far, and how long the search may still take."""
@@ -210,11 +209,11 @@ class Search:
         trial = trials[trial.number]
         keys = self.search["objectives"]
         if not what and trial.values:
-            what = "  ".join(
-                f"{spoken(key)} {value:.4f}" for key, value in zip(keys, trial.values, strict=True)
-            )
+            told = zip(keys, trial.values, strict=True)
+            what = "  ".join(f"{spoken(key)} {value:.4f}" for key, value in told)
         what = what or f"FAILED: {trial.user_attrs.get('reason', '')}"
-        parts = [f"trial {trial.number}{f' of {most}' if most else ''}", what]
+        numbered = f"trial {trial.number}" + (f" of {most}" if most else "")
+        parts = [numbered, _written(trial.params), what]
         complete = [each for each in trials if each.state.name == "COMPLETE"]
         if complete and len(keys) == 1:
             sign = 1 if self.search["directions"][0] == "minimize" else -1
@@ -257,4 +256,4 @@ def _is_over(record: RunRecord | None, retry: bool = False) -> bool:
     """
     if record is None or record.status not in ("FINISHED", "FAILED"):
         return False
-    return record.status == "FINISHED" or not retry or record.reason.startswith(DIVERGED)
+    return record.status == "FINISHED" or not retry or record.has_diverged

@@ -143,7 +143,7 @@ class Summary:
         """The best finished job by `ranked_by`; with several seeds, the first one of the best setting."""
         if self.over_seeds:
             return self.over_seeds[0].jobs[0]
-        return min(self.finished, key=self.cost, default=None)
+        return min(self.finished, key=lambda job: (self.cost(job), len(job.folder), job.folder), default=None)
 
     @functools.cached_property
     def front(self) -> list[RunRecord]:
@@ -340,10 +340,20 @@ def summarize(
         if (key in with_effect or not key.startswith(FREE))
         and len({repr(settings.get(key)) for settings in found}) > 1
     ]
+    swept = [key for key in swept if not _is_default_of_an_option(key, swept, found)]
     if len(swept) > WIDE:
         return Summary(list(jobs), swept, objectives, over)
     order = sorted(jobs, key=lambda job: [_sortable(flat(job.settings).get(key)) for key in swept])
     return Summary(order, swept, objectives, over)
+
+
+def _is_default_of_an_option(key: str, swept: list[str], settings: list[dict[str, Any]]) -> bool:
+    """Returns whether a setting only differs because an option of its group does, such as the optimizer."""
+    option = f"{key.rpartition('.')[0]}.name"
+    if key == option or option not in swept:
+        return False
+    pairs = {(each.get(option), repr(each.get(key))) for each in settings}
+    return len(pairs) == len({name for name, _ in pairs})
 
 
 def name_of(job: RunRecord) -> str:

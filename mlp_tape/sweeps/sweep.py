@@ -108,7 +108,10 @@ def opened(
                 console.line(f"       {_about_choice(first, jobs, record.overrides)}")
             try:
                 progress = functools.partial(_report_progress, journal, settings)
-                with Monitor(jobs, console, planned, progress), jobs_closed_in_background():
+                with (
+                    Monitor(jobs, console, planned, progress, bool(plan.search)),
+                    jobs_closed_in_background(),
+                ):
                     yield dataclasses.replace(plan, say=console.line)
             finally:
                 report.conclude(settings, record, jobs, console)
@@ -247,7 +250,7 @@ def _refuse_failures(jobs: SweepDirectory, record: RunRecord, plan: Plan) -> Non
         missing = len(names) - len(records)
     failed = [job for job in records if job.status != "FINISHED"]
     if record.search and len(failed) < len(records):  # a search learns from settings that diverge
-        failed = [job for job in failed if not job.reason.startswith("DivergenceError")]
+        failed = [job for job in failed if not job.has_diverged]
     if not failed and not missing:
         return
     total = count(len(records) + missing, "job")

@@ -11,13 +11,14 @@ import pytest
 from conftest import ROOT, Run, sample
 from corpus import CASES, Case, save
 from hints import alternatives
-from mlp_tape.cli import composition
+from mlp_tape.cli import composition, search_options
 from mlp_tape.cli.command_line import parse
 from mlp_tape.errors import ConfigError
 
 CONF = ROOT / "conf"
 # What a hint leaves to the reader, and a value for it.
 PLACEHOLDERS = {"FILE.npz": "there.npz", "FILE": "there.npz", "DIRECTORY": ".", "PATH": "there.npz"}
+SWEPT = re.compile(r"\b(interval|range|choice)\(")
 OPEN = re.compile(r"\.\.\.|\b[A-Z]{2,}_?[A-Z]*\b|[{}]$")
 IN_PROCESS = [
     case
@@ -44,7 +45,8 @@ def filled_in(line: list[str]) -> list[str] | None:
     for word in line:
         key, _, value = word.partition("=")
         value = PLACEHOLDERS.get(value, value)
-        if OPEN.search(value) or "{}" in word or key.startswith("hydra"):  # Hydra's depend on a plug-in
+        of_plugin = key.startswith("hydra") or key in search_options.SHORT
+        if OPEN.search(value) or "{}" in word or of_plugin or SWEPT.search(value):  # not of a single run
             return None
         words.append(f"{key}={value}" if "=" in word else word)
     return words

@@ -18,7 +18,19 @@ from mlp_tape.config.settings import Settings, flatten, groups
 from mlp_tape.errors import ConfigError
 
 CONF = ROOT / "conf"
-VALUES = ["0.25", "7", "true", "false", "8.5", "[7,9]", "[lr,seed]", "{team: x}", "some_text"]
+VALUES = [
+    "0.25",
+    "7",
+    "true",
+    "false",
+    "8.5",
+    "[7,9]",
+    "[lr,seed]",
+    "{team: x}",
+    "validation/loss",
+    "[seconds,parameters]",
+    "some_text",
+]
 DEFAULTS = dict(flatten(Settings()))
 
 

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import time
 from pathlib import Path
 
 import mlflow
@@ -147,40 +146,6 @@ def test_sweep_runs_with_ray(run_py: Run, tmp_path: Path) -> None:
     check_all_rows_delivered(f"sqlite:///{tmp_path / 'mlflow.db'}", sweep, 3)
 
 
-@pytest.mark.long
-def test_resumed_optuna_search_repeats_the_same_proposals(run_py: Run, tmp_path: Path) -> None:
-    require_plugin("hydra_optuna_sweeper", "optuna")
-    arguments = ["-m", "+sweep=optuna", "dataset=digits", "report=none", "epochs=1", "sweep.fail_fast=false"]
-    done = run_py(tmp_path, *arguments, "hydra.sweeper.n_trials=3")
-    assert (done.returncode, done.stderr) == (0, "")
-    (sweep,) = tmp_path.glob("multirun/*/*")
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    check_all_rows_delivered(uri, sweep, 3)
-    first = {job.name: job.run_id for job in directory.SweepDirectory(sweep).jobs()}
-    began = time.time()
-    done = run_py(tmp_path, "-m", "sweep.resume=last", "hydra.sweeper.n_trials=4")
-    assert done.returncode == 0, done.stderr
-    check_all_rows_delivered(uri, sweep, 4)
-    again = directory.SweepDirectory(sweep).jobs()
-    assert first.items() <= {job.name: job.run_id for job in again}.items()
-    assert [job.began > began for job in again] == [False, False, False, True]
-
-
-@pytest.mark.long
-def test_failed_trial_does_not_end_the_search(run_py: Run, tmp_path: Path) -> None:
-    require_plugin("hydra_optuna_sweeper", "optuna")
-    settings = {"n_trials": "3", "direction": "maximize", "sampler.seed": "1"}
-    arguments = [f"hydra.sweeper.{key}={value}" for key, value in settings.items()]
-    arguments += ["lr=choice(1e20,0.1)", "dataset=digits", "report=none", "epochs=1"]
-    done = run_py(tmp_path, "-m", "hydra/sweeper=optuna", *arguments)
-    (sweep,) = tmp_path.glob("multirun/*/*")
-    statuses = [job.status for job in directory.SweepDirectory(sweep).jobs()]
-    assert "FAILED" in statuses, done.stdout + done.stderr
-    assert done.returncode == 1
-    assert "did not finish" in done.stderr
-    assert "Traceback" not in done.stderr
-
-
 def test_error_names_an_extra_that_is_not_installed(run_py: Run, tmp_path: Path) -> None:
     missing = next(
         (
@@ -188,7 +153,6 @@ def test_error_names_an_extra_that_is_not_installed(run_py: Run, tmp_path: Path)
             for group, package, extra in (
                 ("cluster=ray", "hydra_ray_launcher", "ray"),
                 ("cluster=slurm", "hydra_submitit_launcher", "slurm"),
-                ("sweep=optuna", "hydra_optuna_sweeper", "optuna"),
             )
             if importlib.util.find_spec(f"hydra_plugins.{package}") is None
         ),
