@@ -39,6 +39,7 @@ from mlp_tape.training.state import initial
 from mlp_tape.training.train_step import StepConfig
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from postgres import Postgres
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -348,3 +349,26 @@ def postgres() -> "Iterator[Postgres]":
     server.start()
     yield server
     server.stop()
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> "list[Figure]":
+    """The figures that a test draws; nothing is written."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    from mlp_tape.reports import style
+
+    figures: list[Figure] = []
+
+    def draw(figure: "Figure", _: Path) -> None:
+        FigureCanvasAgg(figure).draw()
+        figures.append(figure)
+
+    monkeypatch.setattr(style, "save", draw)
+    return figures
+
+
+@pytest.fixture(scope="session")
+def digits() -> Dataset:
+    """The data set `digits`."""
+    return datasets.load("digits")

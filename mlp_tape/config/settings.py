@@ -295,7 +295,7 @@ class SweepSettings:
         "Swept setting over which results are averaged, so that the best setting has the best mean. If null, "
         "each job stands for itself.",
         "the name of a swept setting, such as seed, or null",
-        lambda name: bool(name) and bool(name.strip()),
+        lambda name: name is None or bool(name.strip()),
     )
     objectives: list[str] = constraints.setting(
         [],

@@ -59,12 +59,6 @@ STATEFUL = ["optimizer=momentum", "optimizer=rmsprop lr=0.001", "optimizer=adam 
 SMALL = ["dataset=digits", "model.hidden_sizes=[24,16]", "lr=0.1", "batch_size=96", "epochs=2", "log_every=4"]
 
 
-@pytest.fixture(scope="module")
-def digits() -> Dataset:
-    """The data set `digits`."""
-    return datasets.load("digits")
-
-
 def trainer_of(digits: Dataset, *overrides: str) -> Trainer:
     settings = composition.settings_of(ROOT / "conf", [*SMALL, *overrides])
     return Trainer(settings, digits)
@@ -155,7 +149,8 @@ def test_early_stopping_ends_with_the_best_weights(run_py: Run, tmp_path: Path) 
     assert [row.step for row in tested] == [len(found) * 12 - 1]  # once, after the selection
     record = run_record.read(tmp_path / "stopped")
     assert record.results["validation/accuracy"] == found[best]
-    assert record.chosen_by == found[best]
+    assert record.chosen_by() == found[best]
+    assert record.best_epochs == best + 1
 
     done = run_py(tmp_path, *arguments, f"epochs={best + 1}", "hydra.run.dir=until_best")
     assert done.returncode == 0, done.stdout + done.stderr
