@@ -194,7 +194,7 @@ def _set_limits(axes: Axes, lines: Sequence[NDArray[np.float64]], metric: Metric
     elif not metric.maximize and low > 0:
         first = np.median([line[np.isfinite(line)][0] for line in lines if np.isfinite(line).any()])
         axes.set_yscale("log")
-        axes.set_ylim(low / 1.1, 1.1 * min(high, 10 * max(first, low)))  # some jobs may diverge
+        axes.set_ylim(low / 1.1, 1.1 * min(high, 3 * max(first, low)))  # some jobs may diverge
         axes.yaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.5)))
     else:
