@@ -178,16 +178,18 @@ def _draw(found: Summary, record: RunRecord) -> None:
     if not found.finished:
         return
     from mlp_tape.reports import curve_plots, search_plots, sweep_plots  # import matplotlib
-    from mlp_tape.reports.swept_jobs import Metric
+    from mlp_tape.reports.swept_jobs import Metric, averaged
     from mlp_tape.sweeps.importance import importance
 
     folder = record.directory / run_paths.PLOTS
     folder.mkdir(exist_ok=True)
     metric = Metric(spoken(found.ranked_by), direction(found.ranked_by) == "maximize")
     jobs = sorted((_drawn(job, found) for job in found.jobs), key=lambda job: job.number)
+    if found.over_seeds and found.chooses and found.over:
+        jobs = averaged(jobs, found.over)
     finished = [job for job in jobs if job.state == "finished"]
     shares = importance([job.settings for job in finished], [job.value for job in finished])
-    order = list(shares or found.swept)
+    order = list(shares or (jobs[0].settings if jobs else found.swept))
     shown = {key: [job.settings[key] for job in jobs] for key in order[: sweep_plots.PANELS]}
     if sweep_plots.is_readable(shown):
         path = folder / "sweep_accuracy.png"
