@@ -77,7 +77,7 @@ def test_a_search_is_pruned_repeated_and_extended(run_py: Run, tmp_path: Path) -
     assert [line.split("  ")[0] for line in lines] == [f"trial {i} of 12" for i in range(12)]
     assert all("best 0." in line for line in lines[1:])
     for job, (_, state, params, values, *_) in zip(jobs_of(sweep), found[0], strict=True):
-        assert (job.pruned > 0) == (state == "PRUNED")
+        assert (job.pruned > 0 or job.has_diverged) == (state == "PRUNED")
         assert f"lr={params['lr']!r}" in job.overrides
         assert state != "COMPLETE" or values == [job.results["validation/accuracy"]]
     began = {job.folder: job.began for job in jobs_of(sweep)}
@@ -196,13 +196,22 @@ def test_diverging_settings_are_learnt_from_unless_all_of_them_diverge(run_py: R
     arguments = ["-m", "hydra/sweeper=optuna", *DIGITS, "epochs=1", "sampler=grid"]
     done = run_py(tmp_path, *arguments, "lr=0.1,1e20")
     assert done.returncode == 0, done.stderr
-    assert [state for _, state, *_ in history(sweep_directory(tmp_path))] == ["COMPLETE", "FAIL"]
+    assert [state for _, state, *_ in history(sweep_directory(tmp_path))] == ["COMPLETE", "PRUNED"]
     assert "trial 1 of 2  lr=1e+20  FAILED: DivergenceError" in done.stdout
     (tmp_path / "all").mkdir()
     done = run_py(tmp_path / "all", *arguments, "lr=1e20,1e25")
     assert done.returncode == 1
     assert "error: 2 of 2 jobs did not finish" in done.stderr
     assert f"directory     {sweep_directory(tmp_path / 'all')}" in done.stdout
+
+
+@pytest.mark.long
+def test_a_search_avoids_settings_that_diverge(run_py: Run, tmp_path: Path) -> None:
+    arguments = ["-m", "hydra/sweeper=optuna", *DIGITS, "epochs=1", "n_trials=30", "pruner=none"]
+    done = run_py(tmp_path, *arguments, "lr=tag(log,interval(0.1,100))")
+    assert done.returncode == 0, done.stderr
+    diverged = [job.has_diverged for job in jobs_of(sweep_directory(tmp_path))]
+    assert sum(diverged[:10]) >= 2 * sum(diverged[-10:]) > -1
 
 
 @pytest.mark.long
