@@ -206,15 +206,6 @@ def test_diverging_settings_are_learnt_from_unless_all_of_them_diverge(run_py: R
 
 
 @pytest.mark.long
-def test_a_search_avoids_settings_that_diverge(run_py: Run, tmp_path: Path) -> None:
-    arguments = ["-m", "hydra/sweeper=optuna", *DIGITS, "epochs=1", "n_trials=30", "pruner=none"]
-    done = run_py(tmp_path, *arguments, "lr=tag(log,interval(0.1,100))")
-    assert done.returncode == 0, done.stderr
-    diverged = [job.has_diverged for job in jobs_of(sweep_directory(tmp_path))]
-    assert sum(diverged[:10]) >= 2 * sum(diverged[-10:]) > -1
-
-
-@pytest.mark.long
 def test_equal_proposals_are_trained_once(run_py: Run, tmp_path: Path) -> None:
     arguments = ["-m", "hydra/sweeper=optuna", *DIGITS, "epochs=1", "sampler=random", "n_trials=6"]
     done = run_py(tmp_path, *arguments, "lr=0.1,0.2")
