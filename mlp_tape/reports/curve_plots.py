@@ -173,7 +173,10 @@ def curves(path: Path, jobs: Sequence[Job], metric: Metric, unit: str = "step") 
     for job in best:
         x, y = np.array(job.curve, float).T
         text = metric.about_best(job)
-        axes.plot(x, metric.factor * y, "o-", color=ORANGE, linewidth=2.5, ms=4, label=text, zorder=5)
+        (line,) = axes.plot(
+            x, metric.factor * y, "o-", color=ORANGE, linewidth=2.5, ms=4, label=text, zorder=5
+        )
+        line.set_clip_on(metric.factor == 1)  # 100 % is at the edge
     _set_limits(axes, [metric.factor * np.array([y for _, y in job.curve], float) for job in drawn], metric)
     axes.set(xlabel=unit, ylabel=metric.label)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))

@@ -165,7 +165,8 @@ class Span:
 def span(values: NDArray[np.float64], maximize: bool, keep: Sequence[int] = ()) -> Span:
     """Returns the range in which the values differ in an interesting way.
 
-    It reaches five times as far from the best value as the best third of the different values does. Nothing
+    It reaches five times as far from the best value as the best third of the values does, or the best half
+    or two thirds if those are equal, and contains at least 40 % of the values. Nothing
     is left out unless the range becomes at most 0.4 of the full one. A metric of which lower is better is
     shown on a log scale if it is positive and spans more than a factor of 30 within that range.
 
@@ -187,8 +188,10 @@ def _limits(x: NDArray[np.float64], keep: list[int]) -> tuple[float, float]:
     """Returns the limits of values of which higher is better, with a margin."""
     if not len(x):
         return 0.0, 1.0
-    best, worst, distinct = x.max(), x.min(), np.unique(x)
-    zoomed = min(best - 5 * (best - np.quantile(distinct, 2 / 3)), *x[keep], best)
+    best, worst = x.max(), x.min()
+    spreads = best - np.quantile(x, (2 / 3, 1 / 2, 1 / 3))  # the first is 0 if a third is equally good
+    spread = next((each for each in spreads if each > 0), 0.0)
+    zoomed = min(best - 5 * spread, np.quantile(x, 0.6), *x[keep])
     if best - worst > 2.5 * (best - zoomed) > 0:
         worst = x[x >= zoomed].min()
     return padded(float(worst), float(best))

@@ -170,6 +170,12 @@ def test_best_of_averaged_jobs_is_the_setting_with_the_best_mean_over_all_seeds(
     assert averaged([], "seed") == []
 
 
+def test_history_is_not_flattened_if_many_jobs_are_equally_good(drawn: list[Figure]) -> None:
+    jobs = grid([0.1, 0.4, 0.8, 0.85, *[1.0] * 12, *[0.98, 0.985, 0.99, 0.995]])
+    search_plots.history(Path(), jobs, ACCURACY)
+    assert 90 < drawn[0].axes[0].get_ylim()[0] < 98
+
+
 def test_history_of_a_loss_goes_down(drawn: list[Figure]) -> None:
     losses = [0.3, 0.1, 0.2, 50.0, 0.15, 0.08]
     search_plots.history(Path(), [Job(i, {}, value) for i, value in enumerate(losses)], LOSS)
