@@ -126,6 +126,7 @@ def test_hydra_of_another_program_is_left_as_it_was(tmp_path: Path) -> None:
     from hydra import compose, initialize_config_dir
 
     (tmp_path / "config.yaml").write_text("defaults: [_self_, optimizer: sgd]\na: 1\n")
+    earlier = dict(ConfigStore.instance().repo.setdefault("optimizer", {}))  # of this process, if any
     ConfigStore.instance().store("sgd", {"mine": True}, group="optimizer")
     try:
         with pytest.warns(UserWarning), initialize_config_dir(str(tmp_path), version_base="1.1"):
@@ -138,7 +139,7 @@ def test_hydra_of_another_program_is_left_as_it_was(tmp_path: Path) -> None:
             assert compose("config") == {"optimizer": {"mine": True}, "a": 1}
         assert not GlobalHydra.instance().is_initialized()
     finally:
-        del ConfigStore.instance().repo["optimizer"]["sgd.yaml"]
+        ConfigStore.instance().repo["optimizer"] = earlier
 
 
 def test_a_run_has_results_history_and_parameters(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:

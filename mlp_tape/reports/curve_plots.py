@@ -173,7 +173,10 @@ def curves(path: Path, jobs: Sequence[Job], metric: Metric, unit: str = "step") 
     for job in best:
         x, y = np.array(job.curve, float).T
         text = metric.about_best(job)
-        axes.plot(x, metric.factor * y, "o-", color=ORANGE, linewidth=2.5, ms=4, label=text, zorder=5)
+        (line,) = axes.plot(
+            x, metric.factor * y, "o-", color=ORANGE, linewidth=2.5, ms=4, label=text, zorder=5
+        )
+        line.set_clip_on(metric.factor == 1)  # 100 % is at the edge
     _set_limits(axes, [metric.factor * np.array([y for _, y in job.curve], float) for job in drawn], metric)
     axes.set(xlabel=unit, ylabel=metric.label)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
@@ -194,7 +197,7 @@ def _set_limits(axes: Axes, lines: Sequence[NDArray[np.float64]], metric: Metric
     elif not metric.maximize and low > 0:
         first = np.median([line[np.isfinite(line)][0] for line in lines if np.isfinite(line).any()])
         axes.set_yscale("log")
-        axes.set_ylim(low / 1.1, 1.1 * min(high, 10 * max(first, low)))  # some jobs may diverge
+        axes.set_ylim(low / 1.1, 1.1 * min(high, 3 * max(first, low)))  # some jobs may diverge
         axes.yaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.5)))
     else:

@@ -119,10 +119,16 @@ def parallel_coordinates(path: Path, jobs: Sequence[Job], metric: Metric, order:
     axis = [scale([job.settings.get(key) for job in shown]) for key in keys]
     heights = [*(each.at for each in axis), drawn.position(metric.shown(shown))]
     lines = np.stack([np.stack([np.full(len(shown), i), y], axis=1) for i, y in enumerate(heights)], axis=1)
-    thin = {"colors": GREY, "linewidths": 0.5, "alpha": 0.6, "label": f"pruned ({len(pruned)})"}
+    thin = {
+        "colors": GREY,
+        "linewidths": 0.8 if len(pruned) <= 60 else 0.5,
+        "alpha": 0.6,
+        "label": f"pruned ({len(pruned)})",
+    }
     if pruned:
         axes.add_collection(LineCollection(list(lines[len(finished) :]), zorder=1, **thin))
-    colours = matplotlib.colormaps["viridis"](1 - 0.95 * heights[-1][: len(finished)])
+    badness = 1 - heights[-1] if metric.maximize else heights[-1]
+    colours = matplotlib.colormaps["viridis"](0.95 * badness[: len(finished)])
     many = {"linewidths": 1.5 if len(finished) <= 60 else 0.9, "alpha": 0.8}
     axes.add_collection(
         LineCollection(list(lines[: len(finished)][::-1]), colors=colours[::-1], zorder=2, **many)

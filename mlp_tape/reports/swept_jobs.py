@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from mlp_tape.reports.style import Point
+from mlp_tape.system import formatting
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,47 @@ class Job:
     def has_value(self) -> bool:
         """Whether it did not fail and has a value that can be drawn."""
         return self.state != "failed" and self.value is not None and math.isfinite(self.value)
+
+
+def averaged(jobs: Sequence[Job], over: str) -> list[Job]:
+    """Returns a job for each setting, with the means of those that differ only in `over`, such as a seed.
+
+    It has the number of the first of them. It is finished only if as many of its jobs are as of any other
+    setting: means over fewer seeds are less certain.
+
+    Args:
+        jobs: the jobs.
+        over: key of the setting over which results are averaged.
+    """
+    groups: dict[str, list[Job]] = {}
+    for job in jobs:
+        groups.setdefault(repr([item for item in job.settings.items() if item[0] != over]), []).append(job)
+    finished = [[job for job in same if job.state == "finished"] for same in groups.values()]
+    most = max(map(len, finished), default=0)
+    return [
+        _mean(same, done if done and len(done) == most else [], over)
+        for same, done in zip(groups.values(), finished, strict=True)
+    ]
+
+
+def _mean(same: Sequence[Job], finished: Sequence[Job], over: str) -> Job:
+    """Returns the mean of the jobs of a setting; `finished` is empty if some are missing."""
+    pruned = [job for job in same if job.state == "pruned"]
+    state: Literal["finished", "pruned", "failed"] = (
+        "finished" if finished else "pruned" if pruned else "failed"
+    )
+    known = finished or pruned
+    values = [job.value for job in known if job.value is not None]
+    curves = [dict(job.curve) for job in known if job.curve]
+    shared = [x for x in curves[0] if all(x in curve for curve in curves)] if curves else []
+    return Job(
+        same[0].number,
+        {key: value for key, value in same[0].settings.items() if key != over},
+        float(np.mean(values)) if values else None,
+        state,
+        [(x, float(np.mean([curve[x] for curve in curves]))) for x in shared],
+        f"mean of {formatting.count(len(known), 'job')} from job {same[0].number}",
+    )
 
 
 @dataclass(frozen=True)
@@ -123,7 +165,8 @@ class Span:
 def span(values: NDArray[np.float64], maximize: bool, keep: Sequence[int] = ()) -> Span:
     """Returns the range in which the values differ in an interesting way.
 
-    It reaches five times as far from the best value as the best third of the different values does. Nothing
+    It reaches five times as far from the best value as the best third of the values does, or the best half
+    or two thirds if those are equal, and contains at least 40 % of the values. Nothing
     is left out unless the range becomes at most 0.4 of the full one. A metric of which lower is better is
     shown on a log scale if it is positive and spans more than a factor of 30 within that range.
 
@@ -145,8 +188,10 @@ def _limits(x: NDArray[np.float64], keep: list[int]) -> tuple[float, float]:
     """Returns the limits of values of which higher is better, with a margin."""
     if not len(x):
         return 0.0, 1.0
-    best, worst, distinct = x.max(), x.min(), np.unique(x)
-    zoomed = min(best - 5 * (best - np.quantile(distinct, 2 / 3)), *x[keep], best)
+    best, worst = x.max(), x.min()
+    spreads = best - np.quantile(x, (2 / 3, 1 / 2, 1 / 3))  # the first is 0 if a third is equally good
+    spread = next((each for each in spreads if each > 0), 0.0)
+    zoomed = min(best - 5 * spread, np.quantile(x, 0.6), *x[keep])
     if best - worst > 2.5 * (best - zoomed) > 0:
         worst = x[x >= zoomed].min()
     return padded(float(worst), float(best))

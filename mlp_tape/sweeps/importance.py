@@ -36,7 +36,8 @@ def importance(
         seed: seed of the forest and of the drawn points.
 
     Returns:
-        None if fewer than 6 jobs have a result, all results are equal, or fewer than two settings differ.
+        None if nothing can be said: fewer than 6 jobs have a result, all results are equal, fewer than two
+        settings differ, or the trees predict the jobs that they have not seen no better than the mean does.
     """
     known = [i for i, value in enumerate(values) if value is not None and math.isfinite(value)]
     results = np.array([values[i] for i in known], float)
@@ -50,8 +51,10 @@ def importance(
     from scipy import stats
     from sklearn.ensemble import RandomForestRegressor
 
-    forest = RandomForestRegressor(TREES, min_samples_leaf=2, random_state=seed)
+    forest = RandomForestRegressor(TREES, min_samples_leaf=2, oob_score=True, random_state=seed)
     forest.fit(np.stack(list(columns.values()), axis=1), stats.rankdata(results))
+    if forest.oob_score_ <= 0:
+        return None
     rng = np.random.default_rng(seed)
     first, second = ([_draw(column, rng) for column in columns.values()] for _ in range(2))
     at = np.stack(first, axis=1)  # [drawn, settings]

@@ -33,8 +33,13 @@ class OneProcessEach(ParallelBackendBase):  # type: ignore[misc]
 
     supports_retrieve_callback = True
 
-    def effective_n_jobs(self, n_jobs: int) -> int:
-        """Returns the number of processes for `n_jobs`: if negative, -1 is one per core, -2 one fewer, ..."""
+    def effective_n_jobs(self, n_jobs: int | None) -> int:
+        """Returns the number of processes for `n_jobs`: if negative, -1 is one per core, -2 one fewer, ...
+
+        None, the default of other packages such as scikit-learn, stands for one.
+        """
+        if n_jobs is None:
+            return 1
         return n_jobs if n_jobs > 0 else max(1, joblib.cpu_count() + 1 + n_jobs)
 
     def configure(self, n_jobs: int = 1, parallel: Any = None, **others: Any) -> int:

@@ -173,25 +173,29 @@ def _report_best(found: Summary, jobs: SweepDirectory) -> None:
         best.save()
 
 
-def _draw(found: Summary, record: RunRecord) -> None:
+def _draw(found: Summary, sweep: RunRecord) -> None:
     """Draws the plots of a sweep, if any job has finished."""
     if not found.finished:
         return
     from mlp_tape.reports import curve_plots, search_plots, sweep_plots  # import matplotlib
-    from mlp_tape.reports.swept_jobs import Metric
+    from mlp_tape.reports.swept_jobs import Metric, averaged
     from mlp_tape.sweeps.importance import importance
 
-    folder = record.directory / run_paths.PLOTS
+    folder = sweep.directory / run_paths.PLOTS
     folder.mkdir(exist_ok=True)
     metric = Metric(spoken(found.ranked_by), direction(found.ranked_by) == "maximize")
-    jobs = sorted((_drawn(job, found) for job in found.jobs), key=lambda job: job.number)
+    jobs = [_drawn(job, found) for job in found.jobs]
+    ends = {job.number: record.ended for job, record in zip(jobs, found.jobs, strict=True)}
+    jobs.sort(key=lambda job: job.number)
+    if found.over_seeds and found.chooses and found.over:
+        jobs = averaged(jobs, found.over)
     finished = [job for job in jobs if job.state == "finished"]
     shares = importance([job.settings for job in finished], [job.value for job in finished])
-    order = list(shares or found.swept)
+    order = list(shares or (jobs[0].settings if jobs else found.swept))
     shown = {key: [job.settings[key] for job in jobs] for key in order[: sweep_plots.PANELS]}
     if sweep_plots.is_readable(shown):
         path = folder / "sweep_accuracy.png"
-        sweep_plots.slices(path, jobs, metric, order, searched=bool(record.search))
+        sweep_plots.slices(path, jobs, metric, order, searched=bool(sweep.search))
     else:
         ranked = [(monitor.label(job), found.score(job)) for job in sorted(found.finished, key=found.cost)]
         sweep_plots.ranking(folder / "sweep_accuracy.png", ranked, metric.name)
@@ -202,8 +206,9 @@ def _draw(found: Summary, record: RunRecord) -> None:
         curve_plots.overlay(folder / "sweep_curves.png", curves, spoken(_curve_of(found)))
     if shares:
         search_plots.importance(folder / "sweep_importance.png", shares, metric)
-    if record.search:
-        search_plots.history(folder / "sweep_history.png", _in_order(found, jobs), metric)
+    if sweep.search:
+        in_order = sorted(jobs, key=lambda job: ends[job.number])
+        search_plots.history(folder / "sweep_history.png", in_order, metric)
     if len(order) > 1 and len(finished) > 2:
         search_plots.parallel_coordinates(folder / "sweep_parallel_coordinates.png", jobs, metric, order)
     if len(found.objectives) > 1:
@@ -223,12 +228,6 @@ def _drawn(job: RunRecord, found: Summary) -> "Job":
     value = None if state == "failed" else job.metric(found.ranked_by)
     number = int(job.folder) if job.folder.isdigit() else found.jobs.index(job)
     return Job(number, {key: settings.get(key) for key in found.swept}, value, state, curve)
-
-
-def _in_order(found: Summary, jobs: list["Job"]) -> list["Job"]:
-    """Returns the jobs in the order of their ends."""
-    ends = {record.folder: record.ended for record in found.jobs}
-    return sorted(jobs, key=lambda job: ends.get(str(job.number), 0.0))
 
 
 def _curve_of(found: Summary) -> str:

@@ -183,8 +183,8 @@ class Search:
         if record is None or record.status != "FINISHED":
             reason = first_line(record.reason) if record else "its job did not begin"
             if record and record.has_diverged:
-                self._study.fail(trial, reason)
-                self._tell(trial)
+                self._study.diverge(trial, reason)
+                self._tell(trial, f"FAILED: {reason}")
             else:
                 self._given_up.add(trial.number)
             return None

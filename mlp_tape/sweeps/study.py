@@ -205,6 +205,16 @@ class Study:
             self._storage.set_trial_user_attr(trial._trial_id, REASON, reason)
         self._end(trial, "FAIL", None)
 
+    def diverge(self, trial: Trial, reason: str) -> None:
+        """Stores that the training of a trial diverged, and why.
+
+        It counts as pruned without a result, which is worse than any: samplers ignore trials that failed, and
+        would propose such settings again and again.
+        """
+        if trial.user_attrs.get(REASON) != reason:
+            self._storage.set_trial_user_attr(trial._trial_id, REASON, reason)
+        self._end(trial, "PRUNED", None)
+
     def _end(self, trial: Trial, state: str, values: list[float] | None) -> None:
         import optuna
 

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from mlp_tape.reports import curve_plots, search_plots, sweep_plots
-from mlp_tape.reports.swept_jobs import Job, Metric
+from mlp_tape.reports.swept_jobs import Job, Metric, averaged
 
 ACCURACY, LOSS = Metric("validation accuracy"), Metric("validation loss", maximize=False)
 FAILED = Job(1, {"lr": 0.2}, None, "failed")
@@ -148,6 +148,34 @@ def test_history_shows_the_best_so_far_and_is_not_flattened_by_jobs_that_are_far
     assert lines["failed (1)"].get_xydata().tolist() == [[10, low]]
 
 
+def test_best_of_averaged_jobs_is_the_setting_with_the_best_mean_over_all_seeds() -> None:
+    results = {0.1: [0.90, 0.99, 0.60], 0.2: [0.92, 0.93, 0.94], 0.3: [0.98, 0.98]}
+    each = [(lr, seed, value) for lr, values in results.items() for seed, value in enumerate(values)]
+    jobs = [
+        Job(i, {"lr": lr, "seed": seed}, value, curve=[(1, value - 0.1), (2, value)])
+        for i, (lr, seed, value) in enumerate(each)
+    ]
+    jobs += [Job(8, {"lr": 0.3, "seed": 2}, None, "failed"), Job(9, {"lr": 0.4, "seed": 0}, 0.7, "pruned")]
+    first, best, lacking, pruned = averaged(jobs, "seed")
+    assert (best.number, best.settings, best.value) == (3, {"lr": 0.2}, pytest.approx(0.93))
+    assert np.array(best.curve) == pytest.approx(np.array([[1, 0.83], [2, 0.93]]))
+    assert [job.state for job in (first, best, lacking, pruned)] == [
+        "finished",
+        "finished",
+        "failed",
+        "pruned",
+    ]
+    assert ACCURACY.ranked([first, best, lacking, pruned]) == [best, first]
+    assert ACCURACY.about_best(best) == "best: mean of 3 jobs from job 3, 93.00 %"
+    assert averaged([], "seed") == []
+
+
+def test_history_is_not_flattened_if_many_jobs_are_equally_good(drawn: list[Figure]) -> None:
+    jobs = grid([0.1, 0.4, 0.8, 0.85, *[1.0] * 12, *[0.98, 0.985, 0.99, 0.995]])
+    search_plots.history(Path(), jobs, ACCURACY)
+    assert 90 < drawn[0].axes[0].get_ylim()[0] < 98
+
+
 def test_history_of_a_loss_goes_down(drawn: list[Figure]) -> None:
     losses = [0.3, 0.1, 0.2, 50.0, 0.15, 0.08]
     search_plots.history(Path(), [Job(i, {}, value) for i, value in enumerate(losses)], LOSS)
@@ -219,6 +247,17 @@ def test_lines_of_parallel_coordinates_end_at_their_values_with_the_best_on_top(
     starts = [segment[0][1] for segment in finished.get_segments()]
     assert starts == pytest.approx([0, 1, 0.5]), "from the worst to the best"
     assert best.get_zorder() > finished.get_zorder() > pruned.get_zorder()
+
+
+@pytest.mark.parametrize("metric", [ACCURACY, LOSS], ids=["accuracy", "loss"])
+def test_lines_of_parallel_coordinates_are_darker_for_better_jobs(
+    drawn: list[Figure], metric: Metric
+) -> None:
+    search_plots.parallel_coordinates(Path(), searched(40, metric), metric)
+    (finished,) = (each for each in drawn[0].axes[0].collections if len(each.get_colors()) > 1)
+    brightness = [sum(color[:3]) for color in finished.get_colors()]
+    assert brightness[0] > 1.5 * brightness[-1], "from the worst to the best"
+    assert brightness[0] == max(brightness)
 
 
 def test_parallel_coordinates_are_limited_to_the_most_important_settings(drawn: list[Figure]) -> None:

@@ -76,6 +76,12 @@ def test_legend_of_the_curves_leaves_room_for_them(drawn: list[Figure], name: st
         assert axes.get_window_extent().height > 150
 
 
+def test_job_that_diverged_does_not_move_the_line(drawn: list[Figure]) -> None:
+    sweep_plots.accuracies(Path(), {"lr": [1] * 3 + [2] * 3}, [0.8, 0.9, 0.1] * 2, "test accuracy")
+    (line,) = (line for line in drawn[0].axes[0].lines if line.get_label() == "median")
+    assert list(line.get_ydata()) == [80, 80]
+
+
 def test_seeds_have_one_median_and_other_numbers_a_line(drawn: list[Figure]) -> None:
     swept = {"seed": [0, 1, 2, 3], "lr": [0.1, 0.1, 0.2, 0.2], "l2": [1, 2, 3, 4]}
     sweep_plots.accuracies(Path(), swept, [0.5, 0.6, 0.7, 0.8], "test accuracy")

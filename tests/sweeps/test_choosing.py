@@ -91,7 +91,8 @@ def save_with_noise(path: Path, digits: Dataset, noise: bool) -> str:
     if noise:
         x_test = rng.integers(0, 17, x_test.shape).astype(x_test.dtype)
         y_test = rng.permutation(y_test)
-    np.savez(path, x_train=digits.x_train, y_train=digits.y_train, x_test=x_test, y_test=y_test)
+    train = {"x_train": digits.x_train[7:], "y_train": digits.y_train[7:]}  # not recognized as `digits`
+    np.savez(path, **train, x_test=x_test, y_test=y_test)
     return f"dataset.path={path}"
 
 
@@ -194,6 +195,7 @@ def test_a_pruned_training_ends_at_its_epoch_without_a_look_at_the_test_images(
         assert reported == [(i, row.value) for i, row in enumerate(rows.read("validation/accuracy"))]
         assert not list(rows.read("test/"))
     # Nothing is saved by ending after the last epoch.
+    (tmp_path / "last").mkdir()
     with Journal(tmp_path / "last") as rows:
         pruning = Pruning("loss", lambda epoch, value: epoch == 3)
         done = fit(trainer, tmp_path / "last", Console(on_screen=False), rows, pruning=pruning)

@@ -94,6 +94,11 @@ def test_jobs_without_a_result_are_left_out() -> None:
     assert importance(settings + failed, [*values, None, math.nan, math.inf]) == importance(settings, values)
 
 
+@pytest.mark.parametrize("n", [20, 60])
+def test_results_of_chance_have_no_importance(n: int) -> None:
+    assert importance(searched(n), list(np.random.default_rng(n).random(n))) is None
+
+
 @pytest.mark.parametrize(
     ("settings", "values"),
     [

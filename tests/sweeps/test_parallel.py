@@ -12,7 +12,7 @@ import pytest
 
 from conftest import ROOT, Program, Run, start_program, sync_unsent, wait_for_exit, wait_until
 from mlp_tape.storage import lock, run_record
-from mlp_tape.sweeps import directory
+from mlp_tape.sweeps import directory, joblib_backend
 from sweep_helpers import STEPS, loss_steps, running_job, runs_in, sweep_directory
 
 pytestmark = [pytest.mark.long, pytest.mark.concurrency]
@@ -103,3 +103,9 @@ def test_workers_end_when_the_process_of_the_sweep_is_killed(offline: dict[str, 
         wait_until("the end of a worker", lambda d=directory: not lock.is_held(d))
         assert run_record.read(directory).status == "KILLED"
         wait_until("the end of its process", lambda p=pid: not is_running(p))
+
+
+def test_other_packages_use_one_process_of_the_joblib_backend_by_default() -> None:
+    backend = joblib_backend.OneProcessEach()
+    assert [backend.effective_n_jobs(n) for n in (None, 1, 3)] == [1, 1, 3]
+    assert backend.effective_n_jobs(-1) == joblib_backend.joblib.cpu_count()

@@ -181,6 +181,20 @@ def test_seeds_are_rounds_and_the_mean_is_reported(tmp_path: Path) -> None:
     assert trial.intermediate_values == {0: 0.2, 1: 0.4, 2: pytest.approx(0.4), 3: pytest.approx(0.7)}
 
 
+def test_a_sampler_avoids_settings_that_diverge(tmp_path: Path) -> None:
+    search = a_search(pruner="none", space=NUMBERS) | {"n_trials": 40}
+    study = Study(tmp_path, search)
+    for number in range(40):
+        study.add(study.propose(), [str(number)], EPOCHS)
+        (trial,) = study.unfinished
+        if trial.params["lr"] > 0.3:
+            study.diverge(trial, "the loss is inf")
+        else:
+            study.complete(trial, [trial.params["lr"]])  # the best are close to those that diverge
+    diverged = [each.params["lr"] > 0.3 for each in study.trials]
+    assert 0 < sum(diverged[-20:]) < 8
+
+
 def test_nothing_is_pruned_without_a_pruner_or_with_two_objectives(tmp_path: Path) -> None:
     assert pruning(tmp_path, {}, "any") is None
     assert pruning(tmp_path, a_search(pruner="none"), "any") is None
