@@ -320,6 +320,7 @@ def main() -> None:
         parser.error("a measurement needs SEED and --data")
     if given.method == PLUGIN and given.environment is None:
         parser.error("plugin needs --environment")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the search is ended as well
     python = environment(given.environment.absolute()) if given.method == PLUGIN else sys.executable
     commit = subprocess.run(
         ["git", "describe", "--always", "--dirty", "--abbrev=12"], cwd=ROOT, capture_output=True, text=True
