@@ -124,7 +124,9 @@ def test_sweep_runs_with_submitit(run_py: Run, tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     (sweep,) = tmp_path.glob("multirun/*/*")
     check_all_rows_delivered(f"sqlite:///{tmp_path / 'mlflow.db'}", sweep, 2)
-    assert re.search(r"^job 1  lr=0.2  test accuracy 0\.\d{4}", done.stdout, re.M)
+    assert re.search(
+        r"^job 1  lr=0.2  validation accuracy 0\.\d{4}  test accuracy 0\.\d{4}", done.stdout, re.M
+    )
 
 
 def test_slurm_config_composes(run_py: Run, tmp_path: Path) -> None:

@@ -390,12 +390,14 @@ def test_report_has_statistics_over_jobs_that_differ_in_seed(run_py: Run, tmp_pa
     table = read_table(sweep_directory(tmp_path))
     page = (sweep_directory(tmp_path) / "sweep.md").read_text()
     for lr in ("0.1", "0.3"):
-        found = [float(row["test accuracy"]) for row in table if row["lr"] == lr]
+        found = [float(row["validation accuracy"]) for row in table if row["lr"] == lr]
         mean = sum(found) / 3
         deviation = (sum((value - mean) ** 2 for value in found) / 2) ** 0.5
-        assert re.search(rf"^ *{lr} +3 +{mean:.4f} +{deviation:.4f} +[0-9.]+$", done.stdout, re.M)
+        assert re.search(rf"^ *{lr} +3 +{mean:.4f} +{deviation:.4f} +[0-9.]+ ", done.stdout, re.M)
         assert f"| {lr} | 3 | {mean:.4f} |" in page
-    assert re.search(r"^best setting  lr=0\.3, test accuracy 0\.\d{4} ± 0\.\d{4} \(", done.stdout, re.M)
+    assert re.search(
+        r"^best setting  lr=0\.3, validation accuracy 0\.\d{4} ± 0\.\d{4}, test", done.stdout, re.M
+    )
     (parent,), _ = runs_in(tmp_path)
     assert parent.data.tags["best.setting"] == "lr=0.3"
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
