@@ -65,10 +65,10 @@ def mlp_tape(environment: Path, offline: dict[str, str], tmp_path: Path) -> MlpT
 def test_wheel_contains_package_and_configs_and_nothing_else(tmp_path: Path) -> None:
     with zipfile.ZipFile(build("wheel", tmp_path)) as wheel:
         names = set(wheel.namelist())
-    assert {name.split("/")[0].partition("-")[0] for name in names} == {"mlp_tape"}
+    assert {name.split("/")[0].partition("-")[0] for name in names} == {"mlp_tape", "hydra_plugins"}
     configs = {f"mlp_tape/{path.relative_to(ROOT)}" for path in (ROOT / "conf").rglob("*.yaml")}
     modules = {str(path.relative_to(ROOT)) for path in (ROOT / "mlp_tape").rglob("*.py")}
-    assert configs | modules | {"mlp_tape/py.typed"} <= names
+    assert configs | modules | {"mlp_tape/py.typed", "hydra_plugins/mlp_tape.py"} <= names
     assert not [name for name in names if "test" in name]
 
 
@@ -106,7 +106,7 @@ def test_command_trains_sweeps_resumes_and_repeats_in_any_directory(
     assert len(runs) == 2 and len(accuracies) == 1
 
     shown = mlp_tape("mlp-tape -m lr=0.1,0.2 dataset=digits epochs=1 hydra/launcher=joblib")
-    assert ": mlp-tape lr=0.2 dataset=digits epochs=1\n" in shown
+    assert ": mlp-tape lr=0.2 dataset=digits epochs=1 validation_fraction=0.1\n" in shown
     assert "2 jobs" in mlp_tape("mlp-tape -m sweep.resume=last")
     tags = [each.data.tags["command"] for each in runs_in(f"sqlite:///{tmp_path / 'mlflow.db'}")]
     assert all(tag.startswith("mlp-tape ") for tag in tags), tags
