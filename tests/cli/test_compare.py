@@ -53,7 +53,7 @@ def test_the_settings_that_differ_and_the_results_of_a_sweep_and_a_run_are_print
     assert found["batch_size"] == ["128", "128", "32"]
     assert found["layer_sizes"][2] == "[64,16,10]"
     assert found["status"] == ["FINISHED"] * 3
-    assert found["steps"] == ["24", "24", "90"]
+    assert found["steps"] == ["22", "22", "90"]
     assert "epochs" not in found, "a setting that does not differ is left out"
     results = [
         json.loads((path / "run.json").read_text())["results"] for path in (sweep / "1", sweep / "0", run)
