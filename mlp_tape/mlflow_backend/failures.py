@@ -51,6 +51,9 @@ NEVER = {
     "BAD_REQUEST", "INVALID_PARAMETER_VALUE", "INVALID_STATE", "PERMISSION_DENIED", "UNAUTHENTICATED",
     "CUSTOMER_UNAUTHORIZED", "NOT_FOUND", "ENDPOINT_NOT_FOUND", "RESOURCE_DOES_NOT_EXIST", "NOT_IMPLEMENTED",
 }  # fmt: skip
+# Messages of SQLite, PostgreSQL, MySQL and SQL Server if two requests create the same row, such as the one of
+# a data set, which MLflow looks for and then inserts. MLflow passes them on with the code BAD_REQUEST.
+SIMULTANEOUS = re.compile("UNIQUE constraint failed|duplicate key|Duplicate entry")
 
 
 class IncompleteError(TrackingError):
@@ -70,6 +73,8 @@ class IncompleteError(TrackingError):
 
 def is_permanent(error: BaseException) -> bool:
     """Returns whether an error would occur again, in contrast to an outage or a busy store."""
+    if isinstance(error, MlflowException) and SIMULTANEOUS.search(str(error)):
+        return False
     if isinstance(error, MlflowException):
         cause = error.__cause__ or error.__context__
         return error.error_code in NEVER or (isinstance(cause, ImportError | OSError) and is_permanent(cause))

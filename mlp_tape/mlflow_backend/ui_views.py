@@ -16,7 +16,8 @@ from typing import Any
 import mlflow
 from mlflow.exceptions import MlflowException
 
-from mlp_tape.storage.metric_keys import TEST_ACCURACY, TEST_LOSS, TRAIN_LOSS, VALIDATION_ACCURACY
+from mlp_tape.config.metrics import direction
+from mlp_tape.storage.metric_keys import TEST_ACCURACY, TEST_LOSS, TRAIN_LOSS
 from mlp_tape.storage.run_record import RunRecord
 
 # Source of the tag and of the names in a view: mlflow/server/js/src/experiment-tracking (`constants.ts`,
@@ -69,18 +70,30 @@ def _of_run(client: mlflow.MlflowClient, run_id: str) -> dict[str, Any]:
 
 
 def _of_sweep(client: mlflow.MlflowClient, record: RunRecord) -> dict[str, Any]:
-    """Returns the view of the jobs of a sweep, best first, as a table or as charts."""
-    state, order = record.delivery, f"metrics.`{TEST_ACCURACY}`"
-    jobs = f"tags.mlflow.parentRunId = '{state.run_id}'"
-    best = client.search_runs([state.experiment_id], jobs, max_results=1, order_by=[f"{order} DESC"])
-    keys = best[0].data.metrics if best else {}
-    accuracies = [f"metrics.`{key}`" for key in (VALIDATION_ACCURACY, TEST_ACCURACY) if key in keys]
+    """Returns the view of the jobs of a sweep, best first, as a table or as charts.
+
+    The table has few columns, so that those of the settings lie in the first screen, beside the assistant
+    that MLflow's UI opens.
+    """
+    state = record.delivery
+    chosen_by = _chosen_by(record)
+    columns = [f"metrics.`{key}`" for key in chosen_by]
+    is_ascending = direction(chosen_by[0]) == "minimize"
+    jobs, order = f"tags.mlflow.parentRunId = '{state.run_id}'", "ASC" if is_ascending else "DESC"
+    best = client.search_runs([state.experiment_id], jobs, max_results=1, order_by=[f"{columns[0]} {order}"])
     return {
         "searchFilter": jobs,
-        "orderByKey": (accuracies or [order])[0],
-        "orderByAsc": False,
-        "selectedColumns": [*accuracies, *(f"params.`{key}`" for key in record.swept)],
-    } | _charts(keys, OF_SWEEP)
+        "orderByKey": columns[0],
+        "orderByAsc": is_ascending,
+        "selectedColumns": [*columns, *(f"params.`{key}`" for key in record.swept)],
+    } | _charts(best[0].data.metrics if best else {}, tuple(dict.fromkeys((*chosen_by, *OF_SWEEP))))
+
+
+def _chosen_by(record: RunRecord) -> list[str]:
+    """Returns the metrics by which a sweep chooses, as far as they are metrics in MLflow too."""
+    sweep = record.settings.get("sweep", {})
+    metrics = sweep.get("objectives") or [sweep.get("choose_by") or TEST_ACCURACY]
+    return [key for key in metrics if key not in ("seconds", "parameters")] or [TEST_ACCURACY]
 
 
 def _charts(keys: Iterable[str], first: tuple[str, ...]) -> dict[str, Any]:

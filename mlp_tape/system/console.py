@@ -63,7 +63,7 @@ class Console:
 
     def copy_to(self, path: Path) -> None:
         """Appends the copy to a file, including everything printed before this call."""
-        file = path.open("a", encoding="utf-8")
+        file = path.open("a", encoding="utf-8", errors="backslashreplace")
         if isinstance(self._log, io.StringIO):
             file.write(self._log.getvalue())
         self._log = file
@@ -99,8 +99,9 @@ class Console:
         self._copy(framed)
 
     def _copy(self, text: str) -> None:
-        self._log.write(text + "\n")
-        self._log.flush()
+        with contextlib.suppress(ValueError):  # closed: another thread may have a warning after the end
+            self._log.write(text + "\n")
+            self._log.flush()
 
     @contextlib.contextmanager
     def waiting(self, why: str) -> Iterator[Callable[[int], None]]:

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -109,7 +110,10 @@ class MlflowProcess:
                 self.is_ready = self.is_ready or notification["event"] == "ready"
                 listener = self._listeners.get(notification["directory"])
                 if listener:
-                    listener(notification)
+                    try:
+                        listener(notification)
+                    except Exception:  # a fault in one run; the other runs wait for their notifications
+                        traceback.print_exc()
         for listener in list(self._listeners.values()):
             listener({"event": "gone"})
 

@@ -4,13 +4,16 @@ import json
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import mlflow
 import pytest
+from mlflow.protos.databricks_pb2 import BAD_REQUEST
+from mlflow.store.tracking.dbmodels import models as dbmodels
 
-from conftest import Run, Server, ended_run, mlp_tape, runs_in, wait_until
+from conftest import LIMIT, Run, Server, ended_run, mlp_tape, runs_in, wait_until
 from mlp_tape.mlflow_backend import delivery, failures, uploads
 from mlp_tape.mlflow_backend.failures import IncompleteError
 from mlp_tape.mlflow_backend.uploads import Uploads
@@ -125,6 +128,14 @@ def test_rows_that_the_store_refuses_leave_status_and_artifacts_true(
     check_rows_and_status(record)
 
 
+# Messages of databases to the second of two requests that create the same row.
+SIMULTANEOUS = [
+    "(sqlite3.IntegrityError) UNIQUE constraint failed: datasets.experiment_id, datasets.name",
+    '(psycopg2.errors.UniqueViolation) duplicate key value violates unique constraint "dataset_pk"',
+    "(pymysql.err.IntegrityError) (1062, \"Duplicate entry '1-digits-5f3' for key 'datasets.PRIMARY'\")",
+]
+
+
 @pytest.mark.parametrize(
     ("error", "permanent"),
     [
@@ -139,6 +150,7 @@ def test_rows_that_the_store_refuses_leave_status_and_artifacts_true(
         (mlflow.MlflowException("no", mlflow.protos.databricks_pb2.PERMISSION_DENIED), True),
         (mlflow.MlflowException("wait", mlflow.protos.databricks_pb2.REQUEST_LIMIT_EXCEEDED), False),
         (mlflow.MlflowException("wait", mlflow.protos.databricks_pb2.TEMPORARILY_UNAVAILABLE), False),
+        *((mlflow.MlflowException(each, BAD_REQUEST), False) for each in SIMULTANEOUS),
         (RuntimeError("anything"), False),
         (KeyError("layer_sizes"), True),
         (json.JSONDecodeError("a proxy's page", "<html>", 0), False),
@@ -148,6 +160,40 @@ def test_rows_that_the_store_refuses_leave_status_and_artifacts_true(
 def test_error_that_would_occur_again_is_told_from_an_outage(error: Exception, permanent: bool) -> None:
     assert failures.is_permanent(error) == permanent
     assert failures.of_files("config.yaml", "s3://bucket", error).hint
+
+
+def test_runs_that_record_the_same_data_at_the_same_time_are_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLflow looks for the row of a data set and then inserts it, which fails if another run was faster."""
+    uri, both_have_looked, rows = f"sqlite:///{tmp_path}/mlflow.db", threading.Barrier(2), list[Any]()
+    create = dbmodels.SqlDataset.__init__
+
+    def together(row: Any, **columns: Any) -> None:
+        rows.append(row)
+        if len(rows) <= 2:
+            both_have_looked.wait(LIMIT)
+        create(row, **columns)
+
+    records = []
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        record = ended_run(tmp_path / name)
+        record.data_sha256, record.uri, record.token = "5f3a", uri, name
+        record.params = {"n_train": "1437", "n_test": "360", "layer_sizes": "[64, 8, 10]"}
+        record.save()
+        records.append(record)
+    mlflow.MlflowClient(uri).create_experiment("mlp_tape")
+    monkeypatch.setattr(dbmodels.SqlDataset, "__init__", together)
+    with ThreadPoolExecutor(2) as pool:
+        for over in [pool.submit(delivery.deliver_all, record.directory, uri) for record in records]:
+            over.result()
+    assert len(rows) == 2
+    for record in records:
+        assert run_record.read(record.directory).sent
+    for run in runs_in(uri):
+        assert [each.dataset.name for each in run.inputs.dataset_inputs] == ["digits"]
+        assert run.data.params["n_train"] == "1437"
 
 
 def test_cure_for_a_full_disk_names_the_disk_that_is_full() -> None:

@@ -67,19 +67,32 @@ def test_view_of_a_run_has_every_metric_once_and_the_results_first(store: mlflow
     ]
 
 
-@pytest.mark.parametrize("validation", [[], ["validation/accuracy"]])
-def test_view_of_a_sweep_lists_its_jobs_by_the_accuracy_that_ranks_them(
-    validation: list[str], store: mlflow.MlflowClient
+@pytest.mark.parametrize(
+    ("settings", "chosen_by", "ascending"),
+    [
+        ({"choose_by": "validation/accuracy"}, ["validation/accuracy"], False),
+        ({"choose_by": "test/accuracy"}, ["test/accuracy"], False),
+        ({"choose_by": "validation/loss"}, ["validation/loss"], True),
+        ({"objectives": ["seconds", "validation/loss"]}, ["validation/loss"], True),
+        ({"objectives": ["validation/accuracy", "test/loss"]}, ["validation/accuracy", "test/loss"], False),
+        ({"objectives": ["parameters", "seconds"]}, ["test/accuracy"], False),
+        ({}, ["test/accuracy"], False),
+    ],
+    ids=str,
+)
+def test_view_of_a_sweep_lists_its_jobs_by_the_metric_that_ranks_them(
+    settings: dict[str, Any], chosen_by: list[str], ascending: bool, store: mlflow.MlflowClient
 ) -> None:
     sweep = record_run(store, "sweep", ["sweep/finished"])
-    sweep.swept = ["lr", "model.hidden_sizes"]
-    record_run(store, "run", [*OF_TRAINING, "test/accuracy", *validation], parent=sweep.run_id)
+    sweep.swept, sweep.settings = ["lr", "model.hidden_sizes"], {"sweep": settings}
+    validation = ["validation/accuracy", "validation/loss"]
+    record_run(store, "run", [*OF_TRAINING, "test/accuracy", "test/loss", *validation], parent=sweep.run_id)
     assert ui_views.share(store, sweep)
     view = view_of(store, sweep)
-    accuracies = [f"metrics.`{key}`" for key in [*validation, "test/accuracy"]]
-    assert view["selectedColumns"] == [*accuracies, "params.`lr`", "params.`model.hidden_sizes`"]
-    assert (view["orderByKey"], view["orderByAsc"]) == (accuracies[0], False)
-    assert sections(view)["Loss and accuracy"][:2] == ["test/accuracy", "train/loss"]
+    columns = [f"metrics.`{key}`" for key in chosen_by]
+    assert view["selectedColumns"] == [*columns, "params.`lr`", "params.`model.hidden_sizes`"]
+    assert (view["orderByKey"], view["orderByAsc"]) == (columns[0], ascending)
+    assert sections(view)["Loss and accuracy"][: len(chosen_by)] == chosen_by
     assert len(store.search_runs(["1"], view["searchFilter"])) == 1
 
 

@@ -2,6 +2,7 @@
 
 import io
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -25,3 +26,14 @@ def test_number_of_remaining_rows_agrees_with_its_noun(
     with Console().waiting("sending") as show:
         show(rows)
     assert capsys.readouterr().out == f"sending: {text}\n"
+
+
+def test_warning_of_another_thread_after_the_end_is_shown_and_raises_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Console() as console:
+        console.copy_to(tmp_path / "console.log")
+        console.line("a surrogate: \udcf6")
+    console.warn("too late for the file")
+    assert "WARNING  too late for the file" in capsys.readouterr().err
+    assert (tmp_path / "console.log").read_text() == "a surrogate: \\udcf6\n"

@@ -15,6 +15,7 @@ from conftest import (
     LIMIT,
     SMALL_PIPE,
     Run,
+    ended_run,
     mlp_tape,
     runs_in,
     start_program,
@@ -241,3 +242,29 @@ def test_many_runs_are_delivered_by_one_process(tmp_path: Path) -> None:
         assert run.link
     assert {each.info.status for each in runs_in(uri)} == {"FAILED"}
     assert len(runs_in(uri)) == 40
+
+
+def test_fault_in_the_listener_of_one_run_leaves_the_others_theirs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    events = list[str]()
+
+    def faulty(notification: dict[str, Any]) -> None:
+        raise ValueError("a fault")
+
+    records = []
+    for name in ("faulty", "sound"):
+        (tmp_path / name).mkdir()
+        records.append(ended_run(tmp_path / name))
+    process = client_process.MlflowProcess()
+    try:
+        process.listen(records[0].directory, faulty)
+        process.listen(records[1].directory, lambda notification: events.append(notification["event"]))
+        for record in records:
+            process.send("deliver", record.directory, uri=record.uri, urgent=True)
+            wait_until("the delivery", lambda: run_record.read(record.directory).sent)  # noqa: B023
+        wait_until("the notifications", lambda: "step" in events)
+    finally:
+        process.end()
+    assert "ValueError: a fault" in capsys.readouterr().err
