@@ -20,6 +20,8 @@ os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 os.environ["TF_USE_LEGACY_KERAS"] = "1"
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # for calls made by the tests themselves
 os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = "900"  # seconds; a busy server responds slowly
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # tests that a shell runs in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import mlflow
 from mlflow.entities import ViewType

@@ -116,6 +116,7 @@ def _missing_config(error: MissingConfigException) -> ConfigError:
     group, _, option = str(error.missing_cfg_file).rpartition("/")
     near = spelling.closest(option, error.options) or error.options[:1]
     plus = "+" if group in suggestions.ADDED else ""
+    group = next((short for short, full in search_options.SHORT.items() if full == group), group)
     return ConfigError(
         f"{group}={option}: expected one of: {', '.join(error.options)}",
         f"type for example {' or '.join(f'{plus}{group}={name}' for name in near)}",
@@ -146,6 +147,9 @@ def _unknown_key(
     if key.startswith("hydra."):
         listed = f"{program.train()} --hydra-help lists Hydra's settings"
         return ConfigError(f"unknown setting: {key}", listed)
+    of_search = [name for name in search_options.SHORT if spelling.difference(key, name) is not None]
+    if of_search:
+        return ConfigError(f"unknown setting: {key}", f"did you mean {of_search[0]}={value} ?")
     removed = any(text.partition("=")[0] == f"~{key}" for text in overrides)
     return validation.unknown_key(key, value, _chosen(overrides, choose), removed)
 

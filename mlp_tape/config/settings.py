@@ -301,7 +301,7 @@ class SweepSettings:
         [],
         "Metrics that are weighed against each other: the sweep shows the jobs than which none is better in "
         "all of them. Replaces `sweep.choose_by`.",
-        f"a list of two or more of: {', '.join(METRICS)}",
+        f"a list of two or more, such as [validation/accuracy,parameters], of: {', '.join(METRICS)}",
         lambda names: len(set(names)) == len(names) != 1 and set(names) <= set(METRICS),
     )
 

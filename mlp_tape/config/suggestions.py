@@ -108,7 +108,10 @@ def is_option(group: str, value: str) -> bool:
 
 
 def example(rule: Field[Any]) -> str:
-    """Returns a value of a setting: its default, or that of the first option that uses it."""
+    """Returns a value of a setting: its example, its default, or that of the first option that uses it."""
+    given = re.search(r"such as (\[.*?\])", str(rule.metadata["expected"]))
+    if given:
+        return given[1]
     by_option, default = rule.metadata["by_option"], default_of(rule)
     return format_value(next(iter(by_option.values())) if by_option else default)
 

@@ -246,18 +246,24 @@ def with_validation(dataset: Dataset, fraction: float | None, seed: int = 0) -> 
     """
     if not fraction:
         return dataset
-    if len(dataset.y_validation):
-        raise DataError(
-            f"validation_fraction={fraction:g}, but the data have a validation part of "
-            f"{count(len(dataset.y_validation), 'image')}",
-            "leave out validation_fraction; the validation part is used",
-        )
+    check_fraction(dataset, fraction)
     train = dataset.x_train, dataset.y_train
     kept, chosen = splits.held_out(len(dataset.x_train), fraction, seed)
     (x, y), (x_validation, y_validation) = splits.taken(train, kept), splits.taken(train, chosen)
     return dataclasses.replace(
         dataset, x_train=x, y_train=y, x_validation=x_validation, y_validation=y_validation
     )
+
+
+def check_fraction(dataset: Dataset, fraction: float) -> None:
+    """Raises DataError if `with_validation` would, for a fraction above 0."""
+    if len(dataset.y_validation):
+        raise DataError(
+            f"validation_fraction={fraction:g}, but the data have a validation part of "
+            f"{count(len(dataset.y_validation), 'image')}",
+            "leave out validation_fraction; the validation part is used",
+        )
+    splits.number_held_out(len(dataset.x_train), fraction)
 
 
 def _check_rows(part: str, x: Array, y: Array) -> None:

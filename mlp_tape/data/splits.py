@@ -44,8 +44,14 @@ def stratified(y: NDArray[np.int32], fraction: float, seed: int) -> tuple[Rows, 
 
 
 def number_held_out(n: int, fraction: float) -> int:
-    """Returns how many of n rows `held_out` chooses."""
-    return max(1, round(fraction * n))
+    """Returns how many of n rows `held_out` chooses; raises as it does."""
+    chosen = max(1, round(fraction * n))
+    if chosen >= n:
+        raise DataError(
+            f"validation_fraction={fraction:g} of {count(n, 'image')} leaves none to train on",
+            "choose a smaller fraction",
+        )
+    return chosen
 
 
 def held_out(n: int, fraction: float, seed: int = 0) -> tuple[Rows, Rows]:
@@ -62,14 +68,9 @@ def held_out(n: int, fraction: float, seed: int = 0) -> tuple[Rows, Rows]:
     Raises:
         DataError: no row would remain.
     """
-    taken = number_held_out(n, fraction)
-    if taken >= n:
-        raise DataError(
-            f"validation_fraction={fraction} of {count(n, 'image')} leaves none to train on",
-            "choose a smaller fraction",
-        )
+    chosen = number_held_out(n, fraction)
     order = np.random.default_rng(seed).permutation(n)
-    return np.sort(order[taken:]), np.sort(order[:taken])
+    return np.sort(order[chosen:]), np.sort(order[:chosen])
 
 
 def taken(pair: Pair, rows: Rows) -> Pair:

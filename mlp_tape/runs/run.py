@@ -17,6 +17,7 @@ from mlp_tape.data.datasets import Dataset
 from mlp_tape.errors import ConfigError, DataError
 from mlp_tape.reports import next_step, run_report, summary
 from mlp_tape.reports.result import Pruned, Result
+from mlp_tape.runs.checks import check_fit
 from mlp_tape.runs.destination import Destination, destination
 from mlp_tape.runs.metadata import Job, describe_run
 from mlp_tape.runs.pruning import Pruning
@@ -178,32 +179,11 @@ def resolved(settings: Settings, dataset: Dataset, past: RunRecord | None = None
         ConfigError: the settings do not fit the data.
         DataError: no image would be left to train on.
     """
+    check_fit(settings, dataset)
     fraction = settings.validation_fraction or 0.0  # a sweep has decided it for its jobs
     dataset = datasets.with_validation(dataset, fraction, settings.dataset.split_seed)
     settings = dataclasses.replace(settings, validation_fraction=fraction)
-    _check_patience(settings, dataset)
-    settings = _resolved_settings(settings, dataset, past)
-    _check_augmentation(settings, dataset)
-    return settings, dataset
-
-
-def _check_augmentation(settings: Settings, dataset: Dataset) -> None:
-    """Raises ConfigError if augmentation is enabled and the images are not of shape [height, width]."""
-    if (settings.augment.shift or settings.augment.rotate) and dataset.x_train.ndim != 3:
-        shape = dataset.x_train.shape[1:]
-        raise ConfigError(
-            f"augment requires images of shape [height, width], but {dataset.name} has {list(shape)}",
-            "leave augment.shift and augment.rotate at 0",
-        )
-
-
-def _check_patience(settings: Settings, dataset: Dataset) -> None:
-    """Raises ConfigError if training is to end early, but there are no validation images."""
-    if settings.stopping.patience is not None and not len(dataset.y_validation):
-        raise ConfigError(
-            f"stopping.patience={settings.stopping.patience} requires validation images",
-            "type for example validation_fraction=0.1",
-        )
+    return _resolved_settings(settings, dataset, past), dataset
 
 
 def _past(settings: Settings, directory: Path, job: Job | None) -> RunRecord | None:

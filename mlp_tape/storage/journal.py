@@ -114,9 +114,16 @@ class Journal:
 
 
 def rows(directory: Path, key: str) -> Iterator[Row]:
-    """Yields the rows of a run with the given key, or with that prefix if it ends with a slash."""
+    """Yields the rows of a run with the given key, or with that prefix if it ends with a slash.
+
+    A run that failed before its training, such as a job without data, has no journal, and no rows.
+    """
     begins = f'["{key}'.encode() if key.endswith("/") else f'["{key}", '.encode()
-    with (directory / run_paths.JOURNAL).open("rb") as file:
+    try:
+        file = (directory / run_paths.JOURNAL).open("rb")
+    except FileNotFoundError:
+        return
+    with file:
         for line in file:
             row = _row(line) if line.startswith(begins) else None
             if row is not None:

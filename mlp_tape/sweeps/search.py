@@ -10,6 +10,7 @@ from typing import Any
 
 from mlp_tape.config.settings import FREE, Settings, flatten, format_value
 from mlp_tape.errors import BrokenFileError, ConfigError, MlpTapeError
+from mlp_tape.runs.checks import check_fit
 from mlp_tape.storage import run_paths, run_record
 from mlp_tape.storage.run_record import RunRecord
 from mlp_tape.sweeps import monitor, objectives
@@ -120,12 +121,14 @@ class Search:
         number = proposal.number * self._rounds
         try:
             planned = [self.compose(proposal.params, i, number + i) for i in range(self._rounds)]
+            settings = [self.jobs.resolved(each.settings) for each in planned]
+            for each in settings:
+                check_fit(each, self.jobs.dataset(each.dataset))
         except Exception as error:  # Hydra's, of several kinds, or a ConfigError
             what = error.what if isinstance(error, MlpTapeError) else first_line(str(error))
             self._study.reject(proposal, what)
             self.say(f"trial {proposal.number}  {_written(proposal.params)}  FAILED: {what}")
             return
-        settings = [self.jobs.resolved(each.settings) for each in planned]
         self._study.add(proposal, [self.jobs.identity(each) for each in settings], settings[0].epochs)
 
     def _run(self, trials: list[Trial]) -> None:

@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import re
 import secrets
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from mlp_tape.config.settings import Settings, is_description, to_dict
 from mlp_tape.data import splits
 from mlp_tape.errors import ConfigError, SweepError
 from mlp_tape.reports import run_report
+from mlp_tape.runs.checks import check_fit
 from mlp_tape.runs.destination import destination
 from mlp_tape.runs.metadata import given_name
 from mlp_tape.storage import lock, run_paths, run_record
@@ -63,8 +65,7 @@ def opened(
     settings = dataclasses.replace(settings, tracking=where.tracking)
     if settings.tracking.enabled:
         check_reachable(resolve_uri(settings.tracking), CHECK_SECONDS)
-    directory.mkdir(parents=True, exist_ok=True)
-    with lock.hold(directory), Console() as console, Journal(directory) as journal:
+    with _created(directory), lock.hold(directory), Console() as console, Journal(directory) as journal:
         jobs = SweepDirectory(directory)
         record = _sweep_record(settings, directory, command, plan)
         where.prepare(record, settings)
@@ -72,11 +73,16 @@ def opened(
         if where.line:
             console.line(where.line)
         jobs.stop_file.unlink(missing_ok=True)
-        choices = {repr(job.settings.dataset): job.settings.dataset for job in plan.jobs}
+        choices: dict[str, list[Settings]] = {}
+        for job in plan.jobs:
+            choices.setdefault(repr(job.settings.dataset), []).append(job.settings)
         warnings, fraction = set[str](), _validation_fraction(plan, past)
-        for choice in choices.values():
+        for of_choice in choices.values():
+            choice = of_choice[0].dataset
             dataset = jobs.dataset(choice, console.line)
             jobs.hold_out(choice, dataset, fraction)
+            for each in of_choice:
+                check_fit(jobs.resolved(each), dataset)
             of_file = f"{choice.path}: " if len(choices) > 1 and choice.path else ""
             warnings |= {dataset.warning, *(of_file + doubt for doubt in dataset.doubts)}
         if settings.tracking.enabled:
@@ -117,6 +123,22 @@ def opened(
                 report.conclude(settings, record, jobs, console)
             console.line(f"directory     {directory}")
             _refuse_failures(jobs, record, plan)
+
+
+@contextlib.contextmanager
+def _created(directory: Path) -> Iterator[None]:
+    """Creates the directory of a sweep, and removes it again if the sweep is refused before it begins."""
+    new = [path for path in (directory, *directory.parents) if not path.exists()]
+    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        if new and not (directory / run_paths.RECORD).exists():
+            shutil.rmtree(directory, ignore_errors=True)
+            with contextlib.suppress(OSError):  # another program may use them by now
+                for path in new[1:]:
+                    path.rmdir()
+        raise
 
 
 def search_jobs(record: RunRecord) -> int | None:

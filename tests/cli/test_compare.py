@@ -167,3 +167,10 @@ def test_a_link_needs_one_store_that_has_all_runs() -> None:
     assert not linked(server, "http://other"), "runs of two stores"
     assert not linked("", ""), "runs that were not tracked"
     assert not linked(*[server] * 51), "the URL would be too long"
+
+
+def test_a_run_that_failed_before_its_training_is_compared(tmp_path: Path) -> None:
+    RunRecord(tmp_path, settings={"lr": 0.1}, status="FAILED", reason="no data").save()
+    entry = comparison._of_directory(run_record.read(tmp_path))
+    assert (entry.losses, entry.accuracies) == ([], [])
+    assert entry.outcome["status"] == "FAILED"

@@ -11,8 +11,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from conftest import LIMIT, wait_until
 from mlp_tape.storage import journal, run_paths
 from mlp_tape.storage.run_record import RunRecord
 from mlp_tape.sweeps.directory import SweepDirectory
@@ -155,6 +157,90 @@ def test_parallel_trials_are_all_run_once(run_py: Run, tmp_path: Path, launcher:
 
 
 @pytest.mark.long
+@pytest.mark.concurrency
+@pytest.mark.parametrize("killed", ["worker", "sweeper", "both"])
+def test_parallel_search_with_a_killed_process_is_completed(run_py: Run, tmp_path: Path, killed: str) -> None:
+    parallel = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "n_jobs=2", "n_trials=4", "pruner=none"]
+    process = start(tmp_path, [*SEARCH, *parallel, "epochs=300", "lr=interval(0.01,0.02)"])
+
+    def at_work() -> list[RunRecord]:
+        return [
+            job for job in jobs_of(sweep_directory(tmp_path)) if list(job.directory.glob("checkpoints/*"))
+        ]
+
+    def has_begun() -> bool:
+        assert process.poll() is None, (tmp_path / "out.txt").read_text()
+        return bool(list(tmp_path.glob(f"multirun/*/*/{run_paths.JOBS}"))) and len(at_work()) == 2
+
+    wait_until("two jobs", has_begun)
+    if killed != "sweeper":
+        os.kill(at_work()[0].pid, signal.SIGKILL)
+    if killed != "worker":
+        process.kill()
+    code = process.wait(LIMIT)
+    wait_until("the end of the other worker", lambda: not any(job.is_alive for job in at_work()))
+    done = run_py(tmp_path, "-m", "sweep.resume=last")
+    assert done.returncode == 0, f"{code} {(tmp_path / 'out.txt').read_text()} {done.stdout}{done.stderr}"
+    sweep = sweep_directory(tmp_path)
+    assert [state for _, state, *_ in history(sweep)] == ["COMPLETE"] * 4
+    assert [job.status for job in jobs_of(sweep)] == ["FINISHED"] * 4
+    for _, of_job in rows(sweep):
+        assert [step for key, step, _ in of_job if key == "train/loss"] == list(range(len(of_job) - 300))
+        assert sum(key == "validation/accuracy" for key, *_ in of_job) == 300
+
+
+@pytest.mark.long
+def test_trial_that_is_invalid_only_in_combination_fails_alone(run_py: Run, tmp_path: Path) -> None:
+    """Pairs of values are validated before the search begins."""
+    rng = np.random.default_rng(0)
+    parts = {"train": 90, "validation": 30, "test": 30}
+    arrays = {f"x_{part}": rng.random((n, 4), np.float32) for part, n in parts.items()}
+    np.savez(tmp_path / "own.npz", **arrays, **{f"y_{part}": np.arange(n) % 3 for part, n in parts.items()})
+    space = ["validation_fraction=null,0", "stopping.patience=null,3", "dataset.path=own.npz,null"]
+    done = run_py(tmp_path, "-m", "hydra/sweeper=optuna", *space, "sampler=grid", "epochs=1", *DIGITS)
+    assert done.returncode == 0, done.stdout + done.stderr
+    states = [state for _, state, *_ in history(sweep_directory(tmp_path))]
+    assert states == ["COMPLETE"] * 5 + ["FAIL", "COMPLETE", "FAIL"]
+    assert "null  FAILED: its validation accuracy is None" in done.stdout
+    assert "null  FAILED: stopping.patience=3 requires validation images" in done.stdout
+    assert not any(job.status == "FAILED" for job in jobs_of(sweep_directory(tmp_path)))
+
+
+UNFIT = [
+    ["seed=0,1", "stopping.patience=3"],
+    ["lr=0.1,0.2", "stopping.patience=3", "sweep.choose_by=test/accuracy"],
+    ["lr=0.1,0.2", "validation_fraction=0.9999"],
+    ["lr=0.1,0.2", "dataset.path=own.npz", "dataset.name=arrays", "augment.shift=0,2"],
+]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("searched", [[], ["hydra/sweeper=optuna"]], ids=["sweep", "search"])
+@pytest.mark.parametrize("typed", UNFIT, ids=" ".join)
+def test_sweep_with_settings_that_do_not_fit_the_data_leaves_nothing(
+    run_py: Run, tmp_path: Path, typed: list[str], searched: list[str]
+) -> None:
+    if searched and typed[0].startswith("seed"):
+        typed = [*typed, "validation_fraction=0", "lr=0.1,0.2", "sweep.choose_by=test/accuracy"]
+    x, y = np.random.default_rng(0).random((90, 4), np.float32), np.arange(90) % 3
+    np.savez(tmp_path / "own.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    done = run_py(tmp_path, "-m", *DIGITS, "epochs=1", *typed, *searched)
+    assert (done.returncode, len(done.stderr.strip().splitlines())) == (2, 2), done.stdout + done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["own.npz"]
+
+
+@pytest.mark.long
+def test_no_trial_begins_after_the_timeout(run_py: Run, tmp_path: Path) -> None:
+    typed = [*SEARCH, "epochs=1", "n_trials=null", "timeout=0.001"]
+    done = run_py(tmp_path, *typed)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(history(sweep_directory(tmp_path))) == 1, "a search without a trial has no result"
+    done = run_py(tmp_path, "-m", "sweep.resume=last", "n_trials=3", "timeout=null")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(history(sweep_directory(tmp_path))) == 3
+
+
+@pytest.mark.long
 def test_trials_are_chosen_by_their_mean_over_seeds(run_py: Run, tmp_path: Path) -> None:
     done = run_py(tmp_path, *SEARCH, "epochs=2", "n_trials=7", "seed=0,1,2")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -250,6 +336,16 @@ REFUSED = [
     (["lr=interval(0.1,1)", "n_trials=0"], "n_trials=0: expected an integer from 1"),
     (["lr=0.1"], "nothing to search"),
     (["optimizer=momentum,sgd", "optimizer.momentum=0.5,0.9"], "optimizer.momentum is "),
+    (["lr=interval(0.1,1)", "n_trails=3"], "unknown setting: n_trails\n       did you mean n_trials=3 ?"),
+    (
+        ["lr=interval(0.1,1)", "sampler=foo"],
+        "sampler=foo: expected one of: cmaes, gp, grid, qmc, random, tpe",
+    ),
+    (
+        ["lr=interval(0.1,1)", "pruner=hyperbnd"],
+        "pruner=hyperbnd: expected one of: auto, hyperband, median, ",
+    ),
+    (["lr=interval(0.1,1)", "sweep.objectives=[a,b]"], "sweep.objectives=[a,b]: expected a list of two or "),
 ]
 
 
