@@ -180,7 +180,7 @@ def test_link_opens_the_jobs_of_a_sweep_with_what_was_swept_and_the_accuracy(ui:
 
     link = ui.run("-m", *SWEEP, "tracking.experiment=list")
     page.goto(link)
-    for column in ("metrics.`validation/accuracy`", "params.`lr`"):
+    for column in ("metrics.`validation/best_accuracy`", "params.`lr`"):
         expect(page.locator(f".ag-header-cell[col-id='{column}']")).to_be_in_viewport(ratio=1)
     names = page.locator("[row-id] [col-id='attributes.`Run Name`'] a")
     expect(names).to_have_text(["lr=0.3", "lr=0.1", "lr=0.03"])  # the best first

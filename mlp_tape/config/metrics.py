@@ -14,6 +14,8 @@ METRICS = {
     "parameters": "minimize",
 }
 
+MONITOR = "accuracy"  # metric by which the best weights of a run are chosen, if its settings do not say it
+
 
 def direction(metric: str) -> str:
     """Returns `maximize` if higher values of a metric are better, else `minimize`."""

@@ -10,7 +10,7 @@ from dataclasses import Field, dataclass, fields, is_dataclass
 from typing import Any
 
 from mlp_tape.config import constraints
-from mlp_tape.config.metrics import METRICS
+from mlp_tape.config.metrics import METRICS, OF_SPLIT
 from mlp_tape.system.redaction import without_password
 
 DEFAULT_EXPERIMENT = "mlp_tape"
@@ -214,8 +214,12 @@ class StoppingSettings:
         1,
         1_000_000,
     )
-    monitor: str = constraints.one_of(
-        ("loss", "accuracy"), "Validation metric by which weights are compared."
+    monitor: str | None = constraints.setting(
+        None,
+        "Metric on the validation images by which weights are compared; of equal ones, those with the lower "
+        "loss are better. If null, the metric by which the sweep chooses, else `accuracy`.",
+        f"one of: {', '.join(OF_SPLIT)}",
+        OF_SPLIT.__contains__,
     )
 
 

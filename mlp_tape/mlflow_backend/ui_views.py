@@ -17,7 +17,7 @@ import mlflow
 from mlflow.exceptions import MlflowException
 
 from mlp_tape.config.metrics import direction
-from mlp_tape.storage.metric_keys import TEST_ACCURACY, TEST_LOSS, TRAIN_LOSS
+from mlp_tape.storage.metric_keys import TEST_ACCURACY, TEST_LOSS, TRAIN_LOSS, best_key
 from mlp_tape.storage.run_record import RunRecord
 
 # Source of the tag and of the names in a view: mlflow/server/js/src/experiment-tracking (`constants.ts`,
@@ -72,12 +72,13 @@ def _of_run(client: mlflow.MlflowClient, run_id: str) -> dict[str, Any]:
 def _of_sweep(client: mlflow.MlflowClient, record: RunRecord) -> dict[str, Any]:
     """Returns the view of the jobs of a sweep, best first, as a table or as charts.
 
-    The table has few columns, so that those of the settings lie in the first screen, beside the assistant
-    that MLflow's UI opens.
+    MLflow's table shows the last value of a metric, and jobs are chosen by that of their best weights. The
+    table has few columns, so that those of the settings lie in the first screen, beside the assistant that
+    MLflow's UI opens.
     """
     state = record.delivery
     chosen_by = _chosen_by(record)
-    columns = [f"metrics.`{key}`" for key in chosen_by]
+    columns = [f"metrics.`{best_key(key) if key.startswith('validation/') else key}`" for key in chosen_by]
     is_ascending = direction(chosen_by[0]) == "minimize"
     jobs, order = f"tags.mlflow.parentRunId = '{state.run_id}'", "ASC" if is_ascending else "DESC"
     best = client.search_runs([state.experiment_id], jobs, max_results=1, order_by=[f"{columns[0]} {order}"])

@@ -1,6 +1,8 @@
 """Early stopping and the selection of the best weights, by the validation images."""
 
+import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +19,8 @@ class EarlyStopping:
     """The best weights so far.
 
     Attributes:
-        monitor: criterion on the validation images: `loss` or `accuracy`.
+        monitor: criterion on the validation images, a key of `OF_SPLIT`; of equal weights, those with the
+            lower loss are better.
         patience: number of epochs without improvement after which training ends (Prechelt 1998, "Early
             stopping - but when?"); None to train all epochs.
         arrays: best parameters, w1, b1, ...; empty before the end of the first epoch.
@@ -52,16 +55,18 @@ class EarlyStopping:
             steps: number of steps trained.
             arrays: parameters, w1, b1, ...
         """
-        if self.monitor == "loss":
-            better = found.loss < self.loss or (math.isnan(self.loss) and not math.isnan(found.loss))
-        else:
-            better = found.accuracy > self.accuracy
-        if better or not self.arrays:
+        if not self.arrays or self._cost(found.value) < self._cost(functools.partial(getattr, self)):
             self.arrays, self.steps, self.waited = arrays, steps, 0
             for name in RESULTS:
                 setattr(self, name, found.value(name))
         else:
             self.waited += 1
+
+    def _cost(self, value: Callable[[str], float]) -> list[float]:
+        """Returns what is lower, in lexicographic order, for better weights."""
+        sign = -1 if OF_SPLIT[self.monitor] == "maximize" else 1
+        costs = [sign * value(self.monitor), value("loss")]
+        return [math.inf if math.isnan(cost) else cost for cost in costs]
 
     @property
     def results(self) -> dict[str, float]:

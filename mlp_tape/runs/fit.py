@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mlp_tape.config.metrics import MONITOR
 from mlp_tape.config.settings import FREE, flatten
 from mlp_tape.data.contents import Array
 from mlp_tape.reports.result import Pruned, Result
@@ -18,7 +19,7 @@ from mlp_tape.runs.trainer import Trainer
 from mlp_tape.storage import checkpoint, histogram_files, run_paths
 from mlp_tape.storage.checkpoint import Checkpoint
 from mlp_tape.storage.journal import Journal, Row
-from mlp_tape.storage.metric_keys import OF_CLASSES, TRAIN_LOSS
+from mlp_tape.storage.metric_keys import OF_CLASSES, TRAIN_LOSS, best_key
 from mlp_tape.system import signals
 from mlp_tape.system.console import Console
 from mlp_tape.system.formatting import count
@@ -89,7 +90,8 @@ class _Fitting:
         self._tested: Evaluation | None = None
         self._pruning, self.is_pruned = pruning, False
         self.first_weights = (trainer.state_at(None) if start else self._state).params["w1"].numpy()
-        self.best = EarlyStopping(trainer.settings.stopping.monitor, trainer.settings.stopping.patience)
+        stopping = trainer.settings.stopping
+        self.best = EarlyStopping(stopping.monitor or MONITOR, stopping.patience)
         self.best.restore(start)
 
     @property
@@ -154,6 +156,7 @@ class _Fitting:
             found = self._trainer.validate(self._state.params)
             self._record_evaluation(f"epoch {epoch}", "validation", found)
             self.best.update(found, self.done, self.weights)
+            self._journal.append(_best(self.best, found, self.done - 1))
         else:
             found = self._tested = self._trainer.evaluate(self._state.params)
             self._record_evaluation(f"epoch {epoch}", "test", found)
@@ -208,3 +211,11 @@ def _results(split: str, found: Evaluation, global_step: int) -> Iterator[Row]:
     for key, value in values.items():
         if math.isfinite(value):
             yield Row(key, global_step, value, now)
+
+
+def _best(best: EarlyStopping, found: Evaluation, global_step: int) -> Iterator[Row]:
+    """Yields the results of the best weights so far, of the metrics that the last evaluation has."""
+    recorded = {row.key: row for row in _results("validation", found, global_step)}
+    for key, value in best.results.items():
+        if key in recorded and math.isfinite(value):
+            yield recorded[key]._replace(key=best_key(key), value=value)

@@ -202,7 +202,7 @@ class RunRecord:
 
         If training ended early, by the validation images, it ends after as many epochs.
         """
-        keys: tuple[str, ...] = "validation_fraction=", "sweep."
+        keys: tuple[str, ...] = "validation_fraction=", "sweep.", "stopping.monitor="
         more = ["validation_fraction=0"]
         if self.settings.get("stopping", {}).get("patience") is not None:
             keys += ("stopping.", "epochs=")

@@ -8,6 +8,7 @@ from typing import Any
 
 import filelock
 
+from mlp_tape.config.metrics import MONITOR
 from mlp_tape.config.settings import DatasetSettings, Settings, job_identity
 from mlp_tape.data import datasets
 from mlp_tape.data.datasets import Dataset
@@ -90,7 +91,7 @@ class SweepDirectory:
             self._write(run_paths.DATA, decided)
 
     def resolved(self, settings: Settings) -> Settings:
-        """Returns the settings of a job with the fraction and the metric that were decided for the sweep."""
+        """Returns the settings of a job with the fraction and the metrics that were decided for the sweep."""
         decided = self._read(run_paths.DATA).get(_choice(settings.dataset), {})
         fraction = settings.validation_fraction
         if fraction is None:
@@ -98,7 +99,10 @@ class SweepDirectory:
         validates = fraction or decided.get("has_own_validation")
         metric = settings.sweep.choose_by or (VALIDATION_ACCURACY if validates else TEST_ACCURACY)
         sweep = dataclasses.replace(settings.sweep, choose_by=metric)
-        return dataclasses.replace(settings, validation_fraction=fraction, sweep=sweep)
+        monitored = (key.split("/") for key in (*sweep.objectives, metric) if key.startswith("validation/"))
+        monitor = settings.stopping.monitor or next((name for _, name in monitored), MONITOR)
+        stopping = dataclasses.replace(settings.stopping, monitor=monitor)
+        return dataclasses.replace(settings, validation_fraction=fraction, sweep=sweep, stopping=stopping)
 
     def identity(self, settings: Settings) -> str:
         """Returns the identity of a job, with the data set that is actually used, if it has been loaded."""

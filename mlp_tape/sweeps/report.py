@@ -38,7 +38,7 @@ def conclude(settings: Settings, record: RunRecord, jobs: SweepDirectory, consol
         jobs: directory of the sweep.
         console: receives the tables.
     """
-    found = _summary(jobs, settings)
+    found = _summary(jobs, settings, record)
     _write(found, record)
     _print(found, console)
     if not signals.received():
@@ -46,13 +46,16 @@ def conclude(settings: Settings, record: RunRecord, jobs: SweepDirectory, consol
             _report_best(found, jobs)
         _draw(found, record)
     _send_unsent(found, console, SEND_LIMIT if signals.received() else math.inf)
-    _write(_summary(jobs, settings), record)  # some jobs may have received their MLflow run ids only now
+    _write(
+        _summary(jobs, settings, record), record
+    )  # some jobs may have received their MLflow run ids only now
 
 
-def _summary(jobs: SweepDirectory, settings: Settings) -> Summary:
-    """Summarizes the current state of the jobs."""
+def _summary(jobs: SweepDirectory, settings: Settings, sweep: RunRecord) -> Summary:
+    """Summarizes the current state of the jobs; those of a search, whose values are irregular, best first."""
     current = [monitor.current(job) for job in jobs.jobs()]
-    return summary.summarize(current, objectives.chosen(settings), settings.sweep.over)
+    chosen = objectives.chosen(settings)
+    return summary.summarize(current, chosen, settings.sweep.over, best_first=bool(sweep.search))
 
 
 def _print(found: Summary, console: Console) -> None:

@@ -322,6 +322,7 @@ def summarize(
     jobs: Sequence[RunRecord],
     objectives: Sequence[str] = (VALIDATION_ACCURACY,),
     over: str | None = "seed",
+    best_first: bool = False,
 ) -> Summary:
     """Determines the settings in which jobs differ, and sorts the jobs by them unless there are too many.
 
@@ -329,6 +330,8 @@ def summarize(
         jobs: records of the jobs.
         objectives: as in `Summary`.
         over: as in `Summary`.
+        best_first: whether to sort the jobs by their results instead: those that finished, those that were
+            pruned, the others.
     """
     found = [flat(job.settings) for job in jobs]
     keys = list(dict.fromkeys(key for settings in found for key in settings))
@@ -341,9 +344,13 @@ def summarize(
         and len({repr(settings.get(key)) for settings in found}) > 1
     ]
     swept = [key for key in swept if not _is_default_of_an_option(key, swept, found)]
-    if len(swept) > WIDE:
-        return Summary(list(jobs), swept, objectives, over)
-    order = sorted(jobs, key=lambda job: [_sortable(flat(job.settings).get(key)) for key in swept])
+    order = list(jobs)
+    if len(swept) <= WIDE:
+        order.sort(key=lambda job: [_sortable(flat(job.settings).get(key)) for key in swept])
+    summary = Summary(order, swept, objectives, over)
+    if not best_first:
+        return summary
+    order.sort(key=lambda job: (job.status != "FINISHED", bool(job.pruned), summary.cost(job)))
     return Summary(order, swept, objectives, over)
 
 

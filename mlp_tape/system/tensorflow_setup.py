@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import logging
 import os
 import sys
 import tempfile
@@ -58,10 +59,16 @@ def without_garbage_collection() -> Iterator[None]:
         gc.enable()
 
 
+def _is_no_advice_on_retracing(record: logging.LogRecord) -> bool:
+    """Whether a message is not about functions that are traced often, as those of networks in a sweep are."""
+    return "triggered tf.function retracing" not in record.getMessage()
+
+
 def import_tensorflow() -> None:
     """Imports TensorFlow without its start-up messages, and without Keras, which is not used."""
     os.environ["TF_NUM_INTRAOP_THREADS"] = str(threads())
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    logging.getLogger("tensorflow").addFilter(_is_no_advice_on_retracing)
     if "tensorflow" in sys.modules:
         return
     compilation_cache.enable()

@@ -1042,6 +1042,7 @@ CASES = [
     Case("a single PNG", content("a.png", png(X[0])), "is a single image"),
     Case("a single JPEG", content("a.jpg", png(X[0], "JPEG")), "is a single image"),
     Case("Excel", workbook, "is an Excel workbook"),
+    Case("TOML", content("a.toml", "[tool]\na = 1\n"), "is a text, but not a table"),
     Case("JSON", content("a.json", flowers().to_json(orient="records")), "is JSON"),
     Case(
         "JSON lines",

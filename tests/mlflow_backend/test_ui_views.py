@@ -89,7 +89,7 @@ def test_view_of_a_sweep_lists_its_jobs_by_the_metric_that_ranks_them(
     record_run(store, "run", [*OF_TRAINING, "test/accuracy", "test/loss", *validation], parent=sweep.run_id)
     assert ui_views.share(store, sweep)
     view = view_of(store, sweep)
-    columns = [f"metrics.`{key}`" for key in chosen_by]
+    columns = [f"metrics.`{key.replace('validation/', 'validation/best_')}`" for key in chosen_by]
     assert view["selectedColumns"] == [*columns, "params.`lr`", "params.`model.hidden_sizes`"]
     assert (view["orderByKey"], view["orderByAsc"]) == (columns[0], ascending)
     assert sections(view)["Loss and accuracy"][: len(chosen_by)] == chosen_by

@@ -139,11 +139,14 @@ def test_stopped_and_resumed_run_with_all_methods_equals_an_uninterrupted_one(
 @pytest.mark.long
 def test_early_stopping_ends_with_the_best_weights(run_py: Run, tmp_path: Path) -> None:
     arguments = [*SMALL, "optimizer=adam", "lr=0.02", "validation_fraction=0.2", "tracking.enabled=false"]
-    stopping = ["epochs=100", "stopping.patience=3", "stopping.monitor=accuracy"]
+    stopping = ["epochs=100", "stopping.patience=3"]
     done = run_py(tmp_path, *arguments, *stopping, "hydra.run.dir=stopped")
     assert done.returncode == 0, done.stdout + done.stderr
     found = [row.value for row in journal.rows(tmp_path / "stopped", "validation/accuracy")]
-    best = int(np.argmax(found))
+    losses = [row.value for row in journal.rows(tmp_path / "stopped", "validation/loss")]
+    best = min(range(len(found)), key=lambda i: (-found[i], losses[i]))
+    so_far = [row.value for row in journal.rows(tmp_path / "stopped", "validation/best_accuracy")]
+    assert so_far == np.maximum.accumulate(found).tolist()
     assert len(found) == best + 1 + 3 < 100
     tested = list(journal.rows(tmp_path / "stopped", "test/accuracy"))
     assert [row.step for row in tested] == [len(found) * 12 - 1]  # once, after the selection

@@ -1,5 +1,6 @@
 """Tests of searches as they are typed: kills, resumption, parallel jobs, seeds, objectives and errors."""
 
+import csv
 import json
 import os
 import random
@@ -300,6 +301,23 @@ def test_equal_proposals_are_trained_once(run_py: Run, tmp_path: Path) -> None:
     assert len(found) == 6
     assert len(jobs_of(sweep_directory(tmp_path))) == 2
     assert len({(params["lr"], tuple(values)) for _, _, params, values, *_ in found}) == 2
+
+
+@pytest.mark.long
+def test_many_networks_are_trained_without_advice_of_tensorflow_and_listed_best_first(
+    run_py: Run, tmp_path: Path
+) -> None:
+    sizes = ",".join(f"[{size}]" for size in range(4, 14))
+    typed = ["-m", "hydra/sweeper=optuna", "sampler=grid", *DIGITS, "epochs=1", f"model.hidden_sizes={sizes}"]
+    done = run_py(tmp_path, *typed)
+    assert (done.returncode, done.stderr) == (0, "")
+    with (sweep_directory(tmp_path) / "sweep.csv").open() as file:
+        table = list(csv.DictReader(file))
+    assert len(table) == 10
+    pruned = [row["status"] != "FINISHED" for row in table]
+    found = [float(row["validation accuracy"]) for row in table]
+    assert pruned == sorted(pruned)
+    assert found[: pruned.count(False)] == sorted(found[: pruned.count(False)], reverse=True)
 
 
 @pytest.mark.long

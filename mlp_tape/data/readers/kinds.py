@@ -1,6 +1,7 @@
 """Kinds of files by their first bytes, and what to do with those that are not read."""
 
 import difflib
+import re
 import struct
 import zipfile
 import zlib
@@ -173,7 +174,7 @@ def _of_text(first: bytes) -> str:
         return "xml"
     if start.startswith((b"@relation", b"%")):
         return "arff"
-    if start.startswith((b"{", b"[")):
+    if re.match(rb'[{\[]\s*(["{}\[\]\d-]|true|false|null|$)', start):
         return "json lines" if b"}\n{" in first.replace(b"\r", b"") else "json"
     return "text"
 
