@@ -140,14 +140,15 @@ def test_search_killed_again_and_again_equals_an_undisturbed_one(run_py: Run, tm
 
 @pytest.mark.long
 @pytest.mark.concurrency
-@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
+@pytest.mark.parametrize("launcher", ["joblib", "submitit_local", "ray"])
 def test_parallel_trials_are_all_run_once(run_py: Run, tmp_path: Path, launcher: str) -> None:
-    if launcher == "submitit_local":
-        pytest.importorskip("submitit")
+    pytest.importorskip(launcher.removesuffix("_local"))
     trials = int(os.environ.get("MLP_TAPE_TRIALS", "6"))
     parallel = [f"hydra/launcher={launcher}", "n_jobs=2", f"n_trials={trials}", "epochs=2"]
     if launcher == "joblib":
         parallel.append("hydra.launcher.n_jobs=2")
+    if launcher == "ray":
+        parallel[0] = "+cluster=ray"
     done = run_py(tmp_path, *SEARCH, *parallel)
     assert done.returncode == 0, done.stdout + done.stderr
     found = history(sweep_directory(tmp_path))
