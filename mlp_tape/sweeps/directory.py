@@ -100,8 +100,10 @@ class SweepDirectory:
         metric = settings.sweep.choose_by or (VALIDATION_ACCURACY if validates else TEST_ACCURACY)
         sweep = dataclasses.replace(settings.sweep, choose_by=metric)
         monitored = (key.split("/") for key in (*sweep.objectives, metric) if key.startswith("validation/"))
-        monitor = settings.stopping.monitor or next((name for _, name in monitored), MONITOR)
-        stopping = dataclasses.replace(settings.stopping, monitor=monitor)
+        monitor = next((name for _, name in monitored), MONITOR)
+        stopping = settings.stopping
+        if stopping.monitor is None and monitor != MONITOR:
+            stopping = dataclasses.replace(stopping, monitor=monitor)
         return dataclasses.replace(settings, validation_fraction=fraction, sweep=sweep, stopping=stopping)
 
     def identity(self, settings: Settings) -> str:

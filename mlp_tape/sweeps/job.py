@@ -11,7 +11,6 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
-from mlp_tape.config.metrics import MONITOR
 from mlp_tape.config.settings import Settings, is_description, to_dict
 from mlp_tape.errors import BrokenFileError, ConfigError
 from mlp_tape.runs.destination import of_job
@@ -62,7 +61,7 @@ def run(
     resolved = sweep_directory.resolved(settings)
     if settings.validation_fraction is None and resolved.validation_fraction:
         own.append(f"validation_fraction={resolved.validation_fraction:g}")
-    if settings.stopping.monitor is None and resolved.stopping.monitor != MONITOR:
+    if settings.stopping.monitor != resolved.stopping.monitor:
         own.append(f"stopping.monitor={resolved.stopping.monitor}")
     settings, command, directory = resolved, _command(parent, own), None
     with signals.on_file(sweep_directory.stop_file), contextlib.nullcontext() if here else _signals():
