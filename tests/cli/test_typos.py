@@ -130,7 +130,8 @@ def of_values(every: bool) -> Iterator[Typo]:
             )
             correct = [f"{group}={name}"] if is_option else [*needed, f"{key}={name}"]
             for kind, text in misspelt(name, chosen, every):
-                yield Typo(kind, f"{key}={text}", tuple(needed), tuple(correct))
+                if text not in suggestions.names_of(rule):  # such as adam for adamw
+                    yield Typo(kind, f"{key}={text}", tuple(needed), tuple(correct))
 
 
 def settings(words: list[str]) -> Settings | None:
