@@ -65,7 +65,7 @@ def _settings() -> list[Case]:
         "augment.shift": ("not below 0", ["-1", "nan", "left"]),
         "augment.rotate": ("up to 180", ["181", "-1"]),
         "stopping.patience": (integer, ["0", "1.5", "soon"]),
-        "stopping.monitor": (choice, ["acc", "null"]),
+        "stopping.monitor": (choice, ["acc"]),
         "checkpoint.every_steps": ("an integer from 1", ["0", "-1", "often"]),
         "dataset.name": (choice, ["mnits", "MNIST", "null", "../mnist"]),
         "dataset.path": ("the path of a file or of a directory", ["''", "' '"]),

@@ -46,9 +46,8 @@ def conclude(settings: Settings, record: RunRecord, jobs: SweepDirectory, consol
             _report_best(found, jobs)
         _draw(found, record)
     _send_unsent(found, console, SEND_LIMIT if signals.received() else math.inf)
-    _write(
-        _summary(jobs, settings, record), record
-    )  # some jobs may have received their MLflow run ids only now
+    found = _summary(jobs, settings, record)  # some jobs may have received their MLflow run ids only now
+    _write(found, record)
 
 
 def _summary(jobs: SweepDirectory, settings: Settings, sweep: RunRecord) -> Summary:

@@ -65,7 +65,14 @@ def opened(
     settings = dataclasses.replace(settings, tracking=where.tracking)
     if settings.tracking.enabled:
         check_reachable(resolve_uri(settings.tracking), CHECK_SECONDS)
-    with _created(directory), lock.hold(directory), Console() as console, Journal(directory) as journal:
+    new = [path for path in (directory, *directory.parents) if not path.exists()]
+    directory.mkdir(parents=True, exist_ok=True)
+    with (
+        lock.hold(directory),
+        _removed_if_refused(directory, new),
+        Console() as console,
+        Journal(directory) as journal,
+    ):
         jobs = SweepDirectory(directory)
         record = _sweep_record(settings, directory, command, plan)
         where.prepare(record, settings)
@@ -126,10 +133,15 @@ def opened(
 
 
 @contextlib.contextmanager
-def _created(directory: Path) -> Iterator[None]:
-    """Creates the directory of a sweep, and removes it again if the sweep is refused before it begins."""
-    new = [path for path in (directory, *directory.parents) if not path.exists()]
-    directory.mkdir(parents=True, exist_ok=True)
+def _removed_if_refused(directory: Path, new: list[Path]) -> Iterator[None]:
+    """Removes the directory of a sweep if the sweep is refused before it begins.
+
+    To be entered with the lock of the directory, so that no other process has begun a sweep there.
+
+    Args:
+        directory: directory of the sweep.
+        new: those of the directory and its parents that this process created.
+    """
     try:
         yield
     except BaseException:
