@@ -159,7 +159,8 @@ class Trainer:
         """Compiles the functions that `train` and `evaluate` call, once in a process."""
         shapes = [(array.shape, array.dtype) for array in self.dataset.images]
         settings = self.settings
-        what = (*shapes, *self.layer_sizes, self.step, settings.batch_size, settings.log_every)
+        form, _ = engine.separated(self.step)
+        what = (*shapes, *self.layer_sizes, form, settings.batch_size, settings.log_every)
         if settings.engine != "compiled" or what in _compiled:
             return
         _compiled.add(what)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from mlp_tape.tensors.constants import Constant
 from mlp_tape.tensors.random_numbers import Stream, uniform
 
 Activation = Callable[[tf.Tensor], tf.Tensor]
@@ -41,7 +42,7 @@ def tanh(z: tf.Tensor) -> tf.Tensor:
     return tf.tanh(z)
 
 
-def dropout(h: tf.Tensor, rate: float, stream: Stream) -> tf.Tensor:
+def dropout(h: tf.Tensor, rate: Constant, stream: Stream) -> tf.Tensor:
     """Sets a random fraction of the values to 0 and scales up the others (Srivastava et al. 2014).
 
     Args:
@@ -52,7 +53,8 @@ def dropout(h: tf.Tensor, rate: float, stream: Stream) -> tf.Tensor:
     Returns:
         A tensor of the dtype and shape of h.
     """
-    return tf.where(uniform(h.shape, stream) >= rate, h / (1 - rate), tf.zeros_like(h))
+    kept = uniform(h.shape, stream) >= tf.cast(rate, tf.float32)
+    return tf.where(kept, h / tf.cast(1 - rate, h.dtype), tf.zeros_like(h))
 
 
 ACTIVATIONS: dict[str, Activation] = {

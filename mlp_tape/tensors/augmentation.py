@@ -4,10 +4,11 @@ import math
 
 import tensorflow as tf
 
+from mlp_tape.tensors.constants import Constant
 from mlp_tape.tensors.random_numbers import Stream, uniform
 
 
-def moved(images: tf.Tensor, shift: float, rotate: float, stream: Stream) -> tf.Tensor:
+def moved(images: tf.Tensor, shift: Constant, rotate: Constant, stream: Stream) -> tf.Tensor:
     """Rotates each image about its centre and shifts it, by random amounts drawn for each image.
 
     Each output pixel is interpolated bilinearly at the corresponding point of the input image (Simard et al.
@@ -24,7 +25,8 @@ def moved(images: tf.Tensor, shift: float, rotate: float, stream: Stream) -> tf.
     """
     b, height, width = images.shape
     draw = 2 * uniform([3, b, 1, 1], stream) - 1
-    down, right, angle = shift * draw[0], shift * draw[1], math.radians(rotate) * draw[2]  # [b,1,1] each
+    pixels, radians = tf.cast(shift, tf.float32), tf.cast(rotate * (math.pi / 180), tf.float32)
+    down, right, angle = pixels * draw[0], pixels * draw[1], radians * draw[2]  # [b,1,1] each
     y = tf.reshape(tf.range(height, dtype=tf.float32) - (height - 1) / 2, [1, height, 1])
     x = tf.reshape(tf.range(width, dtype=tf.float32) - (width - 1) / 2, [1, 1, width])
     y, x = y - down, x - right  # [b,height,1], [b,1,width]

@@ -4,10 +4,12 @@ from collections.abc import Callable, Mapping
 
 import tensorflow as tf
 
+from mlp_tape.tensors.constants import Constant, is_used
+
 Loss = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
 
-def targets(y: tf.Tensor, logits: tf.Tensor, smoothing: float = 0.0) -> tf.Tensor:
+def targets(y: tf.Tensor, logits: tf.Tensor, smoothing: Constant = 0.0) -> tf.Tensor:
     """Encodes the labels as one-hot vectors, optionally smoothed.
 
     With smoothing s, the targets are (1 - s) * one_hot(y) + s / classes (Szegedy et al. 2016, "Rethinking
@@ -22,7 +24,10 @@ def targets(y: tf.Tensor, logits: tf.Tensor, smoothing: float = 0.0) -> tf.Tenso
         A tensor of the dtype and shape of the logits.
     """
     one_hot = tf.one_hot(y, depth=logits.shape[1], dtype=logits.dtype)  # [b] -> [b,10]
-    return one_hot if not smoothing else (1 - smoothing) * one_hot + smoothing / logits.shape[1]
+    if not is_used(smoothing):
+        return one_hot
+    each = tf.cast(smoothing / logits.shape[1], logits.dtype)
+    return tf.cast(1 - smoothing, logits.dtype) * one_hot + each
 
 
 def mse(targets: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:

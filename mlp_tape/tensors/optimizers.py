@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
+from mlp_tape.tensors.constants import Constant
+
 Grads = dict[str, tf.Tensor]
 Updates = dict[str, tf.Tensor]
 Slot = dict[str, tf.Variable]  # optimizer state: one variable per parameter, of the parameter's shape
@@ -23,11 +25,11 @@ class Optimizer:
 
     Attributes:
         rule: the update rule.
-        settings: names and values of the rule's keyword arguments.
+        settings: names and values of the rule's keyword arguments; a tensor is float32 [].
     """
 
     rule: Rule
-    settings: tuple[tuple[str, float], ...] = ()
+    settings: tuple[tuple[str, float | tf.Tensor], ...] = ()
 
     @functools.cached_property
     def slots(self) -> list[str]:
@@ -155,7 +157,7 @@ def adamw(
     return {name: updates[name] + lr * weight_decay * params[name] for name in grads}
 
 
-def clipped(grads: Grads, clip_norm: float | None) -> Grads:
+def clipped(grads: Grads, clip_norm: Constant | None) -> Grads:
     """Scales all gradients by one factor so that their global norm is at most `clip_norm`.
 
     g <- g * clip_norm / max(norm, clip_norm) (Pascanu et al. 2013).
@@ -167,7 +169,8 @@ def clipped(grads: Grads, clip_norm: float | None) -> Grads:
     if clip_norm is None:
         return grads
     norm = tf.sqrt(tf.add_n([tf.reduce_sum(tf.square(g)) for g in grads.values()]))
-    return {name: g * (clip_norm / tf.maximum(norm, clip_norm)) for name, g in grads.items()}
+    limit = tf.cast(clip_norm, norm.dtype)
+    return {name: g * (limit / tf.maximum(norm, limit)) for name, g in grads.items()}
 
 
 RULES: dict[str, Rule] = {each.__name__: each for each in (sgd, momentum, nesterov, rmsprop, adam, adamw)}

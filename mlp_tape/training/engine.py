@@ -1,5 +1,6 @@
 """The two engines: the same loop over `train_step`, in Python or as one compiled call."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -14,6 +15,10 @@ from mlp_tape.tensors.schedules import LearningRate
 from mlp_tape.training.batches import Epoch, Span
 from mlp_tape.training.state import State
 from mlp_tape.training.train_step import StepConfig, train_step
+
+# Constants that are inputs of a compiled function. Others, such as the decay rates of Adam, are part of it.
+INPUTS = ("label_smoothing", "l2", "clip_norm", "dropout", "shift", "rotate")
+INPUTS_OF_RULES = ("momentum", "weight_decay")
 
 
 class Steps(NamedTuple):
@@ -64,8 +69,9 @@ def run_compiled(state: State, span: Span, rate: LearningRate, config: StepConfi
     rates, n = rate.rates(state.global_step, most), span.n
     span = span._replace(first=tf.constant(span.first), n=tf.constant(span.n))
     step = tf.constant(state.global_step, tf.int64)
-    losses, grads, updates = compiled_loop(config, most)(
-        state.params, state.slots, step, state.seed, span, rates
+    form, values = separated(config)
+    losses, grads, updates = compiled_loop(form, most)(
+        state.params, state.slots, step, state.seed, span, rates, values
     )
     state.global_step += n
     return Steps(losses.numpy()[:n], grads, updates)
@@ -78,7 +84,8 @@ def _loop(
     seed: tf.Tensor,
     span: Span,
     rates: tf.Tensor,
-    config: StepConfig,
+    values: Mapping[str, tf.Tensor],
+    form: StepConfig,
     most: int,
 ) -> tuple[tf.Tensor, Grads, Updates]:
     """Runs `train_step` in a `tf.while_loop`.
@@ -86,6 +93,7 @@ def _loop(
     Returns:
         Losses, float32 [most], of which the first n are set; gradients and updates of the last step.
     """
+    config = _joined(form, values)
 
     def body(i: tf.Tensor, losses: tf.TensorArray, *_: Any) -> tuple[Any, ...]:
         x, y = tf.gather(span.images, span.first + i), tf.gather(span.labels, span.first + i)  # -> [b,...]
@@ -99,15 +107,39 @@ def _loop(
     return losses.stack(), grads, updates
 
 
+def separated(config: StepConfig) -> tuple[StepConfig, dict[str, tf.Tensor]]:
+    """Separates a config into its form and the values of constants, which are inputs of compiled functions.
+
+    Runs that differ in nothing but these values share what is compiled for their form, in which each is 1.
+    """
+    values = {name: tf.constant(value, tf.float64) for name in INPUTS if (value := getattr(config, name))}
+    settings = []
+    for name, value in config.optimizer.settings:
+        if name in INPUTS_OF_RULES and value:
+            values[name], value = tf.constant(value, tf.float32), 1.0
+        settings.append((name, value))
+    optimizer = dataclasses.replace(config.optimizer, settings=tuple(settings))
+    ones: dict[str, Any] = {name: 1.0 for name in INPUTS if name in values}
+    return dataclasses.replace(config, optimizer=optimizer, **ones), values
+
+
+def _joined(form: StepConfig, values: Mapping[str, tf.Tensor]) -> StepConfig:
+    """Returns the config of which `separated` returns form and values."""
+    settings = tuple((name, values.get(name, value)) for name, value in form.optimizer.settings)
+    optimizer = dataclasses.replace(form.optimizer, settings=settings)
+    inputs: dict[str, Any] = {name: values[name] for name in INPUTS if name in values}
+    return dataclasses.replace(form, optimizer=optimizer, **inputs)
+
+
 @functools.cache
-def compiled_loop(config: StepConfig, most: int) -> Callable[..., tuple[tf.Tensor, Grads, Updates]]:
-    """Returns `_loop` as one XLA call, compiled once for all runs with the same shapes and configuration.
+def compiled_loop(form: StepConfig, most: int) -> Callable[..., tuple[tf.Tensor, Grads, Updates]]:
+    """Returns `_loop` as one XLA call, compiled once for all runs with the same shapes and form.
 
     `first` and `n` remain tensors, and batches are selected with tf.gather: with tf.slice, XLA treats the
     start as a constant and recompiles for each value.
     """
     return tf.function(  # type: ignore[no-any-return]
-        functools.partial(_loop, config=config, most=most), jit_compile=True, autograph=False
+        functools.partial(_loop, form=form, most=most), jit_compile=True, autograph=False
     )
 
 

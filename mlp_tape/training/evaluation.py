@@ -9,8 +9,10 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from mlp_tape.tensors import optimizers
 from mlp_tape.tensors.losses import targets
 from mlp_tape.tensors.network import Params, forward, to_float
+from mlp_tape.tensors.optimizers import Optimizer
 from mlp_tape.training.classification import ByClass, by_class
 from mlp_tape.training.train_step import StepConfig
 
@@ -80,10 +82,17 @@ def score(params: Params, x: tf.Tensor, y: tf.Tensor, config: StepConfig) -> Sco
 
 @functools.cache
 def compiled_score(config: StepConfig) -> Callable[..., Scored]:
-    """Returns `score` as one XLA call, compiled once for all runs with the same shapes and config."""
+    """Returns `score` as one XLA call, compiled once for all runs with the same shapes and config.
+
+    Of the config, `score` only uses what `_without_training` leaves.
+    """
     return tf.function(  # type: ignore[no-any-return]
         functools.partial(score, config=config), jit_compile=True, autograph=False
     )
+
+
+def _without_training(config: StepConfig) -> StepConfig:
+    return StepConfig(config.activation, config.loss, Optimizer(optimizers.sgd), config.scale)
 
 
 def evaluate(
@@ -98,6 +107,7 @@ def evaluate(
         config: config of the training step.
         engine: `compiled` or `eager`.
     """
+    config = _without_training(config)
     run = compiled_score(config) if engine == "compiled" else functools.partial(score, config=config)
     losses, scores = [], []
     alive: dict[str, NDArray[np.bool_]] = {}

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from mlp_tape.tensors import activations, augmentation, losses, network, optimizers
 from mlp_tape.tensors.activations import Activation
+from mlp_tape.tensors.constants import Constant, is_used
 from mlp_tape.tensors.losses import Loss
 from mlp_tape.tensors.network import Dropout, Params, forward
 from mlp_tape.tensors.optimizers import Grads, Optimizer, Updates
@@ -37,12 +38,12 @@ class StepConfig:
     loss: Loss
     optimizer: Optimizer
     scale: Scale
-    label_smoothing: float = 0.0
-    l2: float = 0.0
-    clip_norm: float | None = None
-    dropout: float = 0.0
-    shift: float = 0.0
-    rotate: float = 0.0
+    label_smoothing: Constant = 0.0
+    l2: Constant = 0.0
+    clip_norm: Constant | None = None
+    dropout: Constant = 0.0
+    shift: Constant = 0.0
+    rotate: Constant = 0.0
     precision: str = "float32"
 
 
@@ -106,7 +107,7 @@ def train_step(
 
 def inputs(x: tf.Tensor, state: State, config: StepConfig) -> tf.Tensor:
     """Augments (if configured), scales and flattens the images of a step: [b, ...] -> [b, d]."""
-    if config.shift or config.rotate:
+    if is_used(config.shift) or is_used(config.rotate):
         stream = (state.seed, state.global_step, 0)
         x = augmentation.moved(tf.cast(x, tf.float32), config.shift, config.rotate, stream)
     return network.to_float(x, config.scale, tf.as_dtype(config.precision))
@@ -121,7 +122,7 @@ def cast(params: Mapping[str, tf.Tensor], precision: str) -> Mapping[str, tf.Ten
 
 def dropout(state: State, config: StepConfig) -> Dropout | None:
     """Returns the dropout function of a step, for `forward`; None if dropout is 0."""
-    if not config.dropout:
+    if not is_used(config.dropout):
         return None
     return lambda layer, h: activations.dropout(h, config.dropout, (state.seed, state.global_step, layer))
 
@@ -134,7 +135,7 @@ def objective(
         logits = tf.cast(logits, tf.float32)
     targets = losses.targets(y, logits, config.label_smoothing)  # [b] -> [b,10]
     loss = tf.cast(config.loss(targets, logits), tf.float32)  # [b,10], [b,10] -> []
-    return loss + config.l2 * losses.l2(params) if config.l2 else loss
+    return loss + tf.cast(config.l2, tf.float32) * losses.l2(params) if is_used(config.l2) else loss
 
 
 def check_variables(params: Params) -> None:
