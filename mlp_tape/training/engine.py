@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from mlp_tape.tensors import optimizers
 from mlp_tape.tensors.network import Params
 from mlp_tape.tensors.optimizers import Grads, Slot, Updates
 from mlp_tape.tensors.schedules import LearningRate
@@ -16,7 +17,8 @@ from mlp_tape.training.batches import Epoch, Span
 from mlp_tape.training.state import State
 from mlp_tape.training.train_step import StepConfig, train_step
 
-# Constants that are inputs of a compiled function. Others, such as the decay rates of Adam, are part of it.
+# Constants that are inputs of a compiled function. The decay rates of Adam are part of it, and so are the
+# settings of a user's own rule, which may decide by them in Python.
 INPUTS = ("label_smoothing", "l2", "clip_norm", "dropout", "shift", "rotate")
 INPUTS_OF_RULES = ("momentum", "weight_decay")
 
@@ -115,7 +117,7 @@ def separated(config: StepConfig) -> tuple[StepConfig, dict[str, tf.Tensor]]:
     values = {name: tf.constant(value, tf.float64) for name in INPUTS if (value := getattr(config, name))}
     settings = []
     for name, value in config.optimizer.settings:
-        if name in INPUTS_OF_RULES and value:
+        if name in INPUTS_OF_RULES and value and config.optimizer.rule in optimizers.RULES.values():
             values[name], value = tf.constant(value, tf.float32), 1.0
         settings.append((name, value))
     optimizer = dataclasses.replace(config.optimizer, settings=tuple(settings))
