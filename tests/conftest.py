@@ -48,7 +48,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LIMIT = 900.0  # seconds after which a test that hangs is ended; far more than a busy machine needs
 # By default, an MLflow server starts nine more processes for jobs that these tests do not use.
 WITHOUT_JOBS = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-MANY, VERY_MANY = 8, 60  # similar cases
+FEW, VERY_MANY = 5, 60  # similar cases
 SMALL_PIPE = 4096  # bytes, the minimum on Linux
 SMALL = ["dataset=digits", "epochs=1", "model.hidden_sizes=[8]", "report=none"]
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -59,11 +59,11 @@ Found = TypeVar("Found")
 def sample(cases: Iterable[Any], *default: Any) -> list[Any]:
     """Returns all cases, and marks those that are not in `default` as long.
 
-    Of many similar cases, the default tests then run only a few. Of more than `MANY`, most are marked as soak
-    as well, so that CI runs every third, or every sixth of more than `VERY_MANY`.
+    Of many similar cases, the default tests then run only a few. Of more than `FEW`, most are marked as soak
+    as well, so that CI runs about `FEW`; of more than `VERY_MANY`, which are short, it runs every sixth.
     """
     every = list(cases)
-    stride = 1 if len(every) <= MANY else 3 if len(every) <= VERY_MANY else 6
+    stride = 6 if len(every) > VERY_MANY else -(-len(every) // FEW)
     found = []
     for number, case in enumerate(every):
         marks = [pytest.mark.long]

@@ -12,6 +12,8 @@ from benchmarks import search
 from conftest import ROOT
 from mlp_tape.data.datasets import Dataset
 
+OTHERS = (search.UNPRUNED, search.KERAS_LOOP)
+
 
 def entry(method: str, seed: int, *trials: tuple[float, float, int], budget: float = 100) -> dict[str, Any]:
     named = [dict(zip(("seconds", "accuracy", "pruned"), trial, strict=True)) for trial in trials]
@@ -67,7 +69,9 @@ def test_documentation_shows_the_table_of_the_measured_searches() -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("method", [search.PRUNED, search.UNPRUNED, search.KERAS_LOOP])
+@pytest.mark.parametrize(
+    "method", [search.PRUNED, *(pytest.param(each, marks=pytest.mark.soak) for each in OTHERS)]
+)
 def test_a_search_is_measured(method: str, mnist_5k: Dataset, tmp_path: Path) -> None:
     data, budget = tmp_path / "data.npz", 60
     parts = {name: getattr(mnist_5k, name) for name in ("x_train", "y_train", "x_test", "y_test")}

@@ -189,6 +189,7 @@ def test_the_hint_for_a_misspelt_name_works_when_it_is_typed(of: str) -> None:
     tried(random.Random(21).sample(typos, 20))
 
 
+@pytest.mark.soak
 @pytest.mark.long
 @pytest.mark.parametrize("of", MAKERS)
 def test_the_hint_works_for_one_misspelling_of_each_kind_of_each_name(of: str) -> None:
