@@ -149,6 +149,34 @@ def test_sampler_and_pruner_have_their_settings() -> None:
     assert found.options.pruner == {"name": "none"}
 
 
+@pytest.mark.parametrize(
+    ("package", "typed", "what", "hint"),
+    [
+        ("optuna", [], "a search requires Optuna 4 or later, which is not installed", "run pip install "),
+        ("cmaes", ["sampler=cmaes"], "sampler=cmaes requires cmaes, which is not", "run pip install "),
+        ("torch", ["sampler=gp"], "sampler=gp requires PyTorch, which is not", "run pip install torch, or "),
+    ],
+)
+def test_a_package_that_is_missing_is_named(
+    monkeypatch: pytest.MonkeyPatch, package: str, typed: list[str], what: str, hint: str
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)  # as if it was not installed
+    with pytest.raises(ConfigError) as error:
+        checked("lr=interval(0.1,1)", *typed)
+    assert error.value.what.startswith(what)
+    assert error.value.hint.startswith(hint)
+
+
+def test_an_old_optuna_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "optuna-2.10.1.dist-info").mkdir()
+    (tmp_path / "optuna-2.10.1.dist-info" / "METADATA").write_text("Name: optuna\nVersion: 2.10.1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigError) as error:
+        checked("lr=interval(0.1,1)")
+    assert error.value.what == "a search requires Optuna 4 or later, and 2.10.1 is installed"
+    assert error.value.hint.startswith("run pip install ")
+
+
 def test_optuna_is_only_imported_by_a_search() -> None:
     code = (
         "import sys, hydra_plugins.mlp_tape, mlp_tape.cli.main, mlp_tape.sweeps.search, mlp_tape.sweeps.job;"
