@@ -25,7 +25,8 @@ class Optimizer:
 
     Attributes:
         rule: the update rule.
-        settings: names and values of the rule's keyword arguments; a tensor is float32 [].
+        settings: names and values of the rule's keyword arguments. A tensor is [], float64 if it is a decay
+            rate of `moving_average`, float32 otherwise.
     """
 
     rule: Rule
@@ -108,7 +109,7 @@ def rmsprop(
 ) -> Updates:
     """RMSprop: s <- r * s + (1 - r) * g^2; w <- w - lr * g / sqrt(s + e) (Hinton 2012)."""
     for name, g in grads.items():
-        mean_square[name].assign(rho * mean_square[name] + (1 - rho) * tf.square(g))
+        mean_square[name].assign(moving_average(mean_square[name], tf.square(g), rho))
     return {name: lr * g / tf.sqrt(mean_square[name] + epsilon) for name, g in grads.items()}
 
 
@@ -131,9 +132,9 @@ def adam(
     form given at the end of section 2 of the paper.
     """
     for name, g in grads.items():
-        m[name].assign(beta_1 * m[name] + (1 - beta_1) * g)
-        v[name].assign(beta_2 * v[name] + (1 - beta_2) * tf.square(g))
-    a = lr * tf.sqrt(1 - tf.pow(beta_2, t)) / (1 - tf.pow(beta_1, t))
+        m[name].assign(moving_average(m[name], g, beta_1))
+        v[name].assign(moving_average(v[name], tf.square(g), beta_2))
+    a = lr * tf.sqrt(1 - tf.pow(tf.cast(beta_2, t.dtype), t)) / (1 - tf.pow(tf.cast(beta_1, t.dtype), t))
     return {name: a * m[name] / (tf.sqrt(v[name]) + epsilon) for name in grads}
 
 
@@ -155,6 +156,14 @@ def adamw(
     """
     updates = adam(params, grads, lr, t, m, v, **of_adam)
     return {name: updates[name] + lr * weight_decay * params[name] for name in grads}
+
+
+def moving_average(average: tf.Tensor, value: tf.Tensor, decay: Constant) -> tf.Tensor:
+    """Returns d * average + (1 - d) * value, of the dtype of `value`.
+
+    1 - d is computed in float64, as in float32 it would lose most digits if d is close to 1.
+    """
+    return tf.cast(decay, value.dtype) * average + tf.cast(1 - decay, value.dtype) * value
 
 
 def clipped(grads: Grads, clip_norm: Constant | None) -> Grads:

@@ -17,10 +17,13 @@ from mlp_tape.training.batches import Epoch, Span
 from mlp_tape.training.state import State
 from mlp_tape.training.train_step import StepConfig, train_step
 
-# Constants that are inputs of a compiled function. The decay rates of Adam are part of it, and so are the
-# settings of a user's own rule, which may decide by them in Python.
+# Constants that are inputs of a compiled function, and dtypes of those of the optimizer. The settings of a
+# user's own rule, which may decide by them in Python, are part of the compiled function.
 INPUTS = ("label_smoothing", "l2", "clip_norm", "dropout", "shift", "rotate")
-INPUTS_OF_RULES = ("momentum", "weight_decay")
+INPUTS_OF_RULES = {
+    **dict.fromkeys(("momentum", "weight_decay", "epsilon"), tf.float32),
+    **dict.fromkeys(("rho", "beta_1", "beta_2"), tf.float64),
+}
 
 
 class Steps(NamedTuple):
@@ -118,7 +121,7 @@ def separated(config: StepConfig) -> tuple[StepConfig, dict[str, tf.Tensor]]:
     settings = []
     for name, value in config.optimizer.settings:
         if name in INPUTS_OF_RULES and value and config.optimizer.rule in optimizers.RULES.values():
-            values[name], value = tf.constant(value, tf.float32), 1.0
+            values[name], value = tf.constant(value, INPUTS_OF_RULES[name]), 1.0
         settings.append((name, value))
     optimizer = dataclasses.replace(config.optimizer, settings=tuple(settings))
     ones: dict[str, Any] = {name: 1.0 for name in INPUTS if name in values}

@@ -23,10 +23,12 @@ CONSTANTS = [  # of each, two values with an effect
     ("sgd", {"shift": (1.0, 2.5), "rotate": (5.0, 30.0)}, {}),
     ("momentum", {}, {"momentum": (0.5, 0.9)}),
     ("nesterov", {}, {"momentum": (0.5, 0.9)}),
+    ("rmsprop", {}, {"rho": (0.8, 0.95), "epsilon": (1e-7, 1e-4)}),
+    ("adam", {}, {"beta_1": (0.8, 0.9), "beta_2": (0.99, 0.999), "epsilon": (1e-7, 1e-4)}),
     (
         "adamw",
         {},
-        {"weight_decay": (0.1, 0.5), "beta_1": (0.9, 0.9), "beta_2": (0.99, 0.99), "epsilon": (1e-7, 1e-7)},
+        {"weight_decay": (0.1, 0.5), "beta_1": (0.5, 0.9), "beta_2": (0.9, 0.99), "epsilon": (1e-7, 1e-3)},
     ),
 ]
 
