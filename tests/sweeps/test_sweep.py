@@ -1,5 +1,6 @@
 """Sweeps: failures, resuming, and the report at the end."""
 
+import contextlib
 import csv
 import json
 import re
@@ -14,13 +15,23 @@ import mlflow
 import numpy as np
 import pytest
 
-from conftest import LIMIT, ROOT, Run, pause_when, sample, start_program, sync_unsent, wait_for_exit
-from mlp_tape.config.settings import Settings
-from mlp_tape.errors import SweepError
+from conftest import (
+    LIMIT,
+    ROOT,
+    Run,
+    kill_after_limit,
+    pause_when,
+    sample,
+    start_program,
+    sync_unsent,
+    wait_for_exit,
+)
+from mlp_tape.config.settings import DatasetSettings, Settings, TrackingSettings
+from mlp_tape.errors import ConfigError, SweepError
 from mlp_tape.storage import journal, lock, run_record
 from mlp_tape.storage.delivery_record import DeliveryRecord
 from mlp_tape.storage.journal import Journal
-from mlp_tape.storage.run_record import RunRecord
+from mlp_tape.storage.run_record import Command, RunRecord
 from mlp_tape.sweeps import report, sweep
 from mlp_tape.sweeps.directory import SweepDirectory
 from mlp_tape.sweeps.monitor import Monitor
@@ -28,6 +39,50 @@ from mlp_tape.sweeps.plan import Plan, PlannedJob
 from mlp_tape.system.console import Console
 from mlp_tape.tracking import client
 from sweep_helpers import STEPS, loss_steps, read_table, running_job, runs_in, sweep_directory
+
+
+def test_refused_sweep_leaves_the_directory_to_the_process_that_uses_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two processes find that the directory does not exist; the other one is the first to lock it."""
+    directory, hold = tmp_path / "sweeps" / "mine", lock.hold
+    other = subprocess.Popen(
+        [sys.executable, "-c", "import sys; input(); from mlp_tape.storage.lock import hold\n" + HOLDS],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+
+    def hold_after_the_other(path: Path) -> contextlib.AbstractContextManager[None]:
+        assert other.stdin and other.stdout
+        other.stdin.write(f"\n{path}\n")
+        other.stdin.flush()
+        assert other.stdout.readline() == "held\n"
+        return hold(path)
+
+    monkeypatch.setattr(lock, "hold", hold_after_the_other)
+    settings = Settings(tracking=TrackingSettings(enabled=False), dataset=DatasetSettings(name="digits"))
+    plan = Plan([PlannedJob([], settings)])
+    with (
+        kill_after_limit(other),
+        pytest.raises(ConfigError, match="another process is using"),
+        sweep.opened(plan, directory, Command([], [])),
+    ):
+        pass
+    assert (directory / "begun").read_text() == "by the other"
+    other.communicate("\n")
+    assert other.returncode == 0
+
+
+HOLDS = """
+from pathlib import Path
+directory = Path(input())
+with hold(directory):
+    (directory / "begun").write_text("by the other")
+    print("held", flush=True)
+    input()
+"""
 
 
 def test_sweep_has_a_parent_run_a_table_and_a_best_job(run_py: Run, tmp_path: Path) -> None:
