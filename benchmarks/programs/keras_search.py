@@ -89,6 +89,6 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 study = optuna.create_study(
     direction="maximize",
     sampler=optuna.samplers.TPESampler(seed=int(sys.argv[2])),
-    pruner=optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=0, interval_steps=1),
+    pruner=optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=EPOCHS // 3, interval_steps=1),
 )
 study.optimize(objective, timeout=float(sys.argv[3]), callbacks=[show])

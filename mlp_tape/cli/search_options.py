@@ -47,7 +47,11 @@ def _flag(default: bool) -> Rule:
 _SEED = Rule(0, "an integer from 0 to 4294967295", lambda v: type(v) is int and 0 <= v < 2**32)
 _MEDIAN = {
     "n_startup_trials": _integer(5, 0),
-    "n_warmup_steps": _integer(0, 0),
+    "n_warmup_steps": Rule(
+        None,
+        "an integer from 0, or null for a third of the epochs",
+        lambda v: v is None or (type(v) is int and v >= 0),
+    ),
     "interval_steps": _integer(1, 1),
 }
 SAMPLERS: dict[str, dict[str, Rule]] = {

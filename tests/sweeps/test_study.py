@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from mlp_tape.storage import run_paths
+from mlp_tape.sweeps import study
 from mlp_tape.sweeps.space import Parameter
 from mlp_tape.sweeps.study import Proposal, Study, pruning
 
@@ -201,3 +202,11 @@ def test_nothing_is_pruned_without_a_pruner_or_with_two_objectives(tmp_path: Pat
     two = a_search() | {"directions": ["maximize", "minimize"], "objectives": ["a", "b"]}
     assert pruning(tmp_path, two, "any") is None
     assert pruning(tmp_path, a_search(), "of no trial") is None
+
+
+def test_pruners_depend_on_the_length_of_a_trial() -> None:
+    median = {"name": "median", "n_startup_trials": 5, "n_warmup_steps": None}
+    assert [study._of_length(median, epochs, 2)["n_warmup_steps"] for epochs in (1, 3, 10)] == [0, 1, 3]
+    typed = median | {"n_warmup_steps": 0}
+    assert study._of_length(typed, 10, 2) == typed
+    assert study._of_length({"name": "hyperband"}, 10, 2)["max_resource"] == 20
