@@ -1,14 +1,14 @@
 """A config-driven runner that trains a multilayer perceptron with bare tensors.
 
-`settings`, `train`, `blocks` and `find` are the Python API, described in docs/python.md. Its modules, and the
-libraries that they need, are imported when one of its names is first used.
+`settings`, `train`, `blocks`, `find` and `replay` are the Python API, described in docs/python.md. Its
+modules, and the libraries that they need, are imported when one of its names is first used.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mlp_tape.api import Run, blocks, find, settings, train
+    from mlp_tape.api import Run, blocks, find, replay, settings, train
     from mlp_tape.errors import ConfigError, DataError, MlpTapeError
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "Run",
     "blocks",
     "find",
+    "replay",
     "settings",
     "train",
 ]

@@ -287,6 +287,33 @@ def find(which: str | Path) -> Run:
     return Run(resume.find(str(which), resolve_uri(TrackingSettings())))
 
 
+def replay(run: Run | str | Path, step: int) -> dict[str, NDArray[Any]]:
+    """Returns the tensors of a step of a run, which is trained up to it bit by bit.
+
+    Args:
+        run: a run, or its directory, its MLflow run id, `runs:/ID`, or `last`. Of a run that has no directory
+            on this machine, MLflow has the settings.
+        step: global number of the step, from 0.
+
+    Returns:
+        `images` and `labels` of the batch, the parameters `w1`, `b1`, ... before the step, and so on, in
+        order of computation, as `runs.replay.replay` returns them.
+
+    Raises:
+        ConfigError: there is no such run or step.
+        DataError: the data of the run were not found.
+    """
+    from mlp_tape.runs import recorded
+
+    which = str(run.directory if isinstance(run, Run) else run)
+    found = next(recorded.find(which, resolve_uri(TrackingSettings())))
+    tensorflow_setup.import_tensorflow()
+    from mlp_tape.runs import replay as of_step
+
+    trainer = of_step.trainer_of(found, None, lambda text: None)
+    return of_step.replay(trainer, found.directory, step)
+
+
 def _resumed(given: Settings, typed: Iterable[str]) -> Settings:
     """Returns the settings with which to resume the run of `resume=`.
 

@@ -69,8 +69,6 @@ def _parser() -> argparse.ArgumentParser:
         "directory", nargs="?", type=Path, help="directory above the runs (default: outputs/ and multirun/)"
     )
     command.add_argument("--uri", help="URI of the database (default: sqlite:///mlflow.db in this directory)")
-    command = commands.add_parser("replay", help="show the step at which a run diverged, tensor by tensor")
-    command.add_argument("directory", type=Path, help="directory of the run")
     command = commands.add_parser(
         "walk", help="show the first step of a run, operation by operation, and two pitfalls"
     )
@@ -86,9 +84,10 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--png", type=Path, default=Path("comparison.png"), help="file of the plot (default: comparison.png)"
     )
-    from mlp_tape.cli import data_tools  # imports NumPy, which wrong settings are not to wait for
+    from mlp_tape.cli import data_tools, reproduction  # which wrong settings are not to wait for
 
     data_tools.add_parsers(commands)
+    reproduction.add_parsers(commands)
     commands.add_parser("settings", help="print the settings reference, docs/settings.md")
     return parser
 
@@ -113,12 +112,9 @@ def _directory(run: str) -> Path:
 
 
 def _replay(arguments: argparse.Namespace) -> int:
-    tensorflow_setup.import_tensorflow()
-    from mlp_tape.runs import divergence
+    from mlp_tape.cli import reproduction
 
-    for line in divergence.replay(arguments.directory):
-        print(line)
-    return 0
+    return reproduction.replay(arguments)
 
 
 def _walk(arguments: argparse.Namespace) -> int:
@@ -215,7 +211,14 @@ def _predict(arguments: argparse.Namespace) -> int:
     return data_tools.predict_files(arguments)
 
 
+def _reproduce(arguments: argparse.Namespace) -> int:
+    from mlp_tape.cli import reproduction
+
+    return reproduction.reproduce(arguments)
+
+
 COMMANDS = {
+    "reproduce": _reproduce,
     "sync": _sync,
     "rebuild": _rebuild,
     "doctor": _doctor,

@@ -5,7 +5,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import Field, dataclass, fields, is_dataclass
 from typing import Any
 
@@ -442,7 +442,7 @@ def defaults() -> dict[str, Any]:
     }
 
 
-def defaults_with(recorded: dict[str, Any]) -> dict[str, Any]:
+def defaults_with(recorded: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the defaults of all settings, given the options that a run uses, as nested dictionaries.
 
     Args:

@@ -28,9 +28,10 @@ from mlp_tape.tracking.uri import check_reachable, incomplete_error, mlflow_comm
 BATCH = 1_000  # maximum number of rows that MLflow accepts in a request
 PATIENCE = 30.0  # seconds without a response after which `deliver_all` gives up
 PAUSE = 1.0  # seconds between two attempts
-AT_BEGIN = (run_paths.SETTINGS, run_paths.ENVIRONMENT)
+AT_BEGIN = (run_paths.SETTINGS, run_paths.ENVIRONMENT, run_paths.CHANGES)
 AT_END = (
     run_paths.WEIGHTS,
+    run_paths.CHECKSUMS,
     run_paths.BY_CLASS,
     run_paths.SWEEP_TABLE,
     run_paths.SWEEP_SEEDS,

@@ -27,11 +27,16 @@ _is_warm, _warming_up = False, threading.Lock()
 
 
 def write_settings(directory: Path, settings: Settings) -> None:
-    """Writes the files known before the first step: `config.yaml` and `environment.txt`."""
+    """Writes the files known before the first step.
+
+    They are `config.yaml`, `environment.txt`, and `uncommitted.diff` if the code differs from its commit.
+    """
     contents = {
         run_paths.SETTINGS: OmegaConf.to_yaml(OmegaConf.create(to_dict(settings))),
-        run_paths.ENVIRONMENT: provenance.environment(),
+        run_paths.ENVIRONMENT: provenance.as_text(provenance.environment()),
     }
+    if provenance.uncommitted_changes():
+        contents[run_paths.CHANGES] = provenance.uncommitted_changes()
     for name, text in contents.items():
         atomic_files.write(directory / name, text.encode())
 

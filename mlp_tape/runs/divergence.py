@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import tensorflow as tf
 
 from mlp_tape.errors import ConfigError, DivergenceError
+from mlp_tape.runs.replay import Tensors, table
 from mlp_tape.runs.trainer import Trainer, step_config
 from mlp_tape.storage import checkpoint, run_paths
 from mlp_tape.storage.checkpoint import Checkpoint
@@ -15,7 +15,7 @@ from mlp_tape.system import program
 from mlp_tape.training import state
 from mlp_tape.training.loop import Block
 from mlp_tape.training.state import State
-from mlp_tape.training.trace import trace_step
+from mlp_tape.training.trace import arrays_of_step
 
 
 def explained(trainer: Trainer, start: Checkpoint | None, block: Block, directory: Path) -> DivergenceError:
@@ -60,7 +60,7 @@ def _state_before(global_step: int, trainer: Trainer, start: Checkpoint | None) 
 
 def _first_bad(saved: Checkpoint) -> str:
     """Returns the name of the first tensor of a step that is not finite, in order of computation."""
-    bad = (name for name, tensor in _traced(saved).items() if not np.isfinite(tensor.numpy()).all())
+    bad = (name for name, values in _traced(saved).items() if not np.isfinite(values).all())
     return next(bad, "the loss as computed in a block; computed step by step, it is finite")
 
 
@@ -77,20 +77,13 @@ def replay(directory: Path) -> Iterator[str]:
     if saved is None:
         raise ConfigError(f"{directory} contains no diverged step", f"{program.tool()} replay RUN_DIRECTORY")
     yield f"step {saved.step}, lr {saved.about['lr']}"
-    yield f"{'tensor':<22} {'shape':<18} {'dtype':<8} {'min':>12} {'max':>12}  not finite"
-    for name, tensor in _traced(saved).items():
-        values = tensor.numpy()
-        finite = values[np.isfinite(values)]
-        low, high = (f"{finite.min():.4g}", f"{finite.max():.4g}") if finite.size else ("-", "-")
-        bad = values.size - finite.size
-        shape = str(tuple(values.shape))
-        yield f"{name:<22} {shape:<18} {values.dtype!s:<8} {low:>12} {high:>12}  {bad or ''}".rstrip()
+    yield from table(_traced(saved))
 
 
-def _traced(saved: Checkpoint) -> dict[str, tf.Tensor]:
+def _traced(saved: Checkpoint) -> Tensors:
     """Runs the saved step, and returns its tensors by name."""
     about, arrays = saved.about, dict(saved.arrays)
-    x, y = tf.constant(arrays.pop("x")), tf.constant(arrays.pop("y"))
+    x, y = arrays.pop("x"), arrays.pop("y")
     config = step_config(**about.get("step_config") or about["ingredients"])  # the key in older versions
     now = state.restored(arrays, about["layer_sizes"], config.optimizer, saved.step, about["seed"])
-    return trace_step(now, x, y, tf.constant(about["lr"], tf.float32), config)
+    return arrays_of_step(now, x, y, about["lr"], config)

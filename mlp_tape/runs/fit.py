@@ -3,7 +3,7 @@
 import datetime
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +13,11 @@ from mlp_tape.config.settings import FREE, flatten
 from mlp_tape.data.contents import Array
 from mlp_tape.reports.result import Pruned, Result
 from mlp_tape.runs import divergence
+from mlp_tape.runs.comparison import Comparison
 from mlp_tape.runs.early_stopping import EarlyStopping
 from mlp_tape.runs.pruning import Pruning
 from mlp_tape.runs.trainer import Trainer
-from mlp_tape.storage import checkpoint, histogram_files, run_paths
+from mlp_tape.storage import checkpoint, checksums, histogram_files, run_paths
 from mlp_tape.storage.checkpoint import Checkpoint
 from mlp_tape.storage.journal import Journal, Row
 from mlp_tape.storage.metric_keys import OF_CLASSES, TRAIN_LOSS, best_key
@@ -36,6 +37,7 @@ def fit(
     start: Checkpoint | None = None,
     with_histograms: bool = False,
     pruning: Pruning | None = None,
+    comparison: Comparison | None = None,
 ) -> Result | Pruned:
     """Trains a network from its initial weights or from a checkpoint, and evaluates it on the test images.
 
@@ -47,12 +49,13 @@ def fit(
         start: checkpoint to resume from; None for the initial weights.
         with_histograms: whether to save histograms of parameters and gradients for the plots.
         pruning: what may end the training early, without evaluation on the test images; None for no end.
+        comparison: compares what is recorded with an earlier run; None for no comparison.
 
     Raises:
         DivergenceError: the loss is not finite.
         Stopped: a signal was received; the last checkpoint contains all completed steps.
     """
-    fitting = _Fitting(trainer, directory, console, journal, start, pruning)
+    fitting = _Fitting(trainer, directory, console, journal, start, pruning, comparison)
     with signals.deferred(), console.progress(fitting.done, trainer.steps) as show:
         fitting.train(with_histograms, show)
         if fitting.is_pruned:
@@ -84,11 +87,13 @@ class _Fitting:
         journal: Journal,
         start: Checkpoint | None,
         pruning: Pruning | None,
+        comparison: Comparison | None,
     ) -> None:
         self._trainer, self._directory, self._console, self._journal = trainer, directory, console, journal
         self._last_checkpoint, self._state = start, trainer.state_at(start)
         self._tested: Evaluation | None = None
         self._pruning, self.is_pruned = pruning, False
+        self._comparison = comparison
         self.first_weights = (trainer.state_at(None) if start else self._state).params["w1"].numpy()
         stopping = trainer.settings.stopping
         self.best = EarlyStopping(stopping.monitor or MONITOR, stopping.patience)
@@ -139,7 +144,7 @@ class _Fitting:
 
     def _record_block(self, block: Block) -> None:
         """Writes the metrics of a block to the journal, checks that its losses are finite, and prints it."""
-        self._journal.append(_rows(block, time.time()))
+        self._append(_rows(block, time.time()))
         if not np.isfinite(block.losses).all():
             raise divergence.explained(self._trainer, self._last_checkpoint, block, self._directory)
         if block.histograms:
@@ -152,11 +157,13 @@ class _Fitting:
 
         The results on the test images are never used for selection.
         """
+        weights = self.weights
+        self._append_checksums(weights)
         if self._trainer.validates:
             found = self._trainer.validate(self._state.params)
             self._record_evaluation(f"epoch {epoch}", "validation", found)
-            self.best.update(found, self.done, self.weights)
-            self._journal.append(_best(self.best, found, self.done - 1))
+            self.best.update(found, self.done, weights)
+            self._append(_best(self.best, found, self.done - 1))
         else:
             found = self._tested = self._trainer.evaluate(self._state.params)
             self._record_evaluation(f"epoch {epoch}", "test", found)
@@ -166,9 +173,23 @@ class _Fitting:
 
     def _record_evaluation(self, when: str, split: str, found: Evaluation) -> None:
         """Writes an evaluation of the current step to the journal, and prints it."""
-        self._journal.append(_results(split, found, self.done - 1))
+        self._append(_results(split, found, self.done - 1))
         loss, accuracy = f"{split} loss {found.loss:.6f}", f"{split} accuracy {found.accuracy:.4f}"
         self._console.line(f"{when}  {loss}  {accuracy}")
+
+    def _append(self, rows: Iterable[Row]) -> None:
+        """Writes metric rows to the journal, and compares them."""
+        rows = list(rows)
+        self._journal.append(rows)
+        for line in self._comparison.rows(rows) if self._comparison else ():
+            self._console.line(line)
+
+    def _append_checksums(self, weights: dict[str, Array]) -> None:
+        """Records the SHA-256 of the parameters at the end of an epoch, and compares them."""
+        found = checksums.of_arrays(weights)
+        checksums.append(self._directory, self.done, found)
+        for line in self._comparison.weights(self.done, found) if self._comparison else ():
+            self._console.line(line)
 
     def _save_checkpoint(self) -> None:
         """Writes a checkpoint, unless a parameter is not finite."""

@@ -11,10 +11,12 @@ class Pruning:
     Attributes:
         metric: name of the metric that is reported, such as `accuracy`.
         decide: function of the epoch, from 0, and the value of the metric, that returns whether the job ends.
+        why: why the job ends, for the console.
     """
 
     metric: str
     decide: Callable[[int, float], bool]
+    why: str = "as other jobs did better until then"
 
     def ends_job(self, epoch: int, value: Callable[[str], float]) -> bool:
         """Reports the value of the metric at the end of an epoch; returns whether the search ends the job."""

@@ -1,8 +1,9 @@
 """Resuming: finds the run that `resume=` refers to, and merges its settings with the command line."""
 
 import dataclasses
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from omegaconf import OmegaConf
 
@@ -114,9 +115,17 @@ def typed_keys(names: Iterable[str]) -> set[str]:
 
 def recorded(run: RunRecord) -> Settings:
     """Returns the settings that are recorded for a run, without passwords."""
-    defaults = OmegaConf.create(defaults_with(run.settings))  # for records of older versions
-    defaults.merge_with({key: value for key, value in run.settings.items() if key not in OF_MLFLOW})
-    as_written = {key: run.settings[key] for key in OF_MLFLOW if key in run.settings}  # may contain ${
+    return of_values(run.settings)
+
+
+def of_values(values: Mapping[str, Any]) -> Settings:
+    """Returns settings from nested values as a run records them.
+
+    Settings that the version that recorded them did not have get their defaults.
+    """
+    defaults = OmegaConf.create(defaults_with(values))
+    defaults.merge_with({key: value for key, value in values.items() if key not in OF_MLFLOW})
+    as_written = {key: values[key] for key in OF_MLFLOW if key in values}  # may contain ${
     return dataclasses.replace(validation.parse(defaults), **as_written)
 
 

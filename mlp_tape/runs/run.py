@@ -18,6 +18,7 @@ from mlp_tape.errors import ConfigError, DataError
 from mlp_tape.reports import next_step, run_report, summary
 from mlp_tape.reports.result import Pruned, Result
 from mlp_tape.runs.checks import check_fit
+from mlp_tape.runs.comparison import Comparison
 from mlp_tape.runs.destination import Destination, destination
 from mlp_tape.runs.metadata import Job, describe_run
 from mlp_tape.runs.pruning import Pruning
@@ -42,6 +43,7 @@ def execute_run(
     job: Job | None = None,
     dataset: Dataset | None = None,
     on_screen: bool = True,
+    comparison: Comparison | None = None,
 ) -> float | None:
     """Executes a run: loads the data, trains and evaluates, tracks the run, and writes its report.
 
@@ -53,6 +55,7 @@ def execute_run(
             directory if there is one, does nothing if that has finished, and prints nothing.
         dataset: data set, if it is not the one of the settings.
         on_screen: whether to print, and not only to write `console.log`.
+        comparison: compares the run with an earlier one that it repeats; None for any other run.
 
     Returns:
         The value by which a sweep chooses, such as the validation accuracy; for a run, the accuracy on the
@@ -94,8 +97,10 @@ def execute_run(
             if past:
                 _warn_of_changed_environment(past, console)
             where.prepare(record, settings)
-            pruning = job.pruning if job else None
-            result, tracked = _recorded(settings, dataset, record, journal, console, start, pruning, began)
+            pruning = job.pruning if job else comparison.pruning if comparison else None
+            result, tracked = _recorded(
+                settings, dataset, record, journal, console, start, pruning, comparison, began
+            )
         link = tracked.link() if job is None else None
         if link:
             console.line(f"run           {link.url}")
@@ -114,6 +119,7 @@ def _recorded(
     console: Console,
     start: Checkpoint | None,
     pruning: Pruning | None,
+    comparison: Comparison | None,
     began: float,
 ) -> tuple[Result | Pruned, Tracker]:
     """Trains and writes the report while the run is tracked.
@@ -137,13 +143,14 @@ def _recorded(
     with run_session(where, settings.tracking.patience, record, files, console):
         if record.full:
             threading.Thread(target=run_report.warm_up, daemon=True).start()
-        with _timed(record):
-            result = fit(trainer, record.directory, console, journal, start, record.full, pruning)
+        with _timed(record), _verdict_recorded(record, comparison):
+            result = fit(trainer, record.directory, console, journal, start, record.full, pruning, comparison)
         record.results, record.steps = result.validation, result.steps
         if isinstance(result, Pruned):
             record.pruned, record.full = result.epochs, False
             record.tags |= {"pruned": "true"}
-            console.line(f"pruned after {count(result.epochs, 'epoch')}, as other jobs did better until then")
+            assert pruning
+            console.line(f"pruned after {count(result.epochs, 'epoch')}, {pruning.why}")
             return result, where
         record.best_epochs = result.best_epochs
         record.results |= {TEST_LOSS: result.loss, TEST_ACCURACY: result.accuracy}
@@ -227,6 +234,15 @@ def _resolved_settings(settings: Settings, dataset: Dataset, past: RunRecord | N
 
 
 @contextlib.contextmanager
+def _verdict_recorded(record: RunRecord, comparison: Comparison | None) -> Iterator[None]:
+    """Records what a comparison has found, also if training fails as that of the earlier run did."""
+    try:
+        yield
+    finally:
+        record.tags |= comparison.tags if comparison else {}
+
+
+@contextlib.contextmanager
 def _timed(record: RunRecord) -> Iterator[None]:
     """Adds the duration of the block to the seconds of the record."""
     began = time.perf_counter()
@@ -239,9 +255,8 @@ def _timed(record: RunRecord) -> Iterator[None]:
 def _warn_of_changed_environment(past: RunRecord, console: Console) -> None:
     """Warns if versions or machine differ from those at the start of the run, as results may then differ."""
     now = provenance.fingerprint()
-    other = [
-        f"{key} {past.made_by.get(key)}, now {now[key]}" for key in now if past.made_by.get(key) != now[key]
-    ]
+    then = past.made_by
+    other = [f"{key} {then.get(key)}, now {now[key]}" for key in now if then.get(key) != now[key]]
     if other:
         console.warn(
             f"The run was started with {'; '.join(other)}.\nFurther results may differ in their last bits."

@@ -1,5 +1,6 @@
 """The trainer, which connects settings and data with the training loop."""
 
+import dataclasses
 import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
@@ -20,6 +21,7 @@ from mlp_tape.tensors.scale import Scale
 from mlp_tape.tensors.schedules import SCHEDULES, LearningRate
 from mlp_tape.training import engine, evaluation, histograms, loop, state
 from mlp_tape.training.batches import Batches
+from mlp_tape.training.engine import Steps
 from mlp_tape.training.evaluation import Evaluation
 from mlp_tape.training.loop import Block, LoopConfig
 from mlp_tape.training.state import State
@@ -144,16 +146,26 @@ class Trainer:
             UserFunctionError: a loss or an optimizer of the user failed.
         """
         every = histograms.every(self.steps, self.steps_per_epoch, self.settings.log_every)
-        limits = LoopConfig(
-            epochs=self.settings.epochs,
-            log_every=self.settings.log_every,
-            histogram_every=every if with_histograms else None,
-            pause_every=self.settings.checkpoint.every_steps,
-            until=until,
-            engine=self.settings.engine,
+        limits = dataclasses.replace(
+            self._limits, histogram_every=every if with_histograms else None, until=until
         )
         with user_functions.blamed(self.settings.optimizer.name, self.settings.loss):
             yield from loop.train(now, self.batches, self.step, self.rate, limits)
+
+    def one_step(self, now: State) -> Steps:
+        """Runs the next step, updates the state in place, and returns gradients and updates, too."""
+        with user_functions.blamed(self.settings.optimizer.name, self.settings.loss):
+            return loop.one_step(now, self.batches, self.step, self.rate, self._limits)
+
+    @property
+    def _limits(self) -> LoopConfig:
+        settings = self.settings
+        return LoopConfig(
+            epochs=settings.epochs,
+            log_every=settings.log_every,
+            pause_every=settings.checkpoint.every_steps,
+            engine=settings.engine,
+        )
 
     def compile(self) -> None:
         """Compiles the functions that `train` and `evaluate` call, once in a process."""
@@ -177,7 +189,7 @@ class Trainer:
 
     def _compile(self) -> None:
         now, batches = self.state_at(None), self.batches
-        most = LoopConfig(self.settings.epochs, self.settings.log_every).most(batches)
+        most = self._limits.most(batches)
         with user_functions.blamed(self.settings.optimizer.name, self.settings.loss):
             engine.compile_ahead(now, batches.shapes, self.step, most)
             self.evaluate(now.params)

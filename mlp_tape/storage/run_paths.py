@@ -7,7 +7,8 @@ JOURNAL = "journal.jsonl"
 DELIVERY = "delivery.json"  # what MLflow has received
 COPY = "delivery-{}.json"  # what another store has received
 SETTINGS = "config.yaml"
-ENVIRONMENT = "environment.txt"  # the machine and the installed packages
+ENVIRONMENT = "environment.txt"  # the machine, the code and the installed packages
+CHANGES = "uncommitted.diff"  # changes to the code since its commit
 CONSOLE = "console.log"
 PLOTS = "plots"
 
@@ -16,6 +17,7 @@ CHECKPOINTS = "checkpoints"
 HISTOGRAMS = "histograms"
 DIVERGENCE = "divergence"  # the step at which the run diverged
 WEIGHTS = "weights.npz"
+CHECKSUMS = "checksums.jsonl"  # SHA-256 of each parameter at the end of each epoch
 NETWORK = "network.json"  # description of the model, apart from its weights
 BY_CLASS = "classes.csv"  # precision, recall and F1 of each class
 PLOT_DATA = "report.npz"  # data for the plots, apart from the weights and the journal

@@ -5,6 +5,7 @@ import hashlib
 import importlib.metadata
 import os
 import platform
+import re
 import shutil
 from pathlib import Path
 
@@ -34,6 +35,11 @@ def enable() -> None:
         if os.access(directory, os.W_OK | os.X_OK) and shutil.disk_usage(directory).free > MIN_FREE:
             _directory = directory
             os.environ["TF_XLA_FLAGS"] = f"{flags} {FLAG}={_quoted(directory)}".strip()
+
+
+def without_flag(flags: str) -> str:
+    """Returns the value of TF_XLA_FLAGS without the flag of the cache, which has no effect on results."""
+    return re.sub(rf'{FLAG}=("(\\.|[^"])*"|\S*)', "", flags).strip()
 
 
 def _quoted(path: Path) -> str:

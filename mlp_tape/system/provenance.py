@@ -2,13 +2,43 @@
 
 import functools
 import getpass
+import hashlib
 import importlib.metadata
 import os
 import platform
 import subprocess
 from pathlib import Path
+from typing import NamedTuple
 
-from mlp_tape.system import program, tensorflow_setup
+from mlp_tape.system import compilation_cache, program, tensorflow_setup
+from mlp_tape.system.redaction import without_secrets
+
+MOST = 2**18  # bytes of uncommitted changes that are recorded
+TEXTS = (".py", ".yaml", ".yml", ".toml")  # new files that are part of the program
+# Environment variables that select how TensorFlow and XLA compute.
+FLAGS = (
+    "XLA_FLAGS",
+    "TF_XLA_FLAGS",
+    "TF_ENABLE_ONEDNN_OPTS",
+    "TF_NUM_INTEROP_THREADS",
+    "ONEDNN_MAX_CPU_ISA",
+    "DNNL_MAX_CPU_ISA",
+    "TF_DETERMINISTIC_OPS",
+    "NVIDIA_TF32_OVERRIDE",
+)
+INSTRUCTIONS = ("avx", "fma", "avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "asimd", "sve")
+
+
+class Environment(NamedTuple):
+    """What the results of a run depend on apart from settings and data.
+
+    Attributes:
+        facts: machine, code and flags, by name.
+        packages: version of each installed package, by its name in lower case.
+    """
+
+    facts: dict[str, str]
+    packages: dict[str, str]
 
 
 def tags() -> dict[str, str]:
@@ -30,19 +60,19 @@ def fingerprint() -> dict[str, str]:
     return {
         "commit": _git("rev-parse", "HEAD") or importlib.metadata.version("mlp_tape"),
         "tensorflow": importlib.metadata.version("tensorflow"),
-        "processor": f"{platform.machine()}, {_processor()}",
+        "processor": f"{platform.machine()}, {_of_processor('model name') or platform.processor()}",
         "threads": str(tensorflow_setup.threads()),
     }
 
 
 @functools.cache
-def _processor() -> str:
-    """Returns the processor's name, from /proc/cpuinfo on Linux."""
+def _of_processor(key: str) -> str:
+    """Returns what Linux says of the processor; empty on other systems."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
-        return platform.processor()
-    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), "")
+        return ""
+    return next((line.partition(": ")[2] for line in lines if line.startswith(key)), "")
 
 
 def _user() -> str:
@@ -63,21 +93,75 @@ def _git(*arguments: str) -> str:
             capture_output=True,
             text=True,
             timeout=10,
-            check=True,
         )
-    except (OSError, subprocess.SubprocessError):
+    except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
         return ""
-    return done.stdout.strip()
+    differs = "--no-index" in arguments and done.returncode == 1
+    return done.stdout.rstrip("\n") if differs or not done.returncode else ""
 
 
 @functools.cache
-def environment() -> str:
-    """Describes the machine and lists every installed package, one per line."""
+def environment() -> Environment:
+    """Returns the environment of this process."""
     packages = {
-        f"{package.metadata['Name']}=={package.version}" for package in importlib.metadata.distributions()
+        package.metadata["Name"].lower(): package.version for package in importlib.metadata.distributions()
     }
-    machine = [
-        f"# python {platform.python_version()}",
-        f"# {platform.platform()}, {os.cpu_count()} cores",
-    ]
-    return "\n".join([*machine, *sorted(packages, key=str.lower)]) + "\n"
+    facts = {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cores": str(os.cpu_count()),
+        "instructions": " ".join(_instructions()),
+        **{key: value for key, value in fingerprint().items() if key != "tensorflow"},
+    }
+    changed = uncommitted_changes()
+    if changed:
+        facts["uncommitted changes"] = hashlib.sha256(changed.encode()).hexdigest()
+    for name in FLAGS:
+        value = compilation_cache.without_flag(os.environ.get(name, ""))
+        if value:
+            facts[name] = value
+    return Environment(facts, packages)
+
+
+def as_text(environment: Environment) -> str:
+    """Returns an environment as the requirements of pip, after comments with the other facts."""
+    facts = [f"# {key}: {value}" for key, value in environment.facts.items()]
+    packages = [f"{name}=={version}" for name, version in sorted(environment.packages.items())]
+    return "\n".join([*facts, *packages]) + "\n"
+
+
+def from_text(text: str) -> Environment:
+    """Returns the environment of which `as_text` returned a text; earlier versions recorded fewer facts."""
+    facts: dict[str, str] = {}
+    packages: dict[str, str] = {}
+    for line in text.splitlines():
+        if line.startswith("# "):
+            key, separator, value = line[2:].partition(": ")
+            facts |= {key: value} if separator else {}
+        elif "==" in line:
+            name, _, version = line.partition("==")
+            packages[name.lower()] = version
+    return Environment(facts, packages)
+
+
+@functools.cache  # later changes to the checkout do not affect the code that is loaded
+def uncommitted_changes() -> str:
+    """Returns the changes to the program's checkout since its commit, as a diff without secrets.
+
+    New files are part of it if they are code or configs. It is empty if nothing was changed, and one line
+    that says so if it would have more than MOST bytes.
+    """
+    changed = _git("diff", "HEAD", "--no-color", "--no-ext-diff")
+    names = _git("ls-files", "--others", "--exclude-standard").splitlines()
+    new = [name for name in names if name.endswith(TEXTS)]
+    added = (_git("diff", "--no-color", "--no-ext-diff", "--no-index", "/dev/null", name) for name in new)
+    whole = "\n".join(filter(None, [changed, *added]))
+    if len(whole.encode()) > MOST:
+        return f"# The changes are not recorded, as they have {len(whole.encode()):,} bytes.\n"
+    return without_secrets(whole) + "\n" if whole else ""
+
+
+def _instructions() -> list[str]:
+    """Returns the sets of instructions of the processor that select kernels, on Linux."""
+    found = _of_processor("flags") or _of_processor("Features")
+    return [name for name in INSTRUCTIONS if name in found.split()]

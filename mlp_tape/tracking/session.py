@@ -20,7 +20,7 @@ from mlp_tape.tracking.tracker import Tracker, Untracked
 from mlp_tape.tracking.uri import missing_rows_message, resolve_uri
 
 AWHILE = 5.0  # seconds without progress after which a job leaves the rest to its sweep
-BEFORE_TRAINING = (run_paths.RECORD, run_paths.SETTINGS, run_paths.ENVIRONMENT)
+BEFORE_TRAINING = (run_paths.RECORD, run_paths.SETTINGS, run_paths.ENVIRONMENT, run_paths.CHANGES)
 
 _background: ThreadPoolExecutor | None = None
 
@@ -47,7 +47,7 @@ def run_session(
         tracker: tracker of the run.
         patience: seconds without progress, at the end, after which the rest is left to `sync`.
         record: record of the run.
-        write_files: writes `config.yaml` and `environment.txt`.
+        write_files: writes the files of BEFORE_TRAINING other than the record.
         console: receives messages.
 
     Raises:

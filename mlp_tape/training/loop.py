@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from mlp_tape.tensors.schedules import LearningRate
 from mlp_tape.training import engine, step_statistics
 from mlp_tape.training.batches import Batches
+from mlp_tape.training.engine import Steps
 from mlp_tape.training.histograms import Histogram
 from mlp_tape.training.state import State
 from mlp_tape.training.train_step import StepConfig, check_variables
@@ -124,6 +125,23 @@ def train(
             done = stop == per_epoch
             yield Block(epoch, start, first, np.concatenate(losses), statistics, histograms, seconds, done)
             pace.adapt(stop - start, seconds)
+
+
+def one_step(
+    state: State, batches: Batches, config: StepConfig, rate: LearningRate, loop: LoopConfig
+) -> Steps:
+    """Runs the next step as `train` does, bit for bit, and returns its gradients and updates, too.
+
+    Args:
+        state: state before the step, updated in place.
+        batches: as for `train`, like the other arguments.
+        config: functions and constants that define a step.
+        rate: learning rate of each step.
+        loop: how the run is divided into blocks.
+    """
+    epoch, step = divmod(state.global_step, batches.steps_per_epoch)
+    (span,) = batches.epoch(epoch).spans(step, step + 1, first_alone=True)
+    return engine.by_name(loop.engine, loop.most(batches))(state, span, rate, config)
 
 
 class _Pace:

@@ -1,6 +1,10 @@
 """A training step that returns every tensor it computes."""
 
+from typing import Any
+
+import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from mlp_tape.training.state import State
 from mlp_tape.training.train_step import StepConfig, train_step
@@ -29,3 +33,11 @@ def trace_step(
     return trace | {
         f"{name} after the update": tf.convert_to_tensor(param) for name, param in state.params.items()
     }
+
+
+def arrays_of_step(
+    state: State, x: NDArray[Any], y: NDArray[np.int32], lr: float, config: StepConfig
+) -> dict[str, NDArray[Any]]:
+    """Returns the tensors that `trace_step` returns for a batch of arrays, as arrays."""
+    traced = trace_step(state, tf.constant(x), tf.constant(y), tf.constant(lr, tf.float32), config)
+    return {name: tensor.numpy() for name, tensor in traced.items()}

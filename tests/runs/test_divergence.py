@@ -86,11 +86,11 @@ def test_replay_shows_each_tensor_of_the_step(diverged: tuple[Path, DivergenceEr
     assert done.stderr == ""
     first, header, *lines = done.stdout.splitlines()
     assert re.fullmatch(r"step \d+, lr 3.0", first)
-    assert header.split() == ["tensor", "shape", "dtype", "min", "max", "not", "finite"]
+    assert header.split() == ["tensor", "shape", "dtype", "min", "max", "norm", "not", "finite"]
     names = [re.split(r"  +", line)[0] for line in lines]
     assert names[:8] == ["w1", "b1", "w2", "b2", "w3", "b3", "x", "z1"]
     columns = [re.split(r"  +", line) for line in lines]
-    bad = next(each[0] for each in columns if len(each) == 6)  # with a count of non-finite values
+    bad = next(each[0] for each in columns if len(each) == 7)  # with a count of non-finite values
     assert bad == re.findall(r"not finite is (.+)$", error.what)[0]
 
 

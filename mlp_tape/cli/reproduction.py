@@ -1,0 +1,253 @@
+"""The commands `reproduce`, which trains a run again and compares, and `replay`, which shows a step."""
+
+import argparse
+import dataclasses
+import os
+import random
+import shlex
+import subprocess
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from omegaconf import OmegaConf
+
+from mlp_tape.config.settings import Settings, TrackingSettings, to_dict
+from mlp_tape.errors import ConfigError, DiskError
+from mlp_tape.runs import resume
+from mlp_tape.storage.metric_keys import TRAIN_LOSS
+from mlp_tape.storage.run_record import Command
+from mlp_tape.system import program, signals, tensorflow_setup, worktrees
+from mlp_tape.system.formatting import count
+from mlp_tape.tracking.uri import resolve_uri
+
+if TYPE_CHECKING:  # the command line of a run imports this module, too
+    from mlp_tape.runs.recorded import Recorded
+    from mlp_tape.runs.replay import Tensors
+
+CHANGEABLE = ("dataset.path", "tracking.")  # settings that may differ from those of the run
+WIDTH = 44  # characters of a cell
+
+
+def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds the two commands to the parser of the command line."""
+    command = commands.add_parser("reproduce", help="train a run again, and compare it value by value")
+    command.add_argument(
+        "run", metavar="RUN", help="MLflow run id, runs:/ID, directory, or last; of a sweep, all of its jobs"
+    )
+    command.add_argument(
+        "settings", nargs="*", metavar="SETTING=VALUE", help="dataset.path=FILE, or settings of tracking"
+    )
+    command.add_argument("--uri", help="MLflow tracking URI, for runs that have no directory here")
+    command.add_argument("--epochs", type=_positive, help="compare only the first epochs")
+    command.add_argument(
+        "--sample", type=_positive, metavar="N", help="of a sweep, only N jobs, chosen at random"
+    )
+    command.add_argument(
+        "--explain", action="store_true", help="tell which part of a step was the first that differed"
+    )
+    command.add_argument(
+        "--at-commit",
+        action="store_true",
+        help="with the recorded code and versions of packages, in a checkout and an environment of their own",
+    )
+    command = commands.add_parser("replay", help="show a step of a run, tensor by tensor")
+    command.add_argument("run", metavar="RUN", help="MLflow run id, runs:/ID, directory, or last")
+    command.add_argument(
+        "settings",
+        nargs="*",
+        metavar="step=N",
+        help="step=N, counted from 0 (default: the step at which the run diverged); dataset.path=FILE",
+    )
+    command.add_argument("--uri", help="MLflow tracking URI, for runs that have no directory here")
+    command.add_argument("--out", type=Path, metavar="FILE.npz", help="file for all tensors")
+    command.add_argument("--png", type=Path, metavar="FILE.png", help="file for a plot of the batch's images")
+    command.add_argument(
+        "--notebook", type=Path, metavar="FILE.ipynb", help="file for a notebook of the step"
+    )
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: expected an integer from 1")
+    return int(text)
+
+
+def reproduce(arguments: argparse.Namespace) -> int:
+    """Trains a run, or the jobs of a sweep, again; returns 0 if all were reproduced, else 1."""
+    from mlp_tape.runs import recorded
+
+    uri = resolve_uri(TrackingSettings(uri=arguments.uri))
+    found = list(recorded.find(arguments.run, uri))
+    if arguments.sample and arguments.sample < len(found):
+        found = random.Random(0).sample(found, arguments.sample)
+    with signals.on_signals():
+        one = _at_commit if arguments.at_commit else _reproduced
+        equal = [one(run, arguments, uri) for run in found]
+    if len(found) > 1:
+        print(f"{sum(equal)} of {count(len(found), 'job')} reproduced")
+    return 0 if all(equal) else 1
+
+
+def _reproduced(run: "Recorded", arguments: argparse.Namespace, uri: str) -> bool:
+    from mlp_tape.cli import composition
+    from mlp_tape.runs import reproduce
+
+    print(
+        f"reproduces    {run.name}  {run.run_id or run.directory}  {run.status}, {count(run.steps, 'step')}"
+    )
+    changed = reproduce.changed_environment(run)
+    if changed:
+        for line in _table([("differs", "then", "now"), *changed]):
+            print(line)
+    else:
+        print("environment   as recorded: code, packages, processor and threads")
+    settings = _with_overrides(_without_place(run.settings, run.uri or uri), arguments.settings)
+    place, dataset = reproduce.data(run, _path(arguments.settings), print)
+    settings = dataclasses.replace(settings, dataset=place)
+    command = Command([], composition.as_overrides(reproduce.new_settings(run, settings)))
+    done = reproduce.reproduce(run, settings, dataset, command, print, arguments.epochs)
+    for line in done.explanation if arguments.explain else ():
+        print(f"explanation   {line}")
+    for problem in done.problems:
+        print(f"problem       {problem}")
+    print(
+        f"verdict       {done.verdict}" + ("" if done.is_equal or not done.problems else "; see the problems")
+    )
+    return done.is_equal
+
+
+def _at_commit(run: "Recorded", arguments: argparse.Namespace, uri: str) -> bool:
+    """Reproduces a run with the code and the versions that are recorded of it."""
+    commit, packages = run.environment.facts.get("commit", ""), run.environment.packages
+    checkout, python = worktrees.prepared(commit, run.changes, packages, print)
+    if not (checkout / "mlp_tape" / "cli" / "reproduction.py").exists():
+        raise ConfigError(
+            f"the commit {commit[:12]} is of a version that has no command reproduce", "leave out --at-commit"
+        )
+    which = str(run.directory or run.run_id)
+    more = ["--uri", run.uri or uri, *(["--explain"] if arguments.explain else [])]
+    more += ["--epochs", str(arguments.epochs)] if arguments.epochs else []
+    command = [str(python), "-P", "-m", "mlp_tape", "reproduce", which, *arguments.settings, *more]
+    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(checkout)})
+    if done.returncode not in (0, 1):
+        raise ConfigError(f"{shlex.join(command)} ended with exit code {done.returncode}", "see above")
+    return done.returncode == 0
+
+
+def _without_place(settings: Settings, uri: str) -> Settings:
+    """Returns settings that record in a given store, in the experiment of the run."""
+    return dataclasses.replace(settings, tracking=dataclasses.replace(settings.tracking, uri=uri))
+
+
+def _path(typed: Sequence[str]) -> str | None:
+    values = [text.partition("=")[2] for text in typed if text.startswith("dataset.path=")]
+    return values[-1] if values else None
+
+
+def _with_overrides(settings: Settings, typed: Sequence[str]) -> Settings:
+    """Returns settings with those that were typed.
+
+    Raises:
+        ConfigError: a setting must not differ from that of the run.
+    """
+    for text in typed:
+        if "=" not in text or not text.startswith(CHANGEABLE):
+            raise ConfigError(
+                f"{text}: a run is reproduced with its own settings",
+                f"leave it out; dataset.path=FILE and tracking.... may differ, others with {program.train()}",
+            )
+    values = OmegaConf.merge(OmegaConf.create(to_dict(settings)), OmegaConf.from_dotlist(list(typed)))
+    return resume.of_values(OmegaConf.to_container(values))  # type: ignore[arg-type]
+
+
+def _table(rows: Sequence[tuple[str, str, str]]) -> list[str]:
+    """Returns the lines of a table of three columns."""
+    cells = [[_short(cell) for cell in row] for row in rows]
+    widths = [max(len(row[i]) for row in cells) for i in range(3)]
+    return [
+        "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in cells
+    ]
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= WIDTH else f"{text[: WIDTH - 3]}..."
+
+
+def replay(arguments: argparse.Namespace) -> int:
+    """Shows a step of a run; without `step=`, the one at which it diverged."""
+    steps = [text.partition("=")[2] for text in arguments.settings if text.startswith("step=")]
+    if not steps:
+        here = resume.here(arguments.run)
+        tensorflow_setup.import_tensorflow()
+        from mlp_tape.runs import divergence
+
+        for line in divergence.replay(here.directory if here else Path(arguments.run)):
+            print(line)
+        return 0
+    if not steps[-1].isdigit():
+        raise ConfigError(f"step={steps[-1]}: expected an integer from 0", "type for example step=0")
+    from mlp_tape.runs import recorded
+
+    step, uri = int(steps[-1]), resolve_uri(TrackingSettings(uri=arguments.uri))
+    run = _one(list(recorded.find(arguments.run, uri)), arguments.run)
+    tensorflow_setup.import_tensorflow()
+    from mlp_tape.runs import replay
+
+    trainer = replay.trainer_of(run, _path(arguments.settings), print)
+    tensors = replay.replay(trainer, run.directory, step)
+    epoch, in_epoch = divmod(step, trainer.steps_per_epoch)
+    print(f"run           {run.name}  {run.run_id or run.directory}")
+    print(f"step          {step:,}: epoch {epoch}, step {in_epoch}, lr {trainer.rate.at(step):g}")
+    print(f"labels        {replay.labels_line(tensors[replay.LABELS], trainer.dataset.class_names)}")
+    print(f"loss          {tensors[replay.LOSS]:.6f}{_as_recorded(run, step, float(tensors[replay.LOSS]))}")
+    for line in replay.table(tensors):
+        print(line)
+    _write(arguments, tensors, trainer.dataset.class_names, run, step)
+    return 0
+
+
+def _one(found: "list[Recorded]", which: str) -> "Recorded":
+    if len(found) != 1:
+        raise ConfigError(
+            f"{which} is a sweep of {count(len(found), 'job')}", "type the id of one of its jobs"
+        )
+    return found[0]
+
+
+def _as_recorded(run: "Recorded", step: int, loss: float) -> str:
+    """Returns whether a loss is the recorded one, of each place that has one."""
+    known = {each.place: each.rows.get(TRAIN_LOSS, {}).get(step) for each in run.evidence}
+    other = [f"{place} has {value!r}" for place, value in known.items() if value not in (None, loss)]
+    if other:
+        return f", but {', '.join(other)}"
+    return (
+        ", as recorded"
+        if any(value is not None for value in known.values())
+        else ", of which no row is recorded"
+    )
+
+
+def _write(
+    arguments: argparse.Namespace, tensors: "Tensors", names: Sequence[str], run: "Recorded", step: int
+) -> None:
+    """Writes the files that were asked for."""
+    import numpy as np
+
+    from mlp_tape.reports import batch_sheet, notebook, prediction_plots
+
+    if arguments.png and not prediction_plots.are_drawn(tensors["images"]):
+        raise ConfigError("the batch has no images, but rows of a table", "leave out --png")
+    writers: list[tuple[Path | None, Callable[[Path], None]]] = [
+        (arguments.out, lambda path: np.savez(path, **tensors)),  # type: ignore[arg-type]
+        (arguments.png, lambda path: batch_sheet.draw(path, tensors["images"], tensors["labels"], names)),
+        (arguments.notebook, lambda path: notebook.write(path, str(run.directory or run.run_id), step)),
+    ]
+    for path, write in writers:
+        if path:
+            try:
+                write(path.absolute())
+            except OSError as error:
+                raise DiskError(f"{path}: {error.strerror}", "choose another file") from error
+            print(f"written       {path.absolute()}")

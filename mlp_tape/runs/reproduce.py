@@ -1,0 +1,220 @@
+"""Reproduction: trains a run again from what is recorded of it, and compares both value by value."""
+
+import dataclasses
+import datetime
+import secrets
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from mlp_tape.config.settings import DatasetSettings, Settings
+from mlp_tape.data import datasets
+from mlp_tape.data.datasets import Dataset
+from mlp_tape.errors import DataError, DivergenceError, MlpTapeError
+from mlp_tape.runs.comparison import IDENTICAL, Comparison
+from mlp_tape.runs.pruning import Pruning
+from mlp_tape.runs.recorded import Recorded, Weights
+from mlp_tape.runs.run import execute_run, resolved
+from mlp_tape.storage import run_paths, run_record
+from mlp_tape.storage.run_record import Command
+from mlp_tape.system import provenance
+from mlp_tape.system.formatting import count
+from mlp_tape.system.provenance import Environment
+from mlp_tape.tracking.uri import may_exist
+
+Say = Callable[[str], None]
+REPRODUCES, REPRODUCED = "reproduces", "reproduced"  # MLflow tags of the new run and of the old one
+COMPUTES = ("tensorflow", "numpy", "ml-dtypes", "ml_dtypes", "scipy", "pillow")  # packages that may matter
+SHOWN = 8  # other packages of which the versions are shown
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """What came of a reproduction.
+
+    Attributes:
+        verdict: verdict of the comparison.
+        is_equal: whether the run was reproduced, and nothing is wrong with what is recorded of it.
+        directory: directory of the new run.
+        run_id: its MLflow run id; empty if it is not tracked.
+        problems: what is wrong with what is recorded of the earlier run, a line each.
+        explanation: which part of a step was the first that differed, a line each.
+    """
+
+    verdict: str
+    is_equal: bool
+    directory: Path
+    run_id: str
+    problems: list[str] = field(default_factory=list)
+    explanation: list[str] = field(default_factory=list)
+
+
+def differences(then: Environment, now: Environment) -> list[tuple[str, str, str]]:
+    """Returns in which facts and packages two environments differ: name, there, here."""
+    keys = [key for key in {**then.facts, **now.facts} if key not in ("platform", "cores")]
+    found = [(key, then.facts.get(key, ""), now.facts.get(key, "")) for key in keys]
+    found = [(key, a, b) for key, a, b in found if a != b and (a or key not in _SINCE)]
+    names = sorted(
+        {*then.packages, *now.packages} - {"mlp_tape"}, key=lambda name: (name not in COMPUTES, name)
+    )
+    packages = [(name, then.packages.get(name, ""), now.packages.get(name, "")) for name in names]
+    packages = [(name, a, b) for name, a, b in packages if a != b] if then.packages else []
+    important = [each for each in packages if each[0] in COMPUTES]
+    others = [each for each in packages if each[0] not in COMPUTES]
+    found += important + others[:SHOWN]
+    if len(others) > SHOWN:
+        found.append((f"and {count(len(others) - SHOWN, 'other package')}", "", ""))
+    return found
+
+
+_SINCE = ("instructions", "processor", "threads", "commit")  # facts that earlier versions did not record
+
+
+def data(run: Recorded, path: str | None, say: Say) -> tuple[DatasetSettings, Dataset]:
+    """Returns the data of a run, found by their SHA-256, and the settings that load them.
+
+    Tried are the path that is given, or else the recorded one, the recorded source, and the name of the data
+    set: the cache, a package or a download.
+
+    Raises:
+        DataError: no data with the SHA-256 of the run were found.
+    """
+    known = run.settings.dataset
+    candidates = [dataclasses.replace(known, path=path or known.path)]
+    if not path:
+        if known.path and run.data_source and run.data_source != known.path:
+            candidates.append(dataclasses.replace(known, path=run.data_source))
+        if known.path and known.name != datasets.OWN:
+            candidates.append(dataclasses.replace(known, path=None))
+    tried = []
+    for each in candidates:
+        try:
+            found = datasets.load(**dataclasses.asdict(each), say=say)
+        except MlpTapeError as error:
+            tried.append(error.what)
+            continue
+        if found.sha256 == run.data_sha256:
+            return each, found
+        tried.append(f"{each.path or found.name} has SHA-256 {found.sha256[:12]}...")
+    raise DataError(
+        f"the data of the run have SHA-256 {run.data_sha256[:12]}...; {'; '.join(tried)}",
+        "type dataset.path=FILE with the data that the run was trained on",
+    )
+
+
+def reproduce(
+    run: Recorded,
+    settings: Settings,
+    dataset: Dataset,
+    command: Command,
+    say: Say,
+    epochs: int | None = None,
+) -> Reproduction:
+    """Trains a run again, and compares it with what is recorded of it as it goes.
+
+    Args:
+        run: the earlier run.
+        settings: its settings, with those of the new run for tracking and the location of the data.
+        dataset: its data.
+        command: what repeats the new run.
+        say: prints a line.
+        epochs: number of epochs to train; None for as many as the earlier run has trained.
+
+    Raises:
+        MlpTapeError: the run cannot be trained here.
+    """
+    settings = new_settings(run, settings)
+    per_epoch = resolved(settings, dataset)[1].steps_per_epoch(settings.batch_size)
+    begun = run.epochs(per_epoch) or settings.epochs
+    wanted = min(epochs or begun, begun)
+    ends = Pruning("accuracy", lambda epoch, _: epoch + 1 >= wanted, _why(run, wanted, begun))
+    comparison = Comparison(run.evidence, per_epoch, ends if wanted < settings.epochs else None)
+    directory = new_directory()
+    directory.mkdir(parents=True)
+    try:
+        execute_run(settings, directory, command, dataset=dataset, comparison=comparison)
+    except DivergenceError as error:
+        say(f"the training diverged: {error.what}")
+    except BaseException:
+        run_record.forget(directory)
+        raise
+    for line in comparison.unseen():
+        say(line)
+    problems = list(run.problems)
+    if comparison.verdict == IDENTICAL and wanted == begun:
+        problems += list(_other_weights(run, directory))
+    new = run_record.read(directory)
+    _tag(run, new.run_id or str(directory), settings, comparison.verdict, problems)
+    return Reproduction(
+        verdict=comparison.verdict,
+        is_equal=comparison.is_equal and not problems,
+        directory=directory,
+        run_id=new.run_id,
+        problems=problems,
+        explanation=list(comparison.explanation()),
+    )
+
+
+def new_settings(run: Recorded, settings: Settings) -> Settings:
+    """Returns the settings of a run that repeats another: it registers no model, and has no plots."""
+    tracking = dataclasses.replace(settings.tracking, register_as=None, system_metrics=False)
+    return dataclasses.replace(
+        settings,
+        tracking=tracking,
+        report="none" if settings.report == "none" else "light",
+        resume=None,
+        run_name=f"reproduction of {run.name}"[:80],
+        tags={REPRODUCES: run.run_id or str(run.directory)},
+        note=None,
+    )
+
+
+def new_directory() -> Path:
+    """Returns a directory for a run, which does not exist, below `outputs` in the current directory."""
+    now = datetime.datetime.now()
+    return Path(f"outputs/{now:%Y-%m-%d}/{now:%H-%M-%S}-{secrets.token_hex(3)}").absolute()
+
+
+def _why(run: Recorded, wanted: int, begun: int) -> str:
+    if wanted < begun:
+        return f"of {begun}, as no more were to be compared"
+    return f"as the run {run.name} ended there"
+
+
+def _other_weights(run: Recorded, directory: Path) -> Iterator[str]:
+    """Yields a line for each recorded parameter that differs from that of the new run."""
+    path = directory / run_paths.WEIGHTS
+    if not path.exists():
+        return
+    with np.load(path, allow_pickle=False) as archive:
+        here: Weights = dict(archive)
+    for place, there in run.weights.items():
+        for name in sorted({*here, *there}):
+            a, b = there.get(name), here.get(name)
+            if a is None or b is None or a.shape != b.shape:
+                yield f"{place}: {run_paths.WEIGHTS} has another {name}"
+                continue
+            other = np.argwhere(~((a == b) | (np.isnan(a) & np.isnan(b))))
+            if len(other):
+                first = tuple(int(i) for i in other[0])
+                yield (
+                    f"{place}: {run_paths.WEIGHTS} has another {name}: {count(len(other), 'value')} of "
+                    f"{a.size:,}, the first at {list(first)}: recorded {a[first]!r}, here {b[first]!r}"
+                )
+
+
+def _tag(run: Recorded, new: str, settings: Settings, verdict: str, problems: list[str]) -> None:
+    """Writes the verdict on the page of the earlier run, too, if it can be reached."""
+    if not run.run_id or not settings.tracking.enabled or not may_exist(run.uri):
+        return
+    from mlp_tape.mlflow_backend import recorded_runs
+
+    more = f"; {count(len(problems), 'problem')} with what is recorded" if problems else ""
+    recorded_runs.set_tags(run.uri, run.run_id, {REPRODUCED: f"{verdict}{more}, by {new}"})
+
+
+def changed_environment(run: Recorded) -> list[tuple[str, str, str]]:
+    """Returns in what this environment differs from that of a run."""
+    return differences(run.environment, provenance.environment())
