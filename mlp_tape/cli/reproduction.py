@@ -19,6 +19,7 @@ from mlp_tape.storage.metric_keys import TRAIN_LOSS
 from mlp_tape.storage.run_record import Command
 from mlp_tape.system import program, signals, tensorflow_setup, worktrees
 from mlp_tape.system.formatting import count
+from mlp_tape.tracking import client_process
 from mlp_tape.tracking.uri import resolve_uri
 
 if TYPE_CHECKING:  # the command line of a run imports this module, too
@@ -81,9 +82,12 @@ def reproduce(arguments: argparse.Namespace) -> int:
     found = list(recorded.find(arguments.run, uri))
     if arguments.sample and arguments.sample < len(found):
         found = random.Random(0).sample(found, arguments.sample)
-    with signals.on_signals():
-        one = _at_commit if arguments.at_commit else _reproduced
-        equal = [one(run, arguments, uri) for run in found]
+    one = _at_commit if arguments.at_commit else _reproduced
+    try:
+        with signals.on_signals():
+            equal = [one(run, arguments, uri) for run in found]
+    finally:
+        client_process.stop_all()
     if len(found) > 1:
         print(f"{sum(equal)} of {count(len(found), 'job')} reproduced")
     return 0 if all(equal) else 1
@@ -104,8 +108,8 @@ def _reproduced(run: "Recorded", arguments: argparse.Namespace, uri: str) -> boo
         print("environment   as recorded: code, packages, processor and threads")
     settings = _with_overrides(_without_place(run.settings, run.uri or uri), arguments.settings)
     place, dataset = reproduce.data(run, _path(arguments.settings), print)
-    settings = dataclasses.replace(settings, dataset=place)
-    command = Command([], composition.as_overrides(reproduce.new_settings(run, settings)))
+    settings = reproduce.new_settings(run, dataclasses.replace(settings, dataset=place))
+    command = Command([], composition.as_overrides(settings))
     done = reproduce.reproduce(run, settings, dataset, command, print, arguments.epochs)
     for line in done.explanation if arguments.explain else ():
         print(f"explanation   {line}")

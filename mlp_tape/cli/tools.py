@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import os
 import shutil
+import signal
 import sys
 import traceback
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 from mlp_tape.config.settings import DEFAULT_EXPERIMENT, TrackingSettings
 from mlp_tape.errors import ConfigError, DiskError
 from mlp_tape.runs import resume
-from mlp_tape.system import exit, program, tensorflow_setup
+from mlp_tape.system import exit, program, signals, tensorflow_setup
 from mlp_tape.tracking.uri import resolve_uri
 
 WITH_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
@@ -24,7 +25,7 @@ def main() -> int:
         arguments = _parser().parse_args()
         return COMMANDS[arguments.command](arguments)
     except KeyboardInterrupt:
-        return 130
+        return 128 + (signals.received() or signal.SIGINT)
     except BrokenPipeError:  # as by `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

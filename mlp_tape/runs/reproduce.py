@@ -3,7 +3,7 @@
 import dataclasses
 import datetime
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,8 +26,10 @@ from mlp_tape.tracking.uri import may_exist
 
 Say = Callable[[str], None]
 REPRODUCES, REPRODUCED = "reproduces", "reproduced"  # MLflow tags of the new run and of the old one
-COMPUTES = ("tensorflow", "numpy", "ml-dtypes", "ml_dtypes", "scipy", "pillow")  # packages that may matter
+COMPUTES = ("tensorflow", "numpy", "ml_dtypes", "scipy", "pillow")  # packages that compute
 SHOWN = 8  # other packages of which the versions are shown
+IGNORED = ("platform", "cores")  # facts that have no effect on results
+SINCE = ("instructions", "processor", "threads", "commit")  # facts that earlier versions did not record
 
 
 @dataclass(frozen=True)
@@ -52,24 +54,30 @@ class Reproduction:
 
 
 def differences(then: Environment, now: Environment) -> list[tuple[str, str, str]]:
-    """Returns in which facts and packages two environments differ: name, there, here."""
-    keys = [key for key in {**then.facts, **now.facts} if key not in ("platform", "cores")]
-    found = [(key, then.facts.get(key, ""), now.facts.get(key, "")) for key in keys]
-    found = [(key, a, b) for key, a, b in found if a != b and (a or key not in _SINCE)]
-    names = sorted(
-        {*then.packages, *now.packages} - {"mlp_tape"}, key=lambda name: (name not in COMPUTES, name)
+    """Returns in which facts and packages two environments differ: name, value then, value now.
+
+    Of packages other than those of COMPUTES, at most SHOWN are named. What an earlier version did not record is
+    not known to differ.
+    """
+    facts = _differing(
+        then.facts, now.facts, [key for key in {**then.facts, **now.facts} if key not in IGNORED]
     )
-    packages = [(name, then.packages.get(name, ""), now.packages.get(name, "")) for name in names]
-    packages = [(name, a, b) for name, a, b in packages if a != b] if then.packages else []
-    important = [each for each in packages if each[0] in COMPUTES]
-    others = [each for each in packages if each[0] not in COMPUTES]
-    found += important + others[:SHOWN]
+    facts = [each for each in facts if each[1] or each[0] not in SINCE]
+    if not then.packages:
+        return facts
+    names = sorted({*then.packages, *now.packages} - {"mlp_tape", *COMPUTES})
+    others = _differing(then.packages, now.packages, names)
+    found = facts + _differing(then.packages, now.packages, COMPUTES) + others[:SHOWN]
     if len(others) > SHOWN:
         found.append((f"and {count(len(others) - SHOWN, 'other package')}", "", ""))
     return found
 
 
-_SINCE = ("instructions", "processor", "threads", "commit")  # facts that earlier versions did not record
+def _differing(
+    then: Mapping[str, str], now: Mapping[str, str], names: Iterable[str]
+) -> list[tuple[str, str, str]]:
+    pairs = ((name, then.get(name, ""), now.get(name, "")) for name in names)
+    return [(name, a, b) for name, a, b in pairs if a != b]
 
 
 def data(run: Recorded, path: str | None, say: Say) -> tuple[DatasetSettings, Dataset]:
@@ -116,7 +124,7 @@ def reproduce(
 
     Args:
         run: the earlier run.
-        settings: its settings, with those of the new run for tracking and the location of the data.
+        settings: settings of the new run, as returned by `new_settings`.
         dataset: its data.
         command: what repeats the new run.
         say: prints a line.
@@ -125,7 +133,6 @@ def reproduce(
     Raises:
         MlpTapeError: the run cannot be trained here.
     """
-    settings = new_settings(run, settings)
     per_epoch = resolved(settings, dataset)[1].steps_per_epoch(settings.batch_size)
     begun = run.epochs(per_epoch) or settings.epochs
     wanted = min(epochs or begun, begun)
@@ -158,7 +165,12 @@ def reproduce(
 
 
 def new_settings(run: Recorded, settings: Settings) -> Settings:
-    """Returns the settings of a run that repeats another: it registers no model, and has no plots."""
+    """Returns the settings of a run that repeats another: it registers no model, and has no plots.
+
+    Args:
+        run: the earlier run.
+        settings: its settings, with those of the new run for tracking and the location of the data.
+    """
     tracking = dataclasses.replace(settings.tracking, register_as=None, system_metrics=False)
     return dataclasses.replace(
         settings,

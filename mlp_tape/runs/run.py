@@ -14,7 +14,7 @@ import numpy as np
 from mlp_tape.config.settings import Settings
 from mlp_tape.data import datasets
 from mlp_tape.data.datasets import Dataset
-from mlp_tape.errors import ConfigError, DataError
+from mlp_tape.errors import ConfigError, DataError, DivergenceError
 from mlp_tape.reports import next_step, run_report, summary
 from mlp_tape.reports.result import Pruned, Result
 from mlp_tape.runs.checks import check_fit
@@ -235,11 +235,13 @@ def _resolved_settings(settings: Settings, dataset: Dataset, past: RunRecord | N
 
 @contextlib.contextmanager
 def _verdict_recorded(record: RunRecord, comparison: Comparison | None) -> Iterator[None]:
-    """Records what a comparison has found, also if training fails as that of the earlier run did."""
+    """Records what a comparison has found, also if the training diverges as that of the earlier run did."""
     try:
         yield
-    finally:
+    except DivergenceError:
         record.tags |= comparison.tags if comparison else {}
+        raise
+    record.tags |= comparison.tags if comparison else {}
 
 
 @contextlib.contextmanager

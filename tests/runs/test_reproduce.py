@@ -6,8 +6,10 @@ import os
 import random
 import re
 import shutil
+import signal
 import sqlite3
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +17,7 @@ import numpy as np
 import pytest
 
 import mlp_tape as api
-from conftest import ROOT, Run, Server, mlp_tape, runs_in, sample
+from conftest import ROOT, Run, Server, kill_after_limit, mlp_tape, runs_in, sample, sync_unsent
 from mlp_tape.cli import reproduction, tools
 from mlp_tape.runs import recorded, reproduce
 from mlp_tape.storage import checksums, run_record
@@ -69,7 +71,7 @@ def test_a_run_is_reproduced_bit_for_bit(
     (found,) = recorded.find(str(run.directory), "")
     assert found.problems == []
     place, dataset = reproduce.data(found, None, print)
-    settings = dataclasses.replace(found.settings, dataset=place)
+    settings = reproduce.new_settings(found, dataclasses.replace(found.settings, dataset=place))
     done = reproduce.reproduce(found, settings, dataset, run_record.Command([], []), print)
     assert (done.verdict, done.is_equal, done.problems, done.explanation) == ("bit-identical", True, [], [])
     again = api.find(done.directory)
@@ -354,6 +356,34 @@ def test_a_function_of_ones_own_that_is_gone_is_named(
     assert "mine.huber cannot be imported" in done.stderr
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_reproduction_that_is_stopped_has_no_verdict(
+    run_py: Run, offline: dict[str, str], tmp_path: Path, number: signal.Signals
+) -> None:
+    trained(run_py, tmp_path, "dataset=mnist_5k", "epochs=60", "report=none")
+    program = subprocess.Popen(
+        [sys.executable, "-m", "mlp_tape", "reproduce", "last"],
+        cwd=tmp_path,
+        env=offline | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert program.stdout
+    with kill_after_limit(program):
+        for line in program.stdout:
+            if line.startswith("epoch 2  "):
+                program.send_signal(number)
+                break
+        output = program.stdout.read()
+        assert program.wait() == 128 + number, output
+    assert "verdict" not in output
+    sync_unsent(tmp_path, offline)
+    runs = runs_in(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    assert sorted(run.info.status for run in runs) == ["FINISHED", "KILLED"]
+    assert not any({"verdict", "reproduced"} & set(run.data.tags) for run in runs)
+
+
 @pytest.mark.parametrize(
     ("typed", "message"),
     [
@@ -446,7 +476,7 @@ def test_replay_shows_a_step_and_writes_it(run_py: Run, offline: dict[str, str],
     cells = json.loads((tmp_path / "step.ipynb").read_text())["cells"]
     program = "\n".join(cell["source"] for cell in cells[1:3] if cell["cell_type"] == "code")
     shown = subprocess.run(
-        [os.sys.executable, "-c", program],  # type: ignore[attr-defined]
+        [sys.executable, "-c", program],
         cwd=tmp_path,
         env=offline | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
