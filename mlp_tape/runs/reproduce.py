@@ -56,12 +56,11 @@ class Reproduction:
 def differences(then: Environment, now: Environment) -> list[tuple[str, str, str]]:
     """Returns in which facts and packages two environments differ: name, value then, value now.
 
-    Of packages other than those of COMPUTES, at most SHOWN are named. What an earlier version did not record is
-    not known to differ.
+    Of packages other than those of COMPUTES, at most SHOWN are named. What an earlier version did not record
+    is not known to differ.
     """
-    facts = _differing(
-        then.facts, now.facts, [key for key in {**then.facts, **now.facts} if key not in IGNORED]
-    )
+    keys = [key for key in {**then.facts, **now.facts} if key not in IGNORED]
+    facts = _differing(then.facts, now.facts, keys)
     facts = [each for each in facts if each[1] or each[0] not in SINCE]
     if not then.packages:
         return facts

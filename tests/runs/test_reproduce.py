@@ -329,6 +329,37 @@ def test_a_changed_update_rule_is_noticed_at_the_first_step(
 
 
 @pytest.mark.long
+@pytest.mark.soak
+def test_a_run_is_reproduced_with_the_code_of_its_commit_and_its_uncommitted_changes(
+    offline: dict[str, str], tmp_path: Path
+) -> None:
+    """The environment with the recorded versions is installed by pip."""
+    clone, here = tmp_path / "clone", tmp_path / "here"
+    here.mkdir()
+    subprocess.run(["git", "clone", "-q", f"file://{ROOT}", str(clone)], check=True)
+    rule, new = clone / "mlp_tape" / "tensors" / "optimizers.py", "momentum * velocity[name] + 0.99 * lr * g)"
+    text = rule.read_text()
+    rule.write_text(text.replace("momentum * velocity[name] + lr * g)", new))
+    environment = os.environ | {"PYTHONPATH": str(clone), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    train = [sys.executable, str(clone / "run.py"), *QUICK, "optimizer=momentum"]
+    subprocess.run(train, cwd=here, env=environment, check=True)
+    (run,) = here.glob("outputs/*/*")
+    rule.write_text(text)
+    commit = ["-c", "user.name=me", "-c", "user.email=me@localhost", "commit", "-q", "--allow-empty"]
+    subprocess.run(["git", "-C", str(clone), *commit, "-m", "later"], check=True)
+
+    def call(*options: str) -> "subprocess.CompletedProcess[str]":
+        command = [sys.executable, "-P", "-m", "mlp_tape", "reproduce", str(run), *options]
+        return subprocess.run(command, cwd=here, env=environment, capture_output=True, text=True)
+
+    done = call()
+    assert verdict(done) == "different from step 0 on", done.stdout + done.stderr
+    assert "uncommitted changes" in done.stdout and "commit" in done.stdout
+    done = call("--at-commit")
+    assert verdict(done) == "bit-identical", done.stdout + done.stderr
+
+
+@pytest.mark.long
 def test_another_number_of_threads_is_told_and_no_failure(
     run_py: Run, offline: dict[str, str], tmp_path: Path
 ) -> None:
