@@ -136,7 +136,9 @@ def reproduce(
     begun = run.epochs(per_epoch) or settings.epochs
     wanted = min(epochs or begun, begun)
     ends = Pruning("accuracy", lambda epoch, _: epoch + 1 >= wanted, _why(run, wanted, begun))
-    comparison = Comparison(run.evidence, per_epoch, ends if wanted < settings.epochs else None)
+    comparison = Comparison(
+        run.evidence, per_epoch, ends if wanted < settings.epochs else None, settings.precision
+    )
     directory = new_directory()
     directory.mkdir(parents=True)
     try:
@@ -159,7 +161,7 @@ def reproduce(
         directory=directory,
         run_id=new.run_id,
         problems=problems,
-        explanation=list(comparison.explanation()),
+        explanation=comparison.explanation(),
     )
 
 

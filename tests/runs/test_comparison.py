@@ -50,7 +50,7 @@ def test_equal_rows_are_identical() -> None:
     found, lines = compared(recorded(), recorded())
     assert (found.verdict, found.is_equal, lines) == (IDENTICAL, True, [])
     assert found.n_compared == sum(map(len, recorded().values()))
-    assert not list(found.explanation())
+    assert not found.explanation()
 
 
 def test_nothing_to_compare_proves_nothing() -> None:
@@ -129,7 +129,25 @@ def test_another_update_is_different(factor: float) -> None:
 
 
 def test_rounding_that_ends_in_other_results_is_different() -> None:
+    for key, change in (("test/accuracy", lambda v: v - 0.03), ("test/loss", lambda v: v * 1.002)):
+        assert not compared(recorded(), changed(rounded(1.3), key, 39, change))[0].is_equal
     assert not compared(recorded(), rounded(1.55))[0].is_equal
+
+
+def test_bfloat16_rounds_coarsely() -> None:
+    here = {key: {step: v * (1 + 0.002) for step, v in rows.items()} for key, rows in recorded().items()}
+    assert not compared(recorded(), here)[0].is_equal
+    found = Comparison([Evidence("MLflow", recorded(), {})], PER_EPOCH, precision="bfloat16")
+    assert list(found.rows(Row(key, s, v, 0) for key, rows in here.items() for s, v in rows.items()))
+    assert found.is_equal
+
+
+def test_rounding_that_training_amplifies_is_no_other_result() -> None:
+    here, there = ({"train/loss": {s: 1 / (s + 1) for s in range(1000)}} for _ in range(2))
+    for step in range(15, 1000):
+        here["train/loss"][step] *= 1 + 1e-7 * 1.012 ** (step - 15) * (-1) ** step
+    found, _ = compared(there, here)
+    assert found.is_equal and "in the first 100 steps that differ" in found.verdict
 
 
 def test_weights_are_compared_by_their_checksums() -> None:
@@ -138,7 +156,7 @@ def test_weights_are_compared_by_their_checksums() -> None:
     assert not list(found.weights(10, {"w1": "a", "b1": "b"}))
     assert found.verdict == IDENTICAL
     (line,) = found.weights(10, {"w1": "a", "b1": "c"})
-    assert line == "differs from MLflow: step 10  weights b1  another SHA-256"
+    assert line == "differs from MLflow: step 10  weights  b1 with another SHA-256"
     assert found.verdict == f"{DIFFERENT} from step 10 on"
     assert not list(found.weights(20, {"w1": "z"})), "no checksums are recorded"
 
@@ -150,6 +168,17 @@ def test_each_place_is_compared() -> None:
     lines = list(found.rows(Row(key, s, v, 0) for key, rows in recorded().items() for s, v in rows.items()))
     assert len(lines) == 1 and lines[0].startswith("differs from MLflow: step 19  test/accuracy")
     assert not found.is_equal
+
+
+def test_places_that_agree_are_named_together() -> None:
+    there = changed(recorded(), "train/loss", 3, lambda value: 0.5)
+    found = Comparison([Evidence(place, there, {}) for place in ("the directory", "MLflow")], PER_EPOCH)
+    (line,) = found.rows([Row("train/loss", 3, 0.25, 0)])
+    assert line == (
+        "differs from the directory and MLflow: step 3  train/loss  recorded 0.5, here 0.25, "
+        "8,388,608 units in the last place"
+    )
+    assert len(found.explanation()) == 1
 
 
 def test_units_in_the_last_place_are_counted_across_zero() -> None:

@@ -215,7 +215,7 @@ def tampered_checksum(directory: Path, run_id: str) -> str:
     path = artifacts(directory, run_id) / "checksums.jsonl"
     step, found = json.loads(path.read_text().splitlines()[0])
     path.write_text(json.dumps([step, found | {"b1": "0" * 64}]) + "\n")
-    return r"differs from MLflow: step 12  weights b1  another SHA-256"
+    return r"differs from MLflow: step 12  weights  b1 with another SHA-256"
 
 
 def damaged_weights(directory: Path, run_id: str) -> str:
