@@ -167,7 +167,7 @@ def _with_overrides(settings: Settings, typed: Sequence[str]) -> Settings:
 
 def _table(rows: Sequence[tuple[str, str, str]]) -> list[str]:
     """Returns the lines of a table of three columns."""
-    cells = [[_short(cell) for cell in row] for row in rows]
+    cells = [[_short(cell or "-") for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in cells) for i in range(3)]
     return [
         "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()

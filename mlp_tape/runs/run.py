@@ -105,7 +105,7 @@ def execute_run(
         if link:
             console.line(f"run           {link.url}")
             console.line(f"to see it     {link.how_to_open}")
-        if job is None and isinstance(result, Result):
+        if job is None and comparison is None and isinstance(result, Result):
             for text in next_step.closing(settings, result.accuracy, result.by_class.majority_accuracy):
                 console.line(text)
     return record.chosen_by(job.metric if job else None)

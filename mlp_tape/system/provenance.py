@@ -103,9 +103,11 @@ def _git(*arguments: str) -> str:
 @functools.cache
 def environment() -> Environment:
     """Returns the environment of this process."""
-    packages = {
-        package.metadata["Name"].lower(): package.version for package in importlib.metadata.distributions()
-    }
+    packages: dict[str, str] = {}
+    for (
+        package
+    ) in importlib.metadata.distributions():  # the one that is imported is the first on Python's path
+        packages.setdefault(package.metadata["Name"].lower(), package.version)
     facts = {
         "python": platform.python_version(),
         "platform": platform.platform(),

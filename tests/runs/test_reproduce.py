@@ -535,6 +535,18 @@ def test_the_environment_is_read_as_it_was_written() -> None:
     ]
 
 
+def test_the_version_of_a_package_is_that_of_the_one_that_is_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    described = tmp_path / "numpy-0.0.1.dist-info"
+    described.mkdir()
+    (described / "METADATA").write_text("Metadata-Version: 2.1\nName: NumPy\nVersion: 0.0.1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert provenance.environment.__wrapped__().packages["numpy"] == "0.0.1"
+    monkeypatch.setattr(sys, "path", [*sys.path[1:], str(tmp_path)])
+    assert provenance.environment.__wrapped__().packages["numpy"] == np.__version__
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
