@@ -191,7 +191,9 @@ def replay(arguments: argparse.Namespace) -> int:
             print(line)
         return 0
     if not steps[-1].isdigit():
-        raise ConfigError(f"step={steps[-1]}: expected an integer from 0", "type for example step=0")
+        raise ConfigError(
+            f"step={steps[-1]}: expected an integer from 0", f"type replay {arguments.run} step=0"
+        )
     from mlp_tape.runs import recorded
 
     step, uri = int(steps[-1]), resolve_uri(TrackingSettings(uri=arguments.uri))
