@@ -1,8 +1,10 @@
 """What MLflow has of a run: its rows, and its files as a copy; and a tag for what was found about it."""
 
 import contextlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote
 
 import mlflow
 from mlflow.entities import Run
@@ -25,6 +27,7 @@ class Kept:
         rows: all metric rows, of one key after the other, by step; of a step there may be several.
         artifacts: names of the files and directories at the top of the artifacts.
         experiment: name of the experiment.
+        data_source: path of the data set; empty if it is not known.
     """
 
     run_id: str
@@ -35,6 +38,7 @@ class Kept:
     rows: list[Row]
     artifacts: frozenset[str]
     experiment: str
+    data_source: str
 
 
 def ids(uri: str, run_id: str) -> list[str]:
@@ -80,9 +84,19 @@ def read(uri: str, run_id: str, names: list[str], copies: Path) -> Kept:
             _rows(client, run),
             artifacts,
             experiment.name,
+            _data_source(run),
         )
 
     return ask(uri, found)
+
+
+def _data_source(run: Run) -> str:
+    """Returns the path of the data set of a run, as `description.dataset` records it."""
+    for each in run.inputs.dataset_inputs if run.inputs else ():
+        with contextlib.suppress(ValueError, AttributeError):  # recorded by another program
+            uri = str(json.loads(each.dataset.source).get("uri", ""))
+            return unquote(uri.removeprefix("file://")) if uri.startswith("file://") else uri
+    return ""
 
 
 def _rows(client: mlflow.MlflowClient, run: Run) -> list[Row]:

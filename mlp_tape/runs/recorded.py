@@ -191,7 +191,7 @@ def _of_mlflow(uri: str, run_id: str) -> Recorded:
         status=kept.status,
         settings=settings,
         data_sha256=params.get("data_sha256", ""),
-        data_source="",
+        data_source=kept.data_source,
         environment=environment,
         changes=changes,
         evidence=[evidence],

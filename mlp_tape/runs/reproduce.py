@@ -91,7 +91,7 @@ def data(run: Recorded, path: str | None, say: Say) -> tuple[DatasetSettings, Da
     known = run.settings.dataset
     candidates = [dataclasses.replace(known, path=path or known.path)]
     if not path:
-        if known.path and run.data_source and run.data_source != known.path:
+        if run.data_source != known.path and run.data_source and Path(run.data_source).exists():
             candidates.append(dataclasses.replace(known, path=run.data_source))
         if known.path and known.name != datasets.OWN:
             candidates.append(dataclasses.replace(known, path=None))

@@ -310,6 +310,24 @@ def test_other_data_of_the_same_shape_are_refused(tmp_path: Path, monkeypatch: p
     assert reproduce.data(found, "moved.npz", print)[1].sha256 == found.data_sha256
 
 
+def test_data_are_found_at_the_recorded_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run on a named data set of a cache that is gone, as for another person on the same machine."""
+    monkeypatch.chdir(tmp_path)
+    run = api.train(api.settings(*UNTRACKED), show=False)
+    (found,) = recorded.find(str(run.directory), "")
+    _, dataset = reproduce.data(found, None, print)
+    np.savez(
+        "kept.npz", **{name: getattr(dataset, name) for name in ("x_train", "y_train", "x_test", "y_test")}
+    )
+    elsewhere = dataclasses.replace(found.settings.dataset, name="arrays", path=str(tmp_path / "gone.npz"))
+    moved = dataclasses.replace(
+        found,
+        settings=dataclasses.replace(found.settings, dataset=elsewhere),
+        data_source=str(tmp_path / "kept.npz"),
+    )
+    assert reproduce.data(moved, None, print)[0].path == str(tmp_path / "kept.npz")
+
+
 @pytest.mark.long
 def test_a_changed_update_rule_is_noticed_at_the_first_step(
     run_py: Run, offline: dict[str, str], tmp_path: Path
