@@ -124,11 +124,11 @@ def _reproduced(run: "Recorded", arguments: argparse.Namespace, uri: str) -> boo
 def _at_commit(run: "Recorded", arguments: argparse.Namespace, uri: str) -> bool:
     """Reproduces a run with the code and the versions that are recorded of it."""
     commit, packages = run.environment.facts.get("commit", ""), run.environment.packages
-    checkout, python = worktrees.prepared(commit, run.changes, packages, print)
-    if not (checkout / "mlp_tape" / "cli" / "reproduction.py").exists():
+    if commit and not worktrees.has_file(commit, "mlp_tape/cli/reproduction.py"):
         raise ConfigError(
             f"the commit {commit[:12]} is of a version that has no command reproduce", "leave out --at-commit"
         )
+    checkout, python = worktrees.prepared(commit, run.changes, packages, print)
     which = str(run.directory or run.run_id)
     more = ["--uri", run.uri or uri, *(["--explain"] if arguments.explain else [])]
     more += ["--epochs", str(arguments.epochs)] if arguments.epochs else []

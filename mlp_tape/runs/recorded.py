@@ -139,7 +139,9 @@ def _of_directory(run: RunRecord) -> Recorded:
         settings=settings,
         data_sha256=run.data_sha256,
         data_source=run.data_source,
-        environment=files.environment,
+        environment=files.environment.with_facts(
+            {key: value for key, value in run.made_by.items() if key != "tensorflow"}
+        ),
         changes=files.changes,
         evidence=[evidence],
         weights={DIRECTORY: files.weights} if files.weights else {},
@@ -192,7 +194,7 @@ def _of_mlflow(uri: str, run_id: str) -> Recorded:
         settings=settings,
         data_sha256=params.get("data_sha256", ""),
         data_source=kept.data_source,
-        environment=environment,
+        environment=environment.with_facts({"commit": kept.tags.get("mlflow.source.git.commit", "")}),
         changes=changes,
         evidence=[evidence],
         weights=weights,

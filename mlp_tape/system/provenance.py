@@ -7,6 +7,7 @@ import importlib.metadata
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,6 +40,11 @@ class Environment(NamedTuple):
 
     facts: dict[str, str]
     packages: dict[str, str]
+
+    def with_facts(self, others: Mapping[str, str]) -> "Environment":
+        """Returns the environment with facts that it lacks, as earlier versions recorded them elsewhere."""
+        known = {key: value for key, value in others.items() if value}
+        return self._replace(facts=known | self.facts)
 
 
 def tags() -> dict[str, str]:
@@ -138,7 +144,8 @@ def from_text(text: str) -> Environment:
     packages: dict[str, str] = {}
     for line in text.splitlines():
         if line.startswith("# "):
-            key, separator, value = line[2:].partition(": ")
+            is_earlier = line.startswith("# python ")  # as earlier versions wrote it
+            key, separator, value = line[2:].partition(" " if is_earlier else ": ")
             facts |= {key: value} if separator else {}
         elif "==" in line:
             name, _, version = line.partition("==")

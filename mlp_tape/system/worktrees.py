@@ -79,6 +79,13 @@ def prepared(
     return checkout, python
 
 
+def has_file(commit: str, path: str) -> bool:
+    """Returns whether a commit of this repository has a file; also True if the commit is not here."""
+    known = ["git", "-C", str(program.ROOT), "cat-file", "-e"]
+    here = subprocess.run([*known, commit], capture_output=True).returncode == 0
+    return not here or subprocess.run([*known, f"{commit}:{path}"], capture_output=True).returncode == 0
+
+
 def _is_public(name: str) -> bool:
     """Returns whether a package may be restricted to a version; pip itself and this program may not."""
     return name not in ("mlp_tape", "pip", "setuptools", "wheel")

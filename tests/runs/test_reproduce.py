@@ -545,8 +545,14 @@ def test_the_environment_is_read_as_it_was_written() -> None:
     found = Environment({"python": "3.11.7", "XLA_FLAGS": "--a=b: c"}, {"numpy": "2.0", "tensorflow": "2.21"})
     assert provenance.from_text(provenance.as_text(found)) == found
     earlier = provenance.from_text("# python 3.11.7\n# Linux, 2 cores\nNumPy==2.0\n")
-    assert earlier == Environment({}, {"numpy": "2.0"})
-    assert reproduce.differences(earlier, Environment({"threads": "2"}, {"numpy": "2.0"})) == []
+    assert earlier == Environment({"python": "3.11.7"}, {"numpy": "2.0"})
+    assert earlier.with_facts({"commit": "abc", "python": "3.12"}).facts == {
+        "commit": "abc",
+        "python": "3.11.7",
+    }
+    assert (
+        reproduce.differences(earlier, Environment(earlier.facts | {"threads": "2"}, {"numpy": "2.0"})) == []
+    )
     assert reproduce.differences(found, Environment({"python": "3.12"}, found.packages)) == [
         ("python", "3.11.7", "3.12"),
         ("XLA_FLAGS", "--a=b: c", ""),
