@@ -245,8 +245,11 @@ def finished(run_py: Run, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("has_directory", [True, False], ids=["here", "elsewhere"])
-@pytest.mark.parametrize("tamper", sample(TAMPERINGS), ids=lambda each: each.__name__)
+@pytest.mark.parametrize(
+    ("has_directory", "tamper"),
+    sample([(False, each) for each in TAMPERINGS]) + sample([(True, each) for each in TAMPERINGS[:2]]),
+    ids=lambda each: each.__name__ if callable(each) else ["elsewhere", "here"][each],
+)
 def test_changed_evidence_is_found_and_named(
     finished: tuple[Path, str],
     tmp_path: Path,
