@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import mlflow
 from mlflow.entities import Run
 
-from mlp_tape.mlflow_backend.store import ask, run_of
+from mlp_tape.mlflow_backend.store import ask, jobs_of, run_of
 
 
 @dataclass(frozen=True)
@@ -43,14 +43,7 @@ def pasts(uri: str, run_id: str, keys: Iterable[str]) -> list[Past]:
 
     def found(client: mlflow.MlflowClient) -> list[Past]:
         run = run_of(client, run_id)
-        if run is None:
-            return []
-        below = client.search_runs(
-            [run.info.experiment_id],
-            f"tags.mlflow.parentRunId = '{run_id}'",
-            order_by=["attributes.start_time ASC"],
-        )
-        return [_past(client, each, keys) for each in below or [run]]
+        return [_past(client, each, keys) for each in jobs_of(client, run)] if run else []
 
     return ask(uri, found)
 

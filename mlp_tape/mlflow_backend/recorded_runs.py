@@ -10,7 +10,7 @@ import mlflow
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
-from mlp_tape.mlflow_backend.store import ask, run_of
+from mlp_tape.mlflow_backend.store import ask, jobs_of, run_of
 from mlp_tape.storage.journal import Row
 
 
@@ -46,15 +46,7 @@ def ids(uri: str, run_id: str) -> list[str]:
 
     def found(client: mlflow.MlflowClient) -> list[str]:
         run = run_of(client, run_id)
-        if run is None:
-            return []
-        below = client.search_runs(
-            [run.info.experiment_id],
-            f"tags.mlflow.parentRunId = '{run_id}'",
-            order_by=["attributes.start_time ASC"],
-            max_results=10_000,
-        )
-        return [each.info.run_id for each in below] or [run_id]
+        return [each.info.run_id for each in jobs_of(client, run)] if run else []
 
     return ask(uri, found)
 

@@ -183,6 +183,17 @@ def run_of(client: mlflow.MlflowClient, run_id: str) -> Run | None:
         raise
 
 
+def jobs_of(client: mlflow.MlflowClient, run: Run) -> list[Run]:
+    """Returns the child runs of a sweep, in the order in which they began; of any other run, itself."""
+    found = client.search_runs(
+        [run.info.experiment_id],
+        f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{run.info.run_id}'",
+        order_by=["attributes.start_time ASC"],
+        max_results=10_000,
+    )
+    return list(found) or [run]
+
+
 def _make_if_missing(uri: str) -> None:
     """Creates a SQLite store if it does not exist; one process at a time, as several at once fail."""
     file = sqlite_file.path_of(uri)
