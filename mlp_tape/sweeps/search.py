@@ -182,7 +182,7 @@ class Search:
         return records
 
     def _outcome(self, trial: Trial, record: RunRecord | None) -> list[float] | None:
-        """Returns the objectives of a job that finished; otherwise tells the study what came of it."""
+        """Returns the objectives of a job that finished; otherwise records in the study how it ended."""
         if record is None or record.status != "FINISHED":
             reason = first_line(record.reason) if record else "its job did not begin"
             if record and record.has_diverged:

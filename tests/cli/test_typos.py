@@ -180,24 +180,24 @@ def error_of(typo: Typo) -> str:
     return error.value.hint
 
 
-MAKERS = {"settings": of_settings, "options": of_options, "values": of_values}
+MISSPELLINGS = {"settings": of_settings, "options": of_options, "values": of_values}
 
 
-@pytest.mark.parametrize("of", MAKERS)
+@pytest.mark.parametrize("of", MISSPELLINGS)
 def test_the_hint_for_a_misspelt_name_works_when_it_is_typed(of: str) -> None:
-    typos = list(dict.fromkeys(MAKERS[of](every=False)))
+    typos = list(dict.fromkeys(MISSPELLINGS[of](every=False)))
     tried(random.Random(21).sample(typos, 20))
 
 
 @pytest.mark.soak
 @pytest.mark.long
-@pytest.mark.parametrize("of", MAKERS)
+@pytest.mark.parametrize("of", MISSPELLINGS)
 def test_the_hint_works_for_one_misspelling_of_each_kind_of_each_name(of: str) -> None:
-    tried(list(dict.fromkeys(MAKERS[of](every=False))))
+    tried(list(dict.fromkeys(MISSPELLINGS[of](every=False))))
 
 
 @pytest.mark.soak
 @pytest.mark.long
-@pytest.mark.parametrize("of", MAKERS)
+@pytest.mark.parametrize("of", MISSPELLINGS)
 def test_the_hint_works_wherever_in_a_name_the_misspelling_is(of: str) -> None:
-    tried(list(dict.fromkeys(MAKERS[of](every=True))))
+    tried(list(dict.fromkeys(MISSPELLINGS[of](every=True))))
