@@ -106,7 +106,7 @@ def _reproduced(run: "Recorded", arguments: argparse.Namespace, uri: str) -> boo
             print(line)
     else:
         print("environment   as recorded: code, packages, processor and threads")
-    settings = _with_overrides(_without_place(run.settings, run.uri or uri), arguments.settings)
+    settings = _with_overrides(_recorded_beside(run, run.uri or uri), arguments.settings)
     place, dataset = reproduce.data(run, _path(arguments.settings), print)
     settings = reproduce.new_settings(run, dataclasses.replace(settings, dataset=place))
     command = Command([], composition.as_overrides(settings))
@@ -139,9 +139,10 @@ def _at_commit(run: "Recorded", arguments: argparse.Namespace, uri: str) -> bool
     return done.returncode == 0
 
 
-def _without_place(settings: Settings, uri: str) -> Settings:
-    """Returns settings that record in a given store, in the experiment of the run."""
-    return dataclasses.replace(settings, tracking=dataclasses.replace(settings.tracking, uri=uri))
+def _recorded_beside(run: "Recorded", uri: str) -> Settings:
+    """Returns the settings of a run, such that a new run is recorded in a given store, in its experiment."""
+    tracking = dataclasses.replace(run.settings.tracking, uri=uri, experiment=run.experiment)
+    return dataclasses.replace(run.settings, tracking=tracking)
 
 
 def _path(typed: Sequence[str]) -> str | None:
@@ -181,6 +182,12 @@ def _short(text: str) -> str:
 
 def replay(arguments: argparse.Namespace) -> int:
     """Shows a step of a run; without `step=`, the one at which it diverged."""
+    for text in arguments.settings:
+        if not text.startswith(("step=", "dataset.path=")):
+            raise ConfigError(
+                f"{text}: a step is replayed with the settings of its run",
+                f"type replay {arguments.run} step=0, or dataset.path=FILE where its data are",
+            )
     steps = [text.partition("=")[2] for text in arguments.settings if text.startswith("step=")]
     if not steps:
         here = resume.here(arguments.run)

@@ -261,7 +261,8 @@ class _Files:
             return resume.of_values(OmegaConf.to_container(OmegaConf.create(text)))  # type: ignore[arg-type]
         except (OmegaConfBaseException, ValueError, TypeError, AttributeError) as error:
             raise BrokenFileError(
-                f"{run_paths.SETTINGS} of the run {run_id} is damaged: {error}", ""
+                f"{run_paths.SETTINGS} of the run {run_id} is damaged: {error}",
+                "type its directory instead of its id",
             ) from error
 
     def problems(

@@ -13,12 +13,12 @@ from mlp_tape.config.settings import DatasetSettings, Settings
 from mlp_tape.data import datasets
 from mlp_tape.data.datasets import Dataset
 from mlp_tape.errors import DataError, DivergenceError, MlpTapeError
-from mlp_tape.runs.comparison import IDENTICAL, Comparison
+from mlp_tape.runs.comparison import IDENTICAL, VERDICT, Comparison
 from mlp_tape.runs.pruning import Pruning
 from mlp_tape.runs.recorded import Recorded, Weights
 from mlp_tape.runs.run import execute_run, resolved
 from mlp_tape.storage import run_paths, run_record
-from mlp_tape.storage.run_record import Command
+from mlp_tape.storage.run_record import Command, RunRecord
 from mlp_tape.system import provenance
 from mlp_tape.system.formatting import count
 from mlp_tape.system.provenance import Environment
@@ -34,7 +34,7 @@ SINCE = ("instructions", "processor", "threads", "commit")  # facts that earlier
 
 @dataclass(frozen=True)
 class Reproduction:
-    """What came of a reproduction.
+    """The result of a reproduction.
 
     Attributes:
         verdict: verdict of the comparison.
@@ -148,13 +148,11 @@ def reproduce(
     except BaseException:
         run_record.forget(directory)
         raise
-    for line in comparison.unseen():
-        say(line)
     problems = list(run.problems)
     if comparison.verdict == IDENTICAL and wanted == begun:
         problems += list(_other_weights(run, directory))
     new = run_record.read(directory)
-    _tag(run, new.run_id or str(directory), settings, comparison.verdict, problems)
+    _tag(run, new, comparison.verdict, problems)
     return Reproduction(
         verdict=comparison.verdict,
         is_equal=comparison.is_equal and not problems,
@@ -218,14 +216,16 @@ def _other_weights(run: Recorded, directory: Path) -> Iterator[str]:
                 )
 
 
-def _tag(run: Recorded, new: str, settings: Settings, verdict: str, problems: list[str]) -> None:
-    """Writes the verdict on the page of the earlier run, too, if it can be reached."""
-    if not run.run_id or not settings.tracking.enabled or not may_exist(run.uri):
-        return
+def _tag(run: Recorded, new: RunRecord, verdict: str, problems: list[str]) -> None:
+    """Writes the verdict on the pages of both runs, as far as they can be reached."""
     from mlp_tape.mlflow_backend import recorded_runs
 
     more = f"; {count(len(problems), 'problem')} with what is recorded" if problems else ""
-    recorded_runs.set_tags(run.uri, run.run_id, {REPRODUCED: f"{verdict}{more}, by {new}"})
+    if run.run_id and new.settings["tracking"]["enabled"] and may_exist(run.uri):
+        by = new.run_id or new.directory
+        recorded_runs.set_tags(run.uri, run.run_id, {REPRODUCED: f"{verdict}{more}, by {by}"})
+    if more and new.run_id and may_exist(new.store):
+        recorded_runs.set_tags(new.store, new.run_id, {VERDICT: verdict + more})
 
 
 def changed_environment(run: Recorded) -> list[tuple[str, str, str]]:

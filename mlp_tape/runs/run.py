@@ -143,7 +143,7 @@ def _recorded(
     with run_session(where, settings.tracking.patience, record, files, console):
         if record.full:
             threading.Thread(target=run_report.warm_up, daemon=True).start()
-        with _timed(record), _verdict_recorded(record, comparison):
+        with _timed(record), _verdict_recorded(record, comparison, console):
             result = fit(trainer, record.directory, console, journal, start, record.full, pruning, comparison)
         record.results, record.steps = result.validation, result.steps
         if isinstance(result, Pruned):
@@ -234,14 +234,19 @@ def _resolved_settings(settings: Settings, dataset: Dataset, past: RunRecord | N
 
 
 @contextlib.contextmanager
-def _verdict_recorded(record: RunRecord, comparison: Comparison | None) -> Iterator[None]:
+def _verdict_recorded(record: RunRecord, comparison: Comparison | None, console: Console) -> Iterator[None]:
     """Records what a comparison has found, also if the training diverges as that of the earlier run did."""
+    diverged: DivergenceError | None = None
     try:
         yield
-    except DivergenceError:
-        record.tags |= comparison.tags if comparison else {}
-        raise
-    record.tags |= comparison.tags if comparison else {}
+    except DivergenceError as error:
+        diverged = error
+    if comparison:
+        for line in comparison.unseen():
+            console.line(line)
+        record.tags |= comparison.tags
+    if diverged:
+        raise diverged
 
 
 @contextlib.contextmanager

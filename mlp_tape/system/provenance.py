@@ -110,9 +110,7 @@ def _git(*arguments: str) -> str:
 def environment() -> Environment:
     """Returns the environment of this process."""
     packages: dict[str, str] = {}
-    for (
-        package
-    ) in importlib.metadata.distributions():  # the one that is imported is the first on Python's path
+    for package in importlib.metadata.distributions():  # of two, the first is the one that is imported
         packages.setdefault(package.metadata["Name"].lower(), package.version)
     facts = {
         "python": platform.python_version(),

@@ -277,6 +277,9 @@ def test_changed_evidence_is_found_and_named(
     printed = capfd.readouterr().out
     assert re.search(expected, printed), printed
     assert code == 1 and re.search("^verdict ", printed, re.M)
+    runs = runs_in(f"sqlite:///{place / 'mlflow.db'}")
+    (shown,) = [run.data.tags["verdict"] for run in runs if "verdict" in run.data.tags]
+    assert shown != "bit-identical", "the page of the new run says so, too"
 
 
 @pytest.mark.long
@@ -451,6 +454,11 @@ def test_wrong_commands_are_answered(
     done = reproduced(tmp_path, offline, *typed)
     assert done.returncode == 2 and message in done.stderr, done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_a_step_is_replayed_with_the_settings_of_its_run() -> None:
+    with pytest.raises(api.ConfigError, match=r"lr=0\.2: a step is replayed with the settings of its run"):
+        reproduction.replay(tools._parser().parse_args(["replay", "last", "step=3", "lr=0.2"]))
 
 
 def test_settings_of_the_run_may_not_be_changed() -> None:
