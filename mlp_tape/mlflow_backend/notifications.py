@@ -4,6 +4,7 @@ import json
 import os
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from typing import Any, TextIO
 
@@ -43,5 +44,8 @@ def _beat() -> None:
     while True:
         send("", "alive")
         for each in at_each_beat:
-            each()
+            try:
+                each()
+            except Exception:  # without the heartbeat, the process would count as one that does not run
+                traceback.print_exc()
         time.sleep(INTERVAL)

@@ -26,7 +26,8 @@ from mlp_tape.tracking.uri import incomplete_error, recorded_uri
 HURRY = 1.0  # seconds to deliver what is left after a request to stop
 GRACE = 5.0  # seconds to wait for the last system metrics
 PATIENCE = 30.0  # seconds without progress after which `send` gives up
-START = 120.0  # seconds without a sign of life after which the process cannot be started
+START = 120.0  # seconds of waiting without a sign of life after which the process cannot be started
+LOOK = 0.5  # seconds between two looks at the process
 NO_ANSWER = "no answer"
 
 
@@ -78,16 +79,23 @@ class ClientRun:
         self._wait_for_start(lambda: self._open)
 
     def _wait_for_start(self, is_done: Callable[[], bool]) -> None:
-        """Waits for the process; raises TrackingError if it reports an error, is gone or does not run."""
+        """Waits for the process; raises TrackingError if it reports an error, is gone or does not run.
+
+        What counts is the time waited here, not the time that passed: after Ctrl-Z, or on a machine that was
+        paused, the last sign of life is old although the process is well.
+        """
+        waited, last_sign = 0.0, self._process.last_sign
         while not is_done():
             with self._changed:
-                self._changed.wait_for(lambda: is_done() or self._error, 0.5)
+                self._changed.wait_for(lambda: is_done() or self._error, LOOK)
             signals.raise_if_stopped()
             if self._error and not is_done():
                 raise TrackingError(*self._error)
-            if time.monotonic() - self._process.last_sign > START:
+            heard, last_sign = self._process.last_sign != last_sign, self._process.last_sign
+            waited = 0.0 if heard else waited + LOOK
+            if waited > START:
                 raise TrackingError(
-                    "the process that talks to MLflow does not respond",
+                    f"the process that talks to MLflow does not respond{self._process.last_line}",
                     "try again, or type tracking.enabled=false to do without it",
                 )
 
@@ -97,13 +105,19 @@ class ClientRun:
 
     def close(self, patience: float, at_most: float, show: Show) -> str:
         """As `Tracker.close`."""
+        try:
+            return self._wait_until_sent(patience, at_most, show)
+        finally:
+            self._process.forget(self._record.directory)
+
+    def _wait_until_sent(self, patience: float, at_most: float, show: Show) -> str:
         self._deliver(urgent=True)
         began = self._progress = time.monotonic()
         restarted = False
         while True:
             with self._changed:
                 is_over = self._changed.wait_for(
-                    lambda: self._record.sent or self._final, min(patience, at_most, 0.5)
+                    lambda: self._record.sent or self._final, min(patience, at_most, LOOK)
                 )
                 if is_over:
                     return (

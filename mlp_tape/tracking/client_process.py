@@ -35,6 +35,7 @@ with tensorflow_setup.without_garbage_collection():
 server.main()
 """
 GRACE = 1.0  # seconds in which the process may end by itself
+LAST = 4096  # bytes of what it printed that may be shown
 
 Listener = Callable[[dict[str, Any]], None]
 
@@ -70,15 +71,25 @@ class MlflowProcess:
         return self._program.poll() is None
 
     @property
+    def last_line(self) -> str:
+        """The last line that the process printed, after a colon; empty if it printed nothing."""
+        file = self._errors.fileno()  # the process shares its offset, and writes
+        printed = os.pread(file, LAST, max(0, os.fstat(file).st_size - LAST))
+        last = printed.decode(errors="replace").strip().rpartition("\n")[2]
+        return f": {last}" if last else ""
+
+    @property
     def epitaph(self) -> str:
         """Says that the process has ended, with the last line that it printed."""
-        self._errors.seek(0)
-        last = self._errors.read().strip().rpartition("\n")[2]
-        return f"the process that talks to MLflow is gone{f': {last}' if last else ''}"
+        return f"the process that talks to MLflow is gone{self.last_line}"
 
     def listen(self, directory: Path, listener: Listener) -> None:
         """Registers the listener to notifications about a directory; the last one is `gone`."""
         self._listeners[str(directory)] = listener
+
+    def forget(self, directory: Path) -> None:
+        """Drops the listener to notifications about a directory, and the run that it belongs to."""
+        self._listeners.pop(str(directory), None)
 
     def send(self, do: str, directory: Path, **details: Any) -> None:
         """Sends a message; has no effect if the process is gone."""

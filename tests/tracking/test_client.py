@@ -5,6 +5,8 @@ import math
 import os
 import re
 import signal
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from conftest import (
     wait_until,
 )
 from mlp_tape.config.settings import Settings, TrackingSettings, to_dict
+from mlp_tape.errors import TrackingError
 from mlp_tape.mlflow_backend import sync
 from mlp_tape.storage import run_record
 from mlp_tape.storage.journal import Journal, Row
@@ -109,13 +112,17 @@ def test_run_whose_mlflow_process_hangs_ends_after_the_patience(
 class Silent:
     """An MLflow process that receives messages and does nothing."""
 
-    exists, is_ready, last_sign, epitaph = True, True, 0.0, "the process is gone"
+    exists, is_ready, last_sign, last_line = True, True, 0.0, ": its last line"
+    epitaph = "the process is gone"
 
     def __init__(self) -> None:
         self.messages: list[str] = []
 
     def listen(self, directory: Path, listener: Any) -> None:
         self.notify = listener
+
+    def forget(self, directory: Path) -> None:
+        pass
 
     def send(self, do: str, directory: Path, **details: Any) -> None:
         self.messages.append(do)
@@ -150,6 +157,32 @@ def test_client_gives_up_after_the_patience_unless_there_is_progress(
     assert run.close(30.0, math.inf, show) == "the store is down"
     assert left == 7 * [1]
     assert silent.messages == ["deliver", "give up"]
+
+
+def test_process_that_never_responds_is_reported_with_its_last_line(
+    tmp_path: Path, silent: Silent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "START", 1.0)
+    run = ClientRun("sqlite:///unused", RunRecord(tmp_path, uri="sqlite:///unused"))
+    with pytest.raises(TrackingError, match="does not respond: its last line"):
+        run.open(print, print)
+
+
+def test_sign_of_life_may_be_old_after_a_pause(tmp_path: Path, silent: Silent) -> None:
+    """After Ctrl-Z and `fg`, or on a machine that was paused, both processes go on."""
+    silent.last_sign = time.monotonic() - 10 * client.START
+    run, said = ClientRun("sqlite:///unused", RunRecord(tmp_path, uri="sqlite:///unused")), list[str]()
+
+    def answer() -> None:
+        silent.notify({"event": "prepared", "lines": ["as the store says"]})
+        wait_until("the request to deliver", lambda: silent.messages)
+        silent.notify({"event": "step"})
+
+    answering = threading.Timer(3 * client.LOOK, answer)
+    answering.start()
+    run.open(said.append, print)
+    answering.join()
+    assert said == ["as the store says"]
 
 
 def test_run_that_was_stopped_before_it_wrote_a_file_is_delivered(tmp_path: Path) -> None:
@@ -240,6 +273,7 @@ def test_many_runs_are_delivered_by_one_process(tmp_path: Path) -> None:
             assert run.close(LIMIT, LIMIT, lambda left: None) == ""
         assert record.run_id
         assert run.link
+    assert client_process.running()._listeners == {}, "memory must not grow with the runs"
     assert {each.info.status for each in runs_in(uri)} == {"FAILED"}
     assert len(runs_in(uri)) == 12
 
