@@ -3,9 +3,7 @@
 import atexit
 import contextlib
 import dataclasses
-import datetime
 import functools
-import secrets
 import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping
@@ -104,9 +102,7 @@ def train(
         settings = _resumed(settings, [key for key, _ in flatten(settings)])
         place = Path(settings.resume or "")
     else:
-        now = datetime.datetime.now()
-        new = f"outputs/{now:%Y-%m-%d}/{now:%H-%M-%S}-{secrets.token_hex(3)}"
-        place = Path(directory or new).absolute()
+        place = Path(directory).absolute() if directory else run_paths.new()
         try:
             place.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -1,4 +1,4 @@
-"""The commands `reproduce`, which trains a run again and compares, and `replay`, which shows a step."""
+"""The command `reproduce`, which trains a run again and compares."""
 
 import argparse
 import dataclasses
@@ -6,32 +6,29 @@ import os
 import random
 import shlex
 import subprocess
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from omegaconf import OmegaConf
 
 from mlp_tape.config.settings import Settings, TrackingSettings, to_dict
-from mlp_tape.errors import ConfigError, DiskError
+from mlp_tape.errors import ConfigError
 from mlp_tape.runs import resume
-from mlp_tape.storage.metric_keys import TRAIN_LOSS
 from mlp_tape.storage.run_record import Command
-from mlp_tape.system import program, signals, tensorflow_setup, worktrees
+from mlp_tape.system import program, signals, worktrees
 from mlp_tape.system.formatting import count
 from mlp_tape.tracking import client_process
 from mlp_tape.tracking.uri import resolve_uri
 
 if TYPE_CHECKING:  # the command line of a run imports this module, too
     from mlp_tape.runs.recorded import Recorded
-    from mlp_tape.runs.replay import Tensors
 
 CHANGEABLE = ("dataset.path", "tracking.")  # settings that may differ from those of the run
 WIDTH = 44  # characters of a cell
 
 
-def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Adds the two commands to the parser of the command line."""
+def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds the command to the parser of the command line."""
     command = commands.add_parser("reproduce", help="train a run again, and compare it value by value")
     command.add_argument(
         "run", metavar="RUN", help="MLflow run id, runs:/ID, directory, or last; of a sweep, all of its jobs"
@@ -52,20 +49,6 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         action="store_true",
         help="with the recorded code and versions of packages, in a checkout and an environment of their own",
     )
-    command = commands.add_parser("replay", help="show a step of a run, tensor by tensor")
-    command.add_argument("run", metavar="RUN", help="MLflow run id, runs:/ID, directory, or last")
-    command.add_argument(
-        "settings",
-        nargs="*",
-        metavar="step=N",
-        help="step=N, counted from 0 (default: the step at which the run diverged); dataset.path=FILE",
-    )
-    command.add_argument("--uri", help="MLflow tracking URI, for runs that have no directory here")
-    command.add_argument("--out", type=Path, metavar="FILE.npz", help="file for all tensors")
-    command.add_argument("--png", type=Path, metavar="FILE.png", help="file for a plot of the batch's images")
-    command.add_argument(
-        "--notebook", type=Path, metavar="FILE.ipynb", help="file for a notebook of the step"
-    )
 
 
 def _positive(text: str) -> int:
@@ -81,7 +64,7 @@ def reproduce(arguments: argparse.Namespace) -> int:
     uri = resolve_uri(TrackingSettings(uri=arguments.uri))
     found = list(recorded.find(arguments.run, uri))
     if arguments.sample and arguments.sample < len(found):
-        found = random.Random(0).sample(found, arguments.sample)
+        found = random.sample(found, arguments.sample)
     one = _at_commit if arguments.at_commit else _reproduced
     try:
         with signals.on_signals():
@@ -95,7 +78,7 @@ def reproduce(arguments: argparse.Namespace) -> int:
 
 def _reproduced(run: "Recorded", arguments: argparse.Namespace, uri: str) -> bool:
     from mlp_tape.cli import composition
-    from mlp_tape.runs import reproduce
+    from mlp_tape.runs import recorded_data, reproduce
 
     print(
         f"reproduces    {run.name}  {run.run_id or run.directory}  {run.status}, {count(run.steps, 'step')}"
@@ -107,7 +90,7 @@ def _reproduced(run: "Recorded", arguments: argparse.Namespace, uri: str) -> boo
     else:
         print("environment   as recorded: code, packages, processor and threads")
     settings = _with_overrides(_recorded_beside(run, run.uri or uri), arguments.settings)
-    place, dataset = reproduce.data(run, _path(arguments.settings), print)
+    place, dataset = recorded_data.find(run, dataset_path(arguments.settings), print)
     settings = reproduce.new_settings(run, dataclasses.replace(settings, dataset=place))
     command = Command([], composition.as_overrides(settings))
     done = reproduce.reproduce(run, settings, dataset, command, print, arguments.epochs)
@@ -145,7 +128,8 @@ def _recorded_beside(run: "Recorded", uri: str) -> Settings:
     return dataclasses.replace(run.settings, tracking=tracking)
 
 
-def _path(typed: Sequence[str]) -> str | None:
+def dataset_path(typed: Sequence[str]) -> str | None:
+    """Returns the path that was typed as `dataset.path=`; None if there was none."""
     values = [text.partition("=")[2] for text in typed if text.startswith("dataset.path=")]
     return values[-1] if values else None
 
@@ -178,89 +162,3 @@ def _table(rows: Sequence[tuple[str, str, str]]) -> list[str]:
 
 def _short(text: str) -> str:
     return text if len(text) <= WIDTH else f"{text[: WIDTH - 3]}..."
-
-
-def replay(arguments: argparse.Namespace) -> int:
-    """Shows a step of a run; without `step=`, the one at which it diverged."""
-    for text in arguments.settings:
-        if not text.startswith(("step=", "dataset.path=")):
-            raise ConfigError(
-                f"{text}: a step is replayed with the settings of its run",
-                f"type replay {arguments.run} step=0, or dataset.path=FILE where its data are",
-            )
-    steps = [text.partition("=")[2] for text in arguments.settings if text.startswith("step=")]
-    if not steps:
-        here = resume.here(arguments.run)
-        tensorflow_setup.import_tensorflow()
-        from mlp_tape.runs import divergence
-
-        for line in divergence.replay(here.directory if here else Path(arguments.run)):
-            print(line)
-        return 0
-    if not steps[-1].isdigit():
-        raise ConfigError(
-            f"step={steps[-1]}: expected an integer from 0", f"type replay {arguments.run} step=0"
-        )
-    from mlp_tape.runs import recorded
-
-    step, uri = int(steps[-1]), resolve_uri(TrackingSettings(uri=arguments.uri))
-    run = _one(list(recorded.find(arguments.run, uri)), arguments.run)
-    tensorflow_setup.import_tensorflow()
-    from mlp_tape.runs import replay
-
-    trainer = replay.trainer_of(run, _path(arguments.settings), print)
-    tensors = replay.replay(trainer, run.directory, step)
-    epoch, in_epoch = divmod(step, trainer.steps_per_epoch)
-    print(f"run           {run.name}  {run.run_id or run.directory}")
-    print(f"step          {step:,}: epoch {epoch}, step {in_epoch}, lr {trainer.rate.at(step):g}")
-    print(f"labels        {replay.labels_line(tensors[replay.LABELS], trainer.dataset.class_names)}")
-    print(f"loss          {tensors[replay.LOSS]:.6f}{_as_recorded(run, step, float(tensors[replay.LOSS]))}")
-    for line in replay.table(tensors):
-        print(line)
-    _write(arguments, tensors, trainer.dataset.class_names, run, step)
-    return 0
-
-
-def _one(found: "list[Recorded]", which: str) -> "Recorded":
-    if len(found) != 1:
-        raise ConfigError(
-            f"{which} is a sweep of {count(len(found), 'job')}", "type the id of one of its jobs"
-        )
-    return found[0]
-
-
-def _as_recorded(run: "Recorded", step: int, loss: float) -> str:
-    """Returns whether a loss is the recorded one, of each place that has one."""
-    known = {each.place: each.rows.get(TRAIN_LOSS, {}).get(step) for each in run.evidence}
-    other = [f"{place} has {value!r}" for place, value in known.items() if value not in (None, loss)]
-    if other:
-        return f", but {', '.join(other)}"
-    return (
-        ", as recorded"
-        if any(value is not None for value in known.values())
-        else ", of which no row is recorded"
-    )
-
-
-def _write(
-    arguments: argparse.Namespace, tensors: "Tensors", names: Sequence[str], run: "Recorded", step: int
-) -> None:
-    """Writes the files that were asked for."""
-    import numpy as np
-
-    from mlp_tape.reports import batch_sheet, notebook, prediction_plots
-
-    if arguments.png and not prediction_plots.are_drawn(tensors["images"]):
-        raise ConfigError("the batch has no images, but rows of a table", "leave out --png")
-    writers: list[tuple[Path | None, Callable[[Path], None]]] = [
-        (arguments.out, lambda path: np.savez(path, **tensors)),  # type: ignore[arg-type]
-        (arguments.png, lambda path: batch_sheet.draw(path, tensors["images"], tensors["labels"], names)),
-        (arguments.notebook, lambda path: notebook.write(path, str(run.directory or run.run_id), step)),
-    ]
-    for path, write in writers:
-        if path:
-            try:
-                write(path.absolute())
-            except OSError as error:
-                raise DiskError(f"{path}: {error.strerror}", "choose another file") from error
-            print(f"written       {path.absolute()}")

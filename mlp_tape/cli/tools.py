@@ -85,10 +85,11 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--png", type=Path, default=Path("comparison.png"), help="file of the plot (default: comparison.png)"
     )
-    from mlp_tape.cli import data_tools, reproduction  # which wrong settings are not to wait for
+    from mlp_tape.cli import data_tools, replay, reproduction  # which wrong settings are not to wait for
 
     data_tools.add_parsers(commands)
-    reproduction.add_parsers(commands)
+    reproduction.add_parser(commands)
+    replay.add_parser(commands)
     commands.add_parser("settings", help="print the settings reference, docs/settings.md")
     return parser
 
@@ -113,9 +114,9 @@ def _directory(run: str) -> Path:
 
 
 def _replay(arguments: argparse.Namespace) -> int:
-    from mlp_tape.cli import reproduction
+    from mlp_tape.cli import replay
 
-    return reproduction.replay(arguments)
+    return replay.replay(arguments)
 
 
 def _walk(arguments: argparse.Namespace) -> int:

@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from mlp_tape.config.settings import Settings, flatten
 from mlp_tape.errors import BrokenFileError, ConfigError, MlpTapeError
 from mlp_tape.runs import resume
-from mlp_tape.runs.comparison import MEASURED, Evidence
+from mlp_tape.runs.evidence import MEASURED, Evidence
 from mlp_tape.storage import checksums, journal, run_paths, run_record
 from mlp_tape.storage.journal import Row
 from mlp_tape.storage.metric_keys import TRAIN_LOSS

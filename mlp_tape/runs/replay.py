@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlp_tape.errors import ConfigError
+from mlp_tape.runs import recorded_data
 from mlp_tape.runs.recorded import Recorded
-from mlp_tape.runs.reproduce import Say, data
+from mlp_tape.runs.recorded_data import Say
 from mlp_tape.runs.run import resolved
 from mlp_tape.runs.trainer import Trainer
 from mlp_tape.storage import checkpoint, run_paths
@@ -66,8 +67,8 @@ def replay(trainer: Trainer, directory: Path | None, step: int) -> Tensors:
 
 
 def trainer_of(run: Recorded, path: str | None, say: Say) -> Trainer:
-    """Returns the trainer of a run as it is recorded, with its data, as `reproduce.data` finds them."""
-    place, dataset = data(run, path, say)
+    """Returns the trainer of a run as it is recorded, with its data, as `recorded_data.find` finds them."""
+    place, dataset = recorded_data.find(run, path, say)
     return Trainer(*resolved(dataclasses.replace(run.settings, dataset=place), dataset))
 
 

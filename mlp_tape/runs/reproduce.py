@@ -1,22 +1,20 @@
 """Reproduction: trains a run again from what is recorded of it, and compares both value by value."""
 
 import dataclasses
-import datetime
-import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from mlp_tape.config.settings import DatasetSettings, Settings
-from mlp_tape.data import datasets
+from mlp_tape.config.settings import Settings
 from mlp_tape.data.datasets import Dataset
-from mlp_tape.errors import DataError, DivergenceError, MlpTapeError
-from mlp_tape.runs.comparison import IDENTICAL, VERDICT, Comparison
+from mlp_tape.errors import DivergenceError
+from mlp_tape.runs.comparison import VERDICT, Comparison
 from mlp_tape.runs.pruning import Pruning
 from mlp_tape.runs.recorded import Recorded, Weights
 from mlp_tape.runs.run import execute_run, resolved
+from mlp_tape.runs.verdict import IDENTICAL
 from mlp_tape.storage import run_paths, run_record
 from mlp_tape.storage.run_record import Command, RunRecord
 from mlp_tape.system import provenance
@@ -79,38 +77,6 @@ def _differing(
     return [(name, a, b) for name, a, b in pairs if a != b]
 
 
-def data(run: Recorded, path: str | None, say: Say) -> tuple[DatasetSettings, Dataset]:
-    """Returns the data of a run, found by their SHA-256, and the settings that load them.
-
-    Tried are the path that is given, or else the recorded one, the recorded source, and the name of the data
-    set: the cache, a package or a download.
-
-    Raises:
-        DataError: no data with the SHA-256 of the run were found.
-    """
-    known = run.settings.dataset
-    candidates = [dataclasses.replace(known, path=path or known.path)]
-    if not path:
-        if run.data_source != known.path and run.data_source and Path(run.data_source).exists():
-            candidates.append(dataclasses.replace(known, path=run.data_source))
-        if known.path and known.name != datasets.OWN:
-            candidates.append(dataclasses.replace(known, path=None))
-    tried = []
-    for each in candidates:
-        try:
-            found = datasets.load(**dataclasses.asdict(each), say=say)
-        except MlpTapeError as error:
-            tried.append(error.what)
-            continue
-        if found.sha256 == run.data_sha256:
-            return each, found
-        tried.append(f"{each.path or found.name} has SHA-256 {found.sha256[:12]}...")
-    raise DataError(
-        f"the data of the run have SHA-256 {run.data_sha256[:12]}...; {'; '.join(tried)}",
-        "type dataset.path=FILE with the data that the run was trained on",
-    )
-
-
 def reproduce(
     run: Recorded,
     settings: Settings,
@@ -139,7 +105,7 @@ def reproduce(
     comparison = Comparison(
         run.evidence, per_epoch, ends if wanted < settings.epochs else None, settings.precision
     )
-    directory = new_directory()
+    directory = run_paths.new()
     directory.mkdir(parents=True)
     try:
         execute_run(settings, directory, command, dataset=dataset, comparison=comparison)
@@ -180,12 +146,6 @@ def new_settings(run: Recorded, settings: Settings) -> Settings:
         tags={REPRODUCES: run.run_id or str(run.directory)},
         note=None,
     )
-
-
-def new_directory() -> Path:
-    """Returns a directory for a run, which does not exist, below `outputs` in the current directory."""
-    now = datetime.datetime.now()
-    return Path(f"outputs/{now:%Y-%m-%d}/{now:%H-%M-%S}-{secrets.token_hex(3)}").absolute()
 
 
 def _why(run: Recorded, wanted: int, begun: int) -> str:

@@ -1,5 +1,9 @@
 """The name of every file and folder in the directory of a run or of a sweep."""
 
+import datetime
+import secrets
+from pathlib import Path
+
 # Of runs and sweeps
 RECORD = "run.json"
 LOCK = "run.lock"
@@ -34,3 +38,9 @@ SWEEP_PAGE = "sweep.md"
 HYDRA_SWEEP = "multirun.yaml"  # written by Hydra
 STUDY = "study.log"  # of a search: its trials, in the format of Optuna's journal
 STUDY_LOCK = "study.lock"
+
+
+def new() -> Path:
+    """Returns a directory for a new run, absolute and not yet created, named as in conf/config.yaml."""
+    now = datetime.datetime.now()
+    return Path(f"outputs/{now:%Y-%m-%d}/{now:%H-%M-%S}-{secrets.token_hex(3)}").absolute()

@@ -7,14 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlp_tape.runs.comparison import (
-    DIFFERENT,
-    IDENTICAL,
-    ROUNDING,
-    Comparison,
-    Evidence,
-    units_in_the_last_place,
-)
+from mlp_tape.runs.comparison import Comparison
+from mlp_tape.runs.evidence import Evidence, units_in_the_last_place
+from mlp_tape.runs.verdict import DIFFERENT, IDENTICAL, ROUNDING
 from mlp_tape.storage.journal import Row
 
 STEPS, PER_EPOCH = 40, 10
@@ -110,6 +105,17 @@ def test_differences_that_begin_in_the_last_place_are_rounding() -> None:
     found, lines = compared(recorded(), rounded(1.3))
     assert found.is_equal and found.verdict.startswith(f"{ROUNDING} (largest relative difference ")
     assert "units in the last place" in lines[0] or "unit in the last place" in lines[0]
+
+
+def test_a_row_that_is_missed_at_the_end_counts_from_its_step() -> None:
+    """It is found after the differences of later steps, of which only the first few are shown."""
+    there, here = recorded(), recorded()
+    here["train/loss"] = {
+        step: value if step < 10 else value * 1.5 for step, value in here["train/loss"].items()
+    }
+    del here["train/loss"][3]
+    found, _ = compared(there, here)
+    assert found.verdict == f"{DIFFERENT} from step 3 on"
 
 
 @pytest.mark.parametrize("factor", [0.9, 1.001, 1.2])

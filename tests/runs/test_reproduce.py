@@ -18,8 +18,8 @@ import pytest
 
 import mlp_tape as api
 from conftest import ROOT, Run, Server, kill_after_limit, mlp_tape, runs_in, sample, sync_unsent
-from mlp_tape.cli import reproduction, tools
-from mlp_tape.runs import recorded, reproduce
+from mlp_tape.cli import replay, reproduction, tools
+from mlp_tape.runs import recorded, recorded_data, reproduce
 from mlp_tape.storage import checksums, run_record
 from mlp_tape.system import program, provenance, redaction
 from mlp_tape.system.provenance import Environment
@@ -70,7 +70,7 @@ def test_a_run_is_reproduced_bit_for_bit(
     run = api.train(api.settings(*UNTRACKED, *typed), show=False)
     (found,) = recorded.find(str(run.directory), "")
     assert found.problems == []
-    place, dataset = reproduce.data(found, None, print)
+    place, dataset = recorded_data.find(found, None, print)
     settings = reproduce.new_settings(found, dataclasses.replace(found.settings, dataset=place))
     done = reproduce.reproduce(found, settings, dataset, run_record.Command([], []), print)
     assert (done.verdict, done.is_equal, done.problems, done.explanation) == ("bit-identical", True, [], [])
@@ -309,11 +309,11 @@ def test_other_data_of_the_same_shape_are_refused(tmp_path: Path, monkeypatch: p
     np.savez("other.npz", **arrays)
     (found,) = recorded.find(str(run.directory), "")
     with pytest.raises(api.DataError, match=r"the data of the run have SHA-256 .*other.npz has SHA-256"):
-        reproduce.data(found, "other.npz", print)
+        recorded_data.find(found, "other.npz", print)
     shutil.move("own.npz", "moved.npz")
     with pytest.raises(api.DataError, match=r"own.npz"):
-        reproduce.data(found, None, print)
-    assert reproduce.data(found, "moved.npz", print)[1].sha256 == found.data_sha256
+        recorded_data.find(found, None, print)
+    assert recorded_data.find(found, "moved.npz", print)[1].sha256 == found.data_sha256
 
 
 def test_data_are_found_at_the_recorded_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -321,7 +321,7 @@ def test_data_are_found_at_the_recorded_source(tmp_path: Path, monkeypatch: pyte
     monkeypatch.chdir(tmp_path)
     run = api.train(api.settings(*UNTRACKED), show=False)
     (found,) = recorded.find(str(run.directory), "")
-    _, dataset = reproduce.data(found, None, print)
+    _, dataset = recorded_data.find(found, None, print)
     np.savez(
         "kept.npz", **{name: getattr(dataset, name) for name in ("x_train", "y_train", "x_test", "y_test")}
     )
@@ -331,7 +331,7 @@ def test_data_are_found_at_the_recorded_source(tmp_path: Path, monkeypatch: pyte
         settings=dataclasses.replace(found.settings, dataset=elsewhere),
         data_source=str(tmp_path / "kept.npz"),
     )
-    assert reproduce.data(moved, None, print)[0].path == str(tmp_path / "kept.npz")
+    assert recorded_data.find(moved, None, print)[0].path == str(tmp_path / "kept.npz")
 
 
 @pytest.mark.long
@@ -458,7 +458,7 @@ def test_wrong_commands_are_answered(
 
 def test_a_step_is_replayed_with_the_settings_of_its_run() -> None:
     with pytest.raises(api.ConfigError, match=r"lr=0\.2: a step is replayed with the settings of its run"):
-        reproduction.replay(tools._parser().parse_args(["replay", "last", "step=3", "lr=0.2"]))
+        replay.replay(tools._parser().parse_args(["replay", "last", "step=3", "lr=0.2"]))
 
 
 def test_settings_of_the_run_may_not_be_changed() -> None:
