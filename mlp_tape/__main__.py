@@ -6,7 +6,7 @@ if __name__ == "__main__" and not sys.flags.safe_path:
     # Python puts the current directory first, where a file may be a random.py
     sys.path.append(sys.path.pop(0))
 
-from mlp_tape.system import exit, program, streams
+from mlp_tape.system import exit, program, streams, timeline
 
 
 def tools() -> None:
@@ -31,7 +31,9 @@ def command() -> None:
     if sys.argv[1:2] and sys.argv[1] in tools.COMMANDS:
         exit.leave(tools.main())
 
-    from mlp_tape.cli.main import main
+    timeline.start()
+    with timeline.phase("imports"):
+        from mlp_tape.cli.main import main
 
     main()
 

@@ -1,12 +1,10 @@
 """The Python API: settings, runs, and a training block by block. `import mlp_tape` exports it."""
 
 import atexit
-import contextlib
 import dataclasses
 import functools
 import sys
-import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -108,7 +106,7 @@ def train(
         except OSError as error:
             raise DiskError(f"{error.filename}: {error.strerror}", "choose another directory") from error
     command = Command([], composition.as_overrides(settings))
-    with _mlflow_process(), signals.on_interrupt():
+    with client_process.ended_when_idle(), signals.on_interrupt():
         try:
             execute_run(settings, place, command, dataset=dataset, on_screen=show)
         except BaseException:
@@ -321,36 +319,7 @@ def _resumed(given: Settings, typed: Iterable[str]) -> Settings:
     return resume.settings(directory, given, set(typed))
 
 
-IDLE = 30.0  # seconds for which the MLflow process, which takes seconds to start, waits for another run
-
-_training = 0  # calls of `train` in progress, in all threads
-_counting = threading.Lock()
-_end_of_idling: threading.Timer | None = None
 atexit.register(client_process.stop_all)
-
-
-@contextlib.contextmanager
-def _mlflow_process() -> Iterator[None]:
-    """Ends the MLflow process when there has been no run for a while after the block."""
-    global _training, _end_of_idling
-    with _counting:
-        _training += 1
-        if _end_of_idling:
-            _end_of_idling.cancel()
-    try:
-        yield
-    finally:
-        with _counting:
-            _training -= 1
-            _end_of_idling = threading.Timer(IDLE, _end_if_idle)
-            _end_of_idling.daemon = True
-            _end_of_idling.start()
-
-
-def _end_if_idle() -> None:
-    with _counting:
-        if not _training:
-            client_process.stop_all()
 
 
 def _of_mapping(given: Mapping[str, Any] | DictConfig) -> Settings:

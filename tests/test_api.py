@@ -20,7 +20,6 @@ from hydra.version import getbase
 
 import mlp_tape
 from conftest import LIMIT, ROOT, runs_in, sample, wait_until
-from mlp_tape import api
 from mlp_tape.cli import composition
 from mlp_tape.config.settings import Settings
 from mlp_tape.errors import TrackingError
@@ -275,10 +274,25 @@ def test_the_mlflow_process_serves_several_runs_and_ends_when_it_is_idle(
 ) -> None:
     mlp_tape.train(mlp_tape.settings(*QUICK), show=False)
     process = client_process._running[Path.cwd()]
-    monkeypatch.setattr(api, "IDLE", 0.0)
+    monkeypatch.setattr(client_process, "IDLE", 0.0)
     mlp_tape.train(mlp_tape.settings(*QUICK), show=False)
     wait_until("the end of the process", lambda: not process.exists)
     wait_until("that it is forgotten", lambda: not client_process._running)
+
+
+def test_the_mlflow_process_is_not_idle_while_another_run_uses_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also a run that this module did not start, such as one that a test executes."""
+    monkeypatch.setattr(client_process, "IDLE", 0.0)
+    process = client_process.running()
+    with client_process.in_use():
+        with client_process.ended_when_idle():
+            pass
+        assert client_process._end_of_idling
+        client_process._end_of_idling.join()
+        assert process.exists and client_process.running() is process
+    with client_process.ended_when_idle():
+        pass
+    wait_until("the end of the process", lambda: not process.exists)
 
 
 def test_ctrl_c_is_deferred_once_and_the_handler_is_restored() -> None:

@@ -40,7 +40,7 @@ from mlp_tape.errors import ConfigError, MlpTapeError
 from mlp_tape.runs import resume
 from mlp_tape.storage import run_record
 from mlp_tape.sweeps.plan import TRACEBACK
-from mlp_tape.system import exit, program, signals, tensorflow_setup
+from mlp_tape.system import exit, program, signals, tensorflow_setup, timeline
 from mlp_tape.tracking import client_process
 from mlp_tape.tracking.uri import resolve_uri
 
@@ -93,7 +93,10 @@ def main() -> NoReturn:
     invocation = Invocation(program.conf(), CommandLine([], [], []))
     _invocation.set(invocation)
     code = _exit_code(invocation)
-    client_process.stop_all()
+    with timeline.phase("end of MLflow's process"):
+        client_process.stop_all()
+    for text in timeline.report():
+        print(text)
     if invocation.runs_exit_handlers:
         exit.leave_after_handlers(code)
     exit.leave(code)
@@ -114,6 +117,7 @@ def _exit_code(invocation: Invocation) -> int:
         if line.asks_for_help and not line.config:
             print(_help(conf, line.overrides))
             return 0
+        timeline.begin("composition")
         with signals.on_signals(), invocation.sweep:
             entry()
     except BaseException as error:
@@ -169,6 +173,7 @@ def _help(conf: Path, overrides: list[str]) -> str:
 
 def _run(composed: DictConfig) -> float | None:
     """Executes a run, or a job of a sweep, and returns its test accuracy, which a sweeper may optimize."""
+    timeline.end("composition")
     hydra_config = HydraConfig.get()
     if hydra_config.job.chdir:  # relative paths are relative to the directory where the command was typed
         os.chdir(hydra_config.runtime.cwd)

@@ -22,6 +22,7 @@ from mlp_tape.reports import description
 from mlp_tape.storage import delivery_record, journal, run_paths, run_record
 from mlp_tape.storage.metric_keys import TEST_ACCURACY, TEST_LOSS
 from mlp_tape.storage.run_record import RunRecord
+from mlp_tape.system import timeline
 from mlp_tape.system.redaction import without_password
 from mlp_tape.tracking.uri import check_reachable, incomplete_error, mlflow_command
 
@@ -181,7 +182,8 @@ class _Delivery:
     def _independently(self, what: str, part: Callable[[], Iterable[str]]) -> Iterator[str]:
         """Delivers a part; keeps its error if the store refuses it, and raises it if there is an outage."""
         try:
-            yield from part()
+            with timeline.phase(what.removeprefix("the ")):
+                yield from part()
         except TrackingError:
             raise
         except Exception as error:
@@ -203,8 +205,9 @@ class _Delivery:
         log_model = self._model() if self._model_is_wanted() else None
         if log_model:
             try:
-                for _ in self.uploads.run("the model", log_model):
-                    yield "upload"
+                with timeline.phase("model"):
+                    for _ in self.uploads.run("the model", log_model):
+                        yield "upload"
                 self._keep(self.uploads.result)
                 state.save(directory)
                 yield "model"
@@ -215,14 +218,15 @@ class _Delivery:
         files = [each for each in self._artifacts() if state.files.get(self._key(each)) != _changed_at(each)]
         missing = len(files)
         try:
-            for each in list(files):
-                path, folder = each
-                upload = functools.partial(self.client.log_artifact, state.run_id, str(path), folder)
-                changed = _changed_at(each)
-                for _ in self.uploads.run(self._key(each), upload):
-                    yield "upload"
-                state.files[self._key(files.pop(0))] = changed
-                yield "artifact"
+            with timeline.phase("files"):
+                for each in list(files):
+                    path, folder = each
+                    upload = functools.partial(self.client.log_artifact, state.run_id, str(path), folder)
+                    changed = _changed_at(each)
+                    for _ in self.uploads.run(self._key(each), upload):
+                        yield "upload"
+                    state.files[self._key(files.pop(0))] = changed
+                    yield "artifact"
         except Exception as error:
             failed += [(name, error) for name in dict.fromkeys(each[1] or each[0].name for each in files)]
         finally:
@@ -243,6 +247,7 @@ class _Delivery:
         permanent = all(each.permanent for each in self.refused)
         return IncompleteError(what, first.hint, permanent, ended)
 
+    @timeline.phase("run")
     def _open(self) -> Run:
         """Creates the MLflow run, or finds the one that was created."""
         run = store.ask(self.uri, self._find_or_create)

@@ -19,7 +19,7 @@ from mlp_tape.mlflow_backend.failures import IncompleteError
 from mlp_tape.mlflow_backend.threads import WorkMeter
 from mlp_tape.mlflow_backend.uploads import Uploads
 from mlp_tape.storage import liveness, run_record
-from mlp_tape.system import exit
+from mlp_tape.system import exit, timeline
 
 if TYPE_CHECKING:
     from mlp_tape.mlflow_backend.system_metrics import SystemMetrics
@@ -199,6 +199,7 @@ def _deliver(directory: str, uri: str, urgent: bool) -> None:
 def _prepare(directory: str, uri: str, experiment: str) -> None:
     """Opens the store, and closes runs in it whose processes no longer exist, in a thread of its own."""
 
+    @timeline.phase("store")
     def prepare() -> None:
         try:
             notifications.send(directory, "prepared", lines=list(abandoned.close_dead(uri, experiment)))

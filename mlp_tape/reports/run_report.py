@@ -19,13 +19,14 @@ from mlp_tape.reports.result import Result
 from mlp_tape.storage import histogram_files, run_paths
 from mlp_tape.storage.journal import Journal, Row
 from mlp_tape.storage.metric_keys import TRAIN_LOSS
-from mlp_tape.system import atomic_files, provenance
+from mlp_tape.system import atomic_files, provenance, timeline
 from mlp_tape.training.classification import ByClass
 from mlp_tape.training.histograms import Histogram, histogram
 
 _is_warm, _warming_up = False, threading.Lock()
 
 
+@timeline.phase("settings and environment")
 def write_settings(directory: Path, settings: Settings) -> None:
     """Writes the files known before the first step.
 
@@ -41,6 +42,7 @@ def write_settings(directory: Path, settings: Settings) -> None:
         atomic_files.write(directory / name, text.encode())
 
 
+@timeline.phase("weights and results")
 def write_results(directory: Path, settings: Settings, dataset: Dataset, result: Result) -> None:
     """Writes the trained network.
 
@@ -109,6 +111,7 @@ def accepted_values(dataset: Dataset) -> dict[str, Any]:
     return {"range": (low, high), "accepted": accepted, "least_peak": least_peak if high > low else 0.0}
 
 
+@timeline.phase("import of Matplotlib")
 def warm_up() -> None:
     """Imports matplotlib and draws once, so that this can be done in the background during training."""
     global _is_warm
@@ -141,6 +144,7 @@ def draw_plots(directory: Path, dataset: Dataset, steps: int, journal: Journal) 
     _draw_weights(folder, dataset, before, weights, list(histogram_files.read(directory)), steps)
 
 
+@timeline.phase("plots of the training")
 def _draw_training(folder: Path, steps: int, journal: Journal) -> None:
     from mlp_tape.reports import curve_plots
 
@@ -172,6 +176,7 @@ def _by_layer(rows: Iterable[Row], most: int = 2_000) -> dict[str, list[tuple[in
     return found
 
 
+@timeline.phase("plots of the predictions")
 def _draw_predictions(folder: Path, dataset: Dataset, scores: Array) -> None:
     from mlp_tape.reports import prediction_plots
 
@@ -182,6 +187,7 @@ def _draw_predictions(folder: Path, dataset: Dataset, scores: Array) -> None:
         prediction_plots.worst_mistakes(folder / "worst_mistakes.png", dataset.x_test, labels, scores, names)
 
 
+@timeline.phase("plots of the weights")
 def _draw_weights(
     folder: Path,
     dataset: Dataset,

@@ -21,7 +21,7 @@ from mlp_tape.storage import checkpoint, checksums, histogram_files, run_paths
 from mlp_tape.storage.checkpoint import Checkpoint
 from mlp_tape.storage.journal import Journal, Row
 from mlp_tape.storage.metric_keys import OF_CLASSES, TRAIN_LOSS, best_key
-from mlp_tape.system import signals
+from mlp_tape.system import signals, timeline
 from mlp_tape.system.console import Console
 from mlp_tape.system.formatting import count
 from mlp_tape.training.evaluation import Evaluation
@@ -117,10 +117,12 @@ class _Fitting:
         """
         trainer, every = self._trainer, self._trainer.settings.checkpoint.every_steps
         blocks = trainer.train(self._state, with_histograms=with_histograms)
+        timeline.begin("training")
         for block in () if self.best.is_over else blocks:
             self._record_block(block)
             show(self.done, f"epoch {block.epoch + 1}/{trainer.settings.epochs}  loss {block.losses[0]:.6f}")
             if block.ends_epoch:
+                timeline.end("training")
                 self._end_epoch(block.epoch)
             if self.is_pruned:
                 break
@@ -129,7 +131,10 @@ class _Fitting:
             signals.raise_if_stopped()
             if self.best.is_over:
                 break
+            timeline.begin("training")
+        timeline.end("training")
 
+    @timeline.phase("evaluation")
     def test(self) -> Evaluation:
         """Evaluates on the test images, with the best weights if there are validation images."""
         best = self.best
@@ -152,6 +157,7 @@ class _Fitting:
         if block.statistics:
             self._console.line(f"epoch {block.epoch}  step {block.step}  loss {block.losses[0]:.6f}")
 
+    @timeline.phase("evaluation")
     def _end_epoch(self, epoch: int) -> None:
         """Evaluates on the validation images if there are any, else on the test images.
 
@@ -191,6 +197,7 @@ class _Fitting:
         for line in self._comparison.weights(self.done, found) if self._comparison else ():
             self._console.line(line)
 
+    @timeline.phase("checkpoint")
     def _save_checkpoint(self) -> None:
         """Writes a checkpoint, unless a parameter is not finite."""
         if not all(np.isfinite(array).all() for array in self.weights.values()):

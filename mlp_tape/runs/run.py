@@ -27,10 +27,11 @@ from mlp_tape.storage.checkpoint import Checkpoint
 from mlp_tape.storage.journal import Journal
 from mlp_tape.storage.metric_keys import OF_CLASSES, TEST_ACCURACY, TEST_LOSS
 from mlp_tape.storage.run_record import Command, RunRecord
-from mlp_tape.system import provenance, signals, tensorflow_setup
+from mlp_tape.system import provenance, signals, tensorflow_setup, timeline
 from mlp_tape.system.console import Console
 from mlp_tape.system.formatting import count
 from mlp_tape.tensors.scale import Scale
+from mlp_tape.tracking import client_process
 from mlp_tape.tracking.session import run_session, tracker
 from mlp_tape.tracking.tracker import Tracker
 from mlp_tape.tracking.uri import CHECK_SECONDS, check_reachable, recorded_uri, resolve_uri, store_warnings
@@ -98,9 +99,10 @@ def execute_run(
                 _warn_of_changed_environment(past, console)
             where.prepare(record, settings)
             pruning = job.pruning if job else comparison.pruning if comparison else None
-            result, tracked = _recorded(
-                settings, dataset, record, journal, console, start, pruning, comparison, began
-            )
+            with client_process.in_use():
+                result, tracked = _recorded(
+                    settings, dataset, record, journal, console, start, pruning, comparison, began
+                )
         link = tracked.link() if job is None else None
         if link:
             console.line(f"run           {link.url}")
@@ -130,14 +132,17 @@ def _recorded(
         The result, and the tracker, which is closed.
     """
     where = tracker(settings.tracking, record, journal)
-    tensorflow_setup.import_tensorflow()
+    with timeline.phase("import of TensorFlow"):
+        tensorflow_setup.import_tensorflow()
     signals.raise_if_stopped()
-    from mlp_tape.reports import saved_model
-    from mlp_tape.runs.fit import fit
-    from mlp_tape.runs.trainer import Trainer
+    with timeline.phase("imports"):
+        from mlp_tape.reports import saved_model
+        from mlp_tape.runs.fit import fit
+        from mlp_tape.runs.trainer import Trainer
 
     trainer = Trainer(settings, dataset)
-    trainer.compile()
+    with timeline.phase("compilation"):
+        trainer.compile()
     signals.raise_if_stopped()
     files = functools.partial(run_report.write_settings, record.directory, settings)
     with run_session(where, settings.tracking.patience, record, files, console):
@@ -159,7 +164,8 @@ def _recorded(
         if settings.report != "none":
             run_report.write_results(record.directory, settings, dataset, result)
         if record.full:
-            saved_model.save(record.directory)
+            with timeline.phase("SavedModel"):
+                saved_model.save(record.directory)
             record.model_ready = True
             record.save()
             where.model_ready()
@@ -207,6 +213,7 @@ def _past(settings: Settings, directory: Path, job: Job | None) -> RunRecord | N
     )
 
 
+@timeline.phase("data")
 def _data(settings: Settings, dataset: Dataset | None, past: RunRecord | None, console: Console) -> Dataset:
     dataset = dataset or datasets.load(**dataclasses.asdict(settings.dataset), say=console.line)
     if past and past.data_sha256 != dataset.sha256:

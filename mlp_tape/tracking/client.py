@@ -29,6 +29,7 @@ PATIENCE = 30.0  # seconds without progress after which `send` gives up
 START = 120.0  # seconds of waiting without a sign of life after which the process cannot be started
 LOOK = 0.5  # seconds between two looks at the process
 NO_ANSWER = "no answer"
+WITHOUT = "type tracking.enabled=false to do without it"
 
 
 class ClientRun:
@@ -91,12 +92,14 @@ class ClientRun:
             signals.raise_if_stopped()
             if self._error and not is_done():
                 raise TrackingError(*self._error)
+            if not self._process.exists and not is_done():  # ended by this process, which notifies nobody
+                raise TrackingError(self._process.epitaph, WITHOUT)
             heard, last_sign = self._process.last_sign != last_sign, self._process.last_sign
             waited = 0.0 if heard else waited + LOOK
             if waited > START:
                 raise TrackingError(
                     f"the process that talks to MLflow does not respond{self._process.last_line}",
-                    "try again, or type tracking.enabled=false to do without it",
+                    f"try again, or {WITHOUT}",
                 )
 
     def model_ready(self) -> None:
@@ -175,7 +178,7 @@ class ClientRun:
                 self._final = notification.get("final", False)
                 self._warn_once(notification)
             elif event == "gone":
-                self._error = self._process.epitaph, "type tracking.enabled=false to do without it"
+                self._error = self._process.epitaph, WITHOUT
             self._changed.notify_all()
 
     def _warn_once(self, notification: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +27,15 @@ if sys.argv[1] not in sys.path:
 from pathlib import Path
 from mlp_tape.mlflow_backend import notifications
 from mlp_tape.system import tensorflow_setup
-from mlp_tape.system import exit
+from mlp_tape.system import exit, timeline
+timeline.join(timeline.MLFLOW)
 notifications.start()
 exit.use_temporary_directory(Path(sys.argv[2]))
-with tensorflow_setup.without_garbage_collection():
+with tensorflow_setup.without_garbage_collection(), timeline.phase("import of MLflow"):
     from mlp_tape.mlflow_backend import server
 server.main()
 """
+IDLE = 30.0  # seconds for which the process, which takes seconds to start, waits for another run
 GRACE = 1.0  # seconds in which the process may end by itself
 LAST = 4096  # bytes of what it printed that may be shown
 
@@ -73,6 +75,8 @@ class MlflowProcess:
     @property
     def last_line(self) -> str:
         """The last line that the process printed, after a colon; empty if it printed nothing."""
+        if self._errors.closed:
+            return ""
         file = self._errors.fileno()  # the process shares its offset, and writes
         printed = os.pread(file, LAST, max(0, os.fstat(file).st_size - LAST))
         last = printed.decode(errors="replace").strip().rpartition("\n")[2]
@@ -141,6 +145,45 @@ def running() -> MlflowProcess:
         if here not in _running or not _running[here].exists:
             _running[here] = MlflowProcess()
         return _running[here]
+
+
+_users = 0  # runs in progress, in all threads
+_counting = threading.Lock()
+_end_of_idling: threading.Timer | None = None
+
+
+@contextlib.contextmanager
+def in_use() -> Iterator[None]:
+    """Keeps the process during the block, which is a run, from being ended because there is none."""
+    global _users
+    with _counting:
+        _users += 1
+    try:
+        yield
+    finally:
+        with _counting:
+            _users -= 1
+
+
+@contextlib.contextmanager
+def ended_when_idle() -> Iterator[None]:
+    """Ends the process when there has been no run for a while after the block."""
+    global _end_of_idling
+    try:
+        yield
+    finally:
+        with _counting:
+            if _end_of_idling:
+                _end_of_idling.cancel()
+            _end_of_idling = threading.Timer(IDLE, _stop_if_idle)
+            _end_of_idling.daemon = True
+            _end_of_idling.start()
+
+
+def _stop_if_idle() -> None:
+    with _counting:
+        if not _users:
+            stop_all()
 
 
 def stop_all() -> None:

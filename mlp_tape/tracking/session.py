@@ -12,7 +12,7 @@ from mlp_tape.errors import DiskError
 from mlp_tape.storage import journal, run_paths
 from mlp_tape.storage.journal import Journal
 from mlp_tape.storage.run_record import RunRecord
-from mlp_tape.system import atomic_files, signals
+from mlp_tape.system import atomic_files, signals, timeline
 from mlp_tape.system.console import Console
 from mlp_tape.system.redaction import without_password
 from mlp_tape.tracking.client import HURRY, ClientRun
@@ -63,7 +63,8 @@ def run_session(
             begun = False
             write_files()
             record.save()
-            tracker.open(console.line, console.warn)
+            with timeline.phase("wait for MLflow"):
+                tracker.open(console.line, console.warn)
             begun = True
             console.copy_to(record.directory / run_paths.CONSOLE)
             yield tracker
@@ -150,7 +151,7 @@ def _close(tracker: Tracker, patience: float, at_most: float, record: RunRecord,
     """Delivers what is left; reports what could not be delivered, and how to do it later."""
     why_not = "it was stopped"
     try:
-        with console.waiting("sending to MLflow") as show:
+        with timeline.phase("delivery"), console.waiting("sending to MLflow") as show:
             why_not = tracker.close(patience, at_most, show)
     finally:
         if why_not:
