@@ -18,6 +18,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 # With these variables, a machine can force OpenBLAS to use a kernel that is not the one for its processor.
 OPENBLAS_VARIABLES = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
+VECTORS = {"avx512f": "AVX-512", "avx2": "AVX2"}  # widest first
 PACKAGES = ("tensorflow", "keras", "jax", "torch", "numpy", "mlflow", "hydra-core")
 
 
@@ -183,7 +184,10 @@ class Worker:
 
 
 def machine() -> dict[str, str]:
-    """Returns the processor, the system, the versions of packages, and the date."""
+    """Returns the processor, the system, the versions of packages, and the date.
+
+    Machines of one name differ: with AVX-512, an EPYC computes twice as fast as without.
+    """
     cpuinfo = Path("/proc/cpuinfo")
     model = re.search(r"model name\s*: (.*)", cpuinfo.read_text()) if cpuinfo.exists() else None
     versions = []
@@ -193,12 +197,19 @@ def machine() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return {
-        "processor": f"{model[1] if model else platform.processor()}, {os.cpu_count()} cores",
+        "processor": f"{model[1] if model else platform.processor()}, {os.cpu_count()} cores{_widest()}",
         "system": platform.platform(),
         "python": platform.python_version(),
         "packages": ", ".join(versions),
         "date": time.strftime("%Y-%m-%d"),
     }
+
+
+def _widest() -> str:
+    """Returns the widest instructions for vectors of the processor, after a comma, on Linux."""
+    cpuinfo = Path("/proc/cpuinfo")
+    flags = cpuinfo.read_text().split() if cpuinfo.exists() else []
+    return next((f", {text}" for flag, text in VECTORS.items() if flag in flags), "")
 
 
 def on_each_line(work: Callable[[], object]) -> None:
