@@ -56,6 +56,23 @@ Program = subprocess.Popen[str]
 Found = TypeVar("Found")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Adds an option for CI, which has no time for all long tests."""
+    parser.addoption(
+        "--share", metavar="I/N", help="of the modules with selected tests, run every N-th, from I"
+    )
+
+
+@pytest.hookimpl(trylast=True)  # after the selection by markers
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Selects a share of the modules."""
+    if config.getoption("--share"):
+        number, n = map(int, config.getoption("--share").split("/"))
+        modules = sorted({item.path for item in items})[number - 1 :: n]
+        config.hook.pytest_deselected(items=[item for item in items if item.path not in modules])
+        items[:] = [item for item in items if item.path in modules]
+
+
 def sample(cases: Iterable[Any], *default: Any) -> list[Any]:
     """Returns all cases, and marks those that are not in `default` as long.
 

@@ -45,6 +45,7 @@ def trained(run_py: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
+@pytest.mark.long
 def test_data_shows_what_was_understood(trained: Path) -> None:
     code, out, _ = read(trained, "data", "own.npz")
     assert code == 0
@@ -70,6 +71,7 @@ def test_data_shows_columns_and_doubts_of_a_table(tmp_path: Path) -> None:
     assert "'dataset.path=a b.csv'" in command
 
 
+@pytest.mark.long
 def test_data_accepts_the_name_of_a_data_set_and_of_a_function(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text("import numpy as np\ndef f(): return np.eye(12), np.arange(12) % 3\n")
     assert "data   digits, 1,437 images" in read(tmp_path, "data", "digits")[1]
@@ -182,6 +184,7 @@ def test_a_run_without_a_network_is_refused(run_py: Run, tmp_path: Path) -> None
         predict.of_run(run_record.read(found))
 
 
+@pytest.mark.long
 def test_a_model_in_mlflow_is_used_where_the_directory_of_its_run_is_not(run_py: Run, tmp_path: Path) -> None:
     here, there = tmp_path / "here", tmp_path / "there"
     here.mkdir(), there.mkdir()

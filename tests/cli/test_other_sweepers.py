@@ -5,6 +5,8 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from conftest import ROOT
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -39,6 +41,7 @@ store.store(group="hydra/sweeper/sampler", name="tpe", node={"other": 7})
 """
 
 
+@pytest.mark.long
 def test_a_sweeper_of_another_package_with_the_name_of_ours_is_the_one_that_runs(
     run_py: Run, tmp_path: Path
 ) -> None:

@@ -71,7 +71,12 @@ def outcome(hint: str, typed: list[str], failures: list[str]) -> str:
     return "work"
 
 
-@pytest.mark.parametrize("every", [5, pytest.param(1, marks=[pytest.mark.long, pytest.mark.soak])])
+LONG = pytest.mark.long
+
+
+@pytest.mark.parametrize(
+    "every", [10, pytest.param(5, marks=LONG), pytest.param(1, marks=[LONG, pytest.mark.soak])]
+)
 def test_hints_of_the_corpus_work_when_they_are_typed(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, every: int
 ) -> None:

@@ -201,6 +201,7 @@ def test_journal_and_mlflow_have_the_same_rows(finished: Path) -> None:
     assert run_record.read(finished).delivery.position == (finished / "journal.jsonl").stat().st_size
 
 
+@pytest.mark.long
 def test_run_that_diverges_has_status_failed_and_a_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,7 +13,7 @@ import pytest
 from mlflow.protos.databricks_pb2 import BAD_REQUEST
 from mlflow.store.tracking.dbmodels import models as dbmodels
 
-from conftest import LIMIT, Run, Server, ended_run, mlp_tape, runs_in, wait_until
+from conftest import LIMIT, Run, Server, ended_run, mlp_tape, runs_in, sample, wait_until
 from mlp_tape.mlflow_backend import delivery, failures, uploads
 from mlp_tape.mlflow_backend.failures import IncompleteError
 from mlp_tape.mlflow_backend.uploads import Uploads
@@ -34,13 +34,16 @@ def cannot_be_a_folder(directory: Path) -> str:
     return f"file://{directory / 'file' / 'artifacts'}"
 
 
+REFUSALS: list[tuple[Callable[[Path], str], str, str]] = [
+    (lambda directory: "s3://bucket/runs", "boto3", "pip install boto3"),
+    (lambda directory: "gs://bucket/runs", "google", "pip install google-cloud-storage"),
+    (cannot_be_a_folder, "Not a directory", "there is a file in place of a directory"),
+]
+
+
 @pytest.mark.parametrize(
     ("location", "cause", "cure"),
-    [
-        (lambda directory: "s3://bucket/runs", "boto3", "pip install boto3"),
-        (lambda directory: "gs://bucket/runs", "google", "pip install google-cloud-storage"),
-        (cannot_be_a_folder, "Not a directory", "there is a file in place of a directory"),
-    ],
+    sample(REFUSALS, REFUSALS[2]),
     ids=["s3", "gs", "file"],
 )
 def test_artifact_store_that_refuses_leaves_rows_and_status_true(

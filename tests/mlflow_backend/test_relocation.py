@@ -7,7 +7,7 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from conftest import Run, ended_run, mlp_tape, runs_in
+from conftest import Run, ended_run, mlp_tape, runs_in, sample
 from mlp_tape.config.settings import TrackingSettings
 from mlp_tape.errors import ConfigError, TrackingError
 from mlp_tape.mlflow_backend import abandoned, delivery, relocation, store
@@ -39,7 +39,7 @@ def moved(tmp_path: Path, name: str) -> tuple[Path, Path, Path]:
     return old, new, new / run.relative_to(old)
 
 
-@pytest.mark.parametrize("name", ["new", "with spaces, ü and #"])
+@pytest.mark.parametrize("name", sample(["new", "with spaces, ü and #"], "new"))
 def test_moved_database_is_found_and_its_paths_are_corrected_on_request(tmp_path: Path, name: str) -> None:
     old, new, directory = moved(tmp_path, name)
     record = run_record.read(directory)

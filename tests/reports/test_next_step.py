@@ -88,6 +88,7 @@ def test_the_first_run_leads_to_a_good_one(run_py: Run, tmp_path: Path, name: st
     assert "as good as the best settings" in done.stdout
 
 
+@pytest.mark.long
 def test_a_sweep_has_no_next_step(run_py: Run, tmp_path: Path) -> None:
     done = run_py(
         tmp_path, "-m", "dataset=digits", "epochs=1", "report=none", "seed=0,1", "tracking.enabled=false"

@@ -53,7 +53,7 @@ EVERYTHING = (
     "clip_norm=1.0 model.dropout=0.2 model.init=he model.activation=gelu shuffle=true augment.shift=1 "
     "augment.rotate=10"
 )
-EACH = sample([*CHOICES, EVERYTHING], "shuffle=true", EVERYTHING)
+EACH = sample([*CHOICES, EVERYTHING], "shuffle=true")
 # Settings for which a resumed run must restore optimizer state, random numbers, order or precision.
 STATEFUL = ["optimizer=momentum", "optimizer=rmsprop lr=0.001", "optimizer=adam lr=0.001", *CHOICES[-4:]]
 SMALL = ["dataset=digits", "model.hidden_sizes=[24,16]", "lr=0.1", "batch_size=96", "epochs=2", "log_every=4"]

@@ -239,6 +239,7 @@ def test_deleted_run_is_not_described(client: mlflow.MlflowClient, tmp_path: Pat
         delivered(client, tmp_path, record)
 
 
+@pytest.mark.long
 def test_run_is_recorded_in_the_run_of_the_environment(
     run_py: Run, client: mlflow.MlflowClient, tmp_path: Path
 ) -> None:

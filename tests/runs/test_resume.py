@@ -343,6 +343,7 @@ REFUSED = [
 ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("arguments", "what"), sample(REFUSED, REFUSED[0]), ids=[" ".join(case[0]) for case in REFUSED]
 )

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from conftest import Run
+from conftest import Run, sample
 from mlp_tape.data import datasets
 from mlp_tape.storage import run_record
 from mlp_tape.storage.run_record import RunRecord
@@ -48,6 +48,7 @@ def test_a_run_prints_dtype_range_and_divisor_of_both_parts(run_py: Run, tmp_pat
     assert record.params["scale"] == "divided by 16"
 
 
+@pytest.mark.long
 def test_sorted_images_without_shuffling_are_told(run_py: Run, tmp_path: Path) -> None:
     order = np.argsort(DIGITS.y_train, kind="stable")
     path = write(tmp_path, x_train=DIGITS.x_train[order], y_train=DIGITS.y_train[order])
@@ -71,6 +72,7 @@ def test_validation_images_of_the_file_choose_the_weights(run_py: Run, tmp_path:
     assert done.stderr.splitlines()[0].endswith("stopping.patience=1 requires validation images")
 
 
+@pytest.mark.long
 def test_rare_classes_are_shown_where_accuracy_hides_them(run_py: Run, tmp_path: Path) -> None:
     is_rare = [(y == 3) & (np.arange(len(y)) % 9 == 0) for y in (DIGITS.y_train, DIGITS.y_test)]
     path = write(tmp_path, y_train=is_rare[0], y_test=is_rare[1])
@@ -90,6 +92,7 @@ def test_rare_classes_are_shown_where_accuracy_hides_them(run_py: Run, tmp_path:
     assert table["recall"].tolist() == [1.0, 0.0]
 
 
+@pytest.mark.long
 def test_frequent_classes_have_no_such_metrics(run_py: Run, tmp_path: Path) -> None:
     done = run_py(tmp_path, write(tmp_path), "epochs=1", "report=light")
     assert "balanced" not in done.stdout
@@ -106,7 +109,7 @@ def of_int16(x: np.ndarray) -> np.ndarray:
     return x.astype(np.int16) * 100 - 800
 
 
-@pytest.mark.parametrize("change", [standardized, of_int16])
+@pytest.mark.parametrize("change", sample([standardized, of_int16], of_int16))
 def test_scale_and_names_are_part_of_the_model(
     run_py: Run, tmp_path: Path, change: Callable[[np.ndarray], np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:

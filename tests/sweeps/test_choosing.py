@@ -29,6 +29,7 @@ def jobs_of(directory: Path) -> list[RunRecord]:
     return SweepDirectory(sweep_directory(directory)).jobs()
 
 
+@pytest.mark.long
 def test_test_images_choose_only_if_someone_insists_and_the_figure_is_called_optimistic(
     run_py: Run, tmp_path: Path
 ) -> None:
@@ -46,6 +47,7 @@ def test_test_images_choose_only_if_someone_insists_and_the_figure_is_called_opt
         assert f"The test accuracy of the best is {said}." in parent.data.tags["mlflow.note.content"]
 
 
+@pytest.mark.long
 def test_nothing_is_held_out_where_nothing_is_chosen(run_py: Run, tmp_path: Path) -> None:
     done = run_py(tmp_path, "-m", "seed=0,1", *SMALL)
     assert done.returncode == 0, done.stderr

@@ -63,7 +63,7 @@ COMMANDS = [
 
 @pytest.mark.parametrize(
     ("arguments", "code"),
-    sample(COMMANDS, COMMANDS[1], COMMANDS[5]),
+    sample(COMMANDS, COMMANDS[5]),
     ids=[" ".join(case[0]) for case in COMMANDS],
 )
 def test_every_exit_has_its_code_and_leaves_no_temporary_files(

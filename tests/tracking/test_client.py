@@ -278,6 +278,7 @@ def test_many_runs_are_delivered_by_one_process(tmp_path: Path) -> None:
     assert len(runs_in(uri)) == 12
 
 
+@pytest.mark.long
 def test_fault_in_the_listener_of_one_run_leaves_the_others_theirs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -14,7 +14,7 @@ import pytest
 from alembic.script import ScriptDirectory
 from mlflow.store.db.utils import _get_alembic_config
 
-from conftest import ended_run
+from conftest import ended_run, sample
 from mlp_tape.errors import TrackingError
 from mlp_tape.mlflow_backend import delivery, store
 from mlp_tape.tracking.uri import check_reachable
@@ -94,7 +94,7 @@ def test_any_other_answer_is_left_to_mlflow(other: OtherServer, status: int, bod
     check_reachable(other.url)
 
 
-@pytest.mark.parametrize("name", ["mlflow.db", "another.db"])
+@pytest.mark.parametrize("name", sample(["mlflow.db", "another.db"], "mlflow.db"))
 def test_deleted_experiment_is_restored_by_the_command_in_the_message(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -109,6 +109,7 @@ def test_deleted_experiment_is_restored_by_the_command_in_the_message(
     assert store.ask(uri, lambda client: store.experiment_id(client, "mlp_tape")) == found
 
 
+@pytest.mark.long
 def test_deleted_run_is_restored_by_the_command_in_the_message(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
