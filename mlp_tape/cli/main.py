@@ -37,6 +37,7 @@ from mlp_tape.cli.messages import composition_error, report_error
 from mlp_tape.config import validation
 from mlp_tape.config.settings import Settings, TrackingSettings, format_value
 from mlp_tape.errors import ConfigError, MlpTapeError
+from mlp_tape.reports import plot_process
 from mlp_tape.runs import resume
 from mlp_tape.storage import run_record
 from mlp_tape.sweeps.plan import TRACEBACK
@@ -95,6 +96,7 @@ def main() -> NoReturn:
     code = _exit_code(invocation)
     with timeline.phase("end of MLflow's process"):
         client_process.stop_all()
+    plot_process.stop()
     for text in timeline.report():
         print(text)
     if invocation.runs_exit_handlers:

@@ -8,11 +8,12 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from mlp_tape.reports import style
+from mlp_tape.reports import mistakes, style
 from mlp_tape.reports.style import BLUE, GREY
 from mlp_tape.system import formatting
 
-ROWS, COLUMNS = 5, 8  # of images in the plot of mistakes
+COLUMNS = 8  # of images in the plot of mistakes
+ROWS = -(-mistakes.MOST // COLUMNS)
 PREDICTED = ", predicted "
 SHOWN = 20  # number of classes up to which each has a label
 LONGEST = 24  # characters of the name of a class
@@ -105,11 +106,11 @@ def are_drawn(x: NDArray[Any]) -> bool:
 def worst_mistakes(
     path: Path, images: NDArray[Any], labels: NDArray[Any], scores: NDArray[Any], names: Sequence[str]
 ) -> None:
-    """Plots the misclassified images for which the predicted class leads the true one by the most.
+    """Plots the images that `mistakes.worst` returns.
 
     Args:
         path: path of the PNG file.
-        images: [n, height, width] or, in color, [n, height, width, 3].
+        images: these images, in that order, [m, height, width] or, in color, [m, height, width, 3].
         labels: true classes, int [n].
         scores: logits, float [n, classes].
         names: name of each class.
@@ -117,9 +118,7 @@ def worst_mistakes(
     names = [formatting.shorten(name, LONGEST // 2) for name in names]
     is_long = 2 * max(map(len, names)) + len(PREDICTED) > CAPTION
     predictions = scores.argmax(axis=1)
-    lead = scores.max(axis=1) - scores[np.arange(len(labels)), labels]
-    worst = np.argsort(-lead, kind="stable")[: ROWS * COLUMNS]
-    worst = worst[predictions[worst] != labels[worst]]
+    worst = mistakes.worst(labels, scores)
     figure = Figure(figsize=(8, 6.4))
     axes = figure.subplots(gridspec_kw={"left": 0.01, "right": 0.99, "bottom": 0.01, "top": 0.94})
     wrong = int(np.sum(predictions != labels))
@@ -134,10 +133,10 @@ def worst_mistakes(
     # In one pair of axes: axes for each image take much longer
     down, right = (1.12 + gap) * height, 1.2 * width
     axes.set(xlim=(0, COLUMNS * right), ylim=(ROWS * down, 0))
-    for i, number in enumerate(worst):
+    for i, (number, image) in enumerate(zip(worst, images, strict=True)):
         y, x = (i // COLUMNS) * down + (gap + 0.08) * height, (i % COLUMNS + 0.08) * right
         place = (x, x + width, y + height, y)
-        axes.imshow(drawable(images[number]), cmap="gray_r", extent=place, aspect="auto")
+        axes.imshow(drawable(image), cmap="gray_r", extent=place, aspect="auto")
         true, predicted = names[labels[number]], names[predictions[number]]
         caption = f"{true}\n→ {predicted}" if is_long else f"{true}{PREDICTED}{predicted}"
         axes.text(x + width / 2, y - 0.04 * height, caption, ha="center", va="bottom", fontsize=8)

@@ -1,11 +1,8 @@
-"""Files that a run writes to its directory: settings, weights, the description of the model, plots."""
+"""Files that a run writes to its directory: settings, weights, the description of the model."""
 
-import collections
 import csv
 import io
 import json
-import threading
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +12,11 @@ from omegaconf import OmegaConf
 from mlp_tape.config.settings import Settings, to_dict
 from mlp_tape.data.contents import Array
 from mlp_tape.data.datasets import Dataset
+from mlp_tape.reports import mistakes
 from mlp_tape.reports.result import Result
-from mlp_tape.storage import histogram_files, run_paths
-from mlp_tape.storage.journal import Journal, Row
-from mlp_tape.storage.metric_keys import TRAIN_LOSS
+from mlp_tape.storage import run_paths
 from mlp_tape.system import atomic_files, provenance, timeline
 from mlp_tape.training.classification import ByClass
-from mlp_tape.training.histograms import Histogram, histogram
-
-_is_warm, _warming_up = False, threading.Lock()
 
 
 @timeline.phase("settings and environment")
@@ -47,18 +40,10 @@ def write_results(directory: Path, settings: Settings, dataset: Dataset, result:
     """Writes the trained network.
 
     The files are `weights.npz`; `classes.csv`, with precision, recall and F1 of each class; `network.json`,
-    which describes the network apart from its weights; and `report.npz`, with the scores of the test images,
-    w1 before the first step, and two test images.
+    which describes the network apart from its weights; and `report.npz`, which `write_plot_data` writes.
     """
-    plot_data = {
-        "scores": result.scores,
-        "first_weights": result.first_weights,
-        "examples": dataset.x_test[:2],
-    }
-    for name, arrays in ((run_paths.WEIGHTS, result.weights), (run_paths.PLOT_DATA, plot_data)):
-        buffer = io.BytesIO()
-        np.savez(buffer, **arrays)
-        atomic_files.write(directory / name, buffer.getvalue())
+    _write_arrays(directory / run_paths.WEIGHTS, result.weights)
+    write_plot_data(directory, dataset, result.scores, result.first_weights)
     atomic_files.write(directory / run_paths.BY_CLASS, _by_class(dataset, result.by_class).encode())
     network = {
         "activation": settings.model.activation,
@@ -72,6 +57,40 @@ def write_results(directory: Path, settings: Settings, dataset: Dataset, result:
     }
     network |= dataset.scale.as_json() | accepted_values(dataset)
     atomic_files.write(directory / run_paths.NETWORK, json.dumps(network).encode())
+
+
+def write_plot_data(directory: Path, dataset: Dataset, scores: Array, first_weights: Array) -> None:
+    """Writes what the plots need apart from the weights and the journal, to `report.npz`.
+
+    Args:
+        directory: directory of the run.
+        dataset: data set of the run.
+        scores: logits of the test images, float32 [n, classes].
+        first_weights: w1 before the first step.
+    """
+    worst = mistakes.worst(dataset.y_test, scores)
+    arrays = {
+        "scores": scores,
+        "labels": dataset.y_test,
+        "mistakes": dataset.x_test[worst],
+        "first_weights": first_weights,
+        "examples": dataset.x_test[:2],
+    }
+    _write_arrays(directory / run_paths.PLOT_DATA, arrays)
+
+
+def complete_plot_data(directory: Path, dataset: Dataset) -> None:
+    """Adds to `report.npz` what an earlier version did not write; the arguments are as above."""
+    with np.load(directory / run_paths.PLOT_DATA, allow_pickle=False) as archive:
+        known = dict(archive)
+    if "labels" not in known:
+        write_plot_data(directory, dataset, known["scores"], known["first_weights"])
+
+
+def _write_arrays(path: Path, arrays: dict[str, Array]) -> None:
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]
+    atomic_files.write(path, buffer.getvalue())
 
 
 def _by_class(dataset: Dataset, found: ByClass) -> str:
@@ -109,99 +128,3 @@ def accepted_values(dataset: Dataset) -> dict[str, Any]:
     peaks = np.maximum(highs, -lows)
     least_peak = peaks[peaks > 0].min(initial=np.inf) / 2
     return {"range": (low, high), "accepted": accepted, "least_peak": least_peak if high > low else 0.0}
-
-
-@timeline.phase("import of Matplotlib")
-def warm_up() -> None:
-    """Imports matplotlib and draws once, so that this can be done in the background during training."""
-    global _is_warm
-    with _warming_up:
-        if not _is_warm:
-            from mlp_tape.reports import curve_plots, prediction_plots, style, weight_plots  # noqa: F401
-
-            style.warm_up()
-            _is_warm = True
-
-
-def draw_plots(directory: Path, dataset: Dataset, steps: int, journal: Journal) -> None:
-    """Writes the plots of a run to `plots/` in its directory.
-
-    Args:
-        directory: directory of the run, with the files that `write_results` writes.
-        dataset: data set of the run.
-        steps: number of steps trained.
-        journal: journal of the run.
-    """
-    warm_up()
-    folder = directory / run_paths.PLOTS
-    folder.mkdir(exist_ok=True)
-    _draw_training(folder, steps, journal)
-    with np.load(directory / run_paths.PLOT_DATA, allow_pickle=False) as archive:
-        scores, before = archive["scores"], archive["first_weights"]
-    with np.load(directory / run_paths.WEIGHTS, allow_pickle=False) as archive:
-        weights = dict(archive)
-    _draw_predictions(folder, dataset, scores)
-    _draw_weights(folder, dataset, before, weights, list(histogram_files.read(directory)), steps)
-
-
-@timeline.phase("plots of the training")
-def _draw_training(folder: Path, steps: int, journal: Journal) -> None:
-    from mlp_tape.reports import curve_plots
-
-    losses = ((row.step, row.value) for row in journal.read(TRAIN_LOSS))
-    tested = [
-        [(row.step, row.value) for row in journal.read(f"test/{what}")] for what in ("loss", "accuracy")
-    ]
-    curve_plots.learning_curve(folder / "learning_curve.png", losses, steps, *tested)
-    dead, ratios = (_by_layer(journal.read(kind)) for kind in ("units/", "updates/"))
-    curve_plots.layers(folder / "layers.png", dead, ratios)
-
-
-def _by_layer(rows: Iterable[Row], most: int = 2_000) -> dict[str, list[tuple[int, float]]]:
-    """Returns step and value of rows such as `updates/w1/ratio`, keyed by the middle part of the row's key.
-
-    Each list is thinned to at most `most` points, evenly spaced.
-    """
-    found: dict[str, list[tuple[int, float]]] = {}
-    every, seen = collections.Counter[str](), collections.Counter[str]()
-    for row in rows:
-        name = row.key.split("/")[1]
-        points = found.setdefault(name, [])
-        if seen[name] % (1 << every[name]) == 0:
-            points.append((row.step, row.value))
-        seen[name] += 1
-        if len(points) > most:
-            del points[1::2]
-            every[name] += 1
-    return found
-
-
-@timeline.phase("plots of the predictions")
-def _draw_predictions(folder: Path, dataset: Dataset, scores: Array) -> None:
-    from mlp_tape.reports import prediction_plots
-
-    labels, predictions, names = dataset.y_test, scores.argmax(axis=1), dataset.class_names
-    prediction_plots.confusion_matrix(folder / "confusion_matrix.png", labels, predictions, names)
-    prediction_plots.class_accuracies(folder / "class_accuracy.png", labels, predictions, names)
-    if prediction_plots.are_drawn(dataset.x_test):
-        prediction_plots.worst_mistakes(folder / "worst_mistakes.png", dataset.x_test, labels, scores, names)
-
-
-@timeline.phase("plots of the weights")
-def _draw_weights(
-    folder: Path,
-    dataset: Dataset,
-    before: Array,
-    weights: dict[str, Array],
-    times: list[tuple[int, dict[str, Histogram]]],
-    steps: int,
-) -> None:
-    from mlp_tape.reports import weight_plots
-
-    if dataset.x_test.ndim == 3:
-        height, width = dataset.x_test.shape[1:]
-        weight_plots.first_layer(folder / "first_layer.png", before, weights["w1"], (height, width))
-    if times:
-        last = {f"params/{name}": histogram(values) for name, values in weights.items()}
-        times = [*times, (steps, {key: found for key, found in last.items() if found})]
-        weight_plots.histograms(folder / "histograms.png", times)

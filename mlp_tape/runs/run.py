@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import functools
 import shlex
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +14,7 @@ from mlp_tape.config.settings import Settings
 from mlp_tape.data import datasets
 from mlp_tape.data.datasets import Dataset
 from mlp_tape.errors import ConfigError, DataError, DivergenceError
-from mlp_tape.reports import next_step, run_report, summary
+from mlp_tape.reports import next_step, plot_process, run_report, summary
 from mlp_tape.reports.result import Pruned, Result
 from mlp_tape.runs.checks import check_fit
 from mlp_tape.runs.comparison import Comparison
@@ -147,7 +146,7 @@ def _recorded(
     files = functools.partial(run_report.write_settings, record.directory, settings)
     with run_session(where, settings.tracking.patience, record, files, console):
         if record.full:
-            threading.Thread(target=run_report.warm_up, daemon=True).start()
+            plot_process.start()
         with _timed(record), _verdict_recorded(record, comparison, console):
             result = fit(trainer, record.directory, console, journal, start, record.full, pruning, comparison)
         record.results, record.steps = result.validation, result.steps
@@ -164,12 +163,14 @@ def _recorded(
         if settings.report != "none":
             run_report.write_results(record.directory, settings, dataset, result)
         if record.full:
+            plots = plot_process.Drawing(record.directory, record.steps)
             with timeline.phase("SavedModel"):
                 saved_model.save(record.directory)
             record.model_ready = True
             record.save()
             where.model_ready()
-            run_report.draw_plots(record.directory, dataset, record.steps, journal)
+            with timeline.phase("wait for the plots"):
+                plots.wait()
         # Before the session ends, as the copy of the console is then delivered.
         epochs = count(result.steps // trainer.steps_per_epoch, "epoch")
         seconds = time.perf_counter() - began

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Literal
 from mlp_tape.config.metrics import direction, is_of_test
 from mlp_tape.config.settings import DatasetSettings, Settings
 from mlp_tape.errors import MlpTapeError
-from mlp_tape.reports import run_report
+from mlp_tape.reports import plot_process, run_report
 from mlp_tape.storage import journal, lock, run_paths
-from mlp_tape.storage.journal import Journal
 from mlp_tape.storage.metric_keys import TEST_ACCURACY, TRAIN_LOSS, VALIDATION_ACCURACY
 from mlp_tape.storage.run_record import RunRecord
 from mlp_tape.sweeps import monitor, objectives, summary
@@ -164,13 +163,15 @@ def _report_best(found: Summary, jobs: SweepDirectory) -> None:
     best = found.best
     if best is None or best.full:
         return
-    with lock.hold(best.directory), Journal(best.directory) as rows:
+    with lock.hold(best.directory):
         dataset = jobs.dataset(DatasetSettings(**best.settings["dataset"]))
         tensorflow_setup.import_tensorflow()
         from mlp_tape.reports import saved_model
 
+        run_report.complete_plot_data(best.directory, dataset)
+        plots = plot_process.Drawing(best.directory, best.steps)
         saved_model.save(best.directory)
-        run_report.draw_plots(best.directory, dataset, best.steps, rows)
+        plots.wait()
         best.full, best.model_ready, best.version = True, True, best.version + 1
         best.save()
 

@@ -20,7 +20,7 @@ RUN, MLFLOW = "run", "mlflow"  # names of processes
 WIDTH = 48  # characters of the bars
 REST = "(other)"  # what no phase covers
 
-_process = RUN
+_process, _is_shown = RUN, False
 _open: dict[str, float] = {}
 
 
@@ -47,14 +47,14 @@ class Phase:
 def start() -> None:
     """Begins to record if `--timeline` was typed, which is removed from the arguments.
 
-    To be called before the imports, which are a phase.
+    To be called before the imports, which are a phase. A process that starts this one may have set VARIABLE.
     """
-    if OPTION not in sys.argv:
-        return
-    sys.argv = [text for text in sys.argv if text != OPTION]
-    handle, path = tempfile.mkstemp(prefix="mlp_tape-timeline-")
-    os.close(handle)
-    os.environ[VARIABLE] = path
+    global _is_shown
+    if OPTION in sys.argv:
+        sys.argv = [text for text in sys.argv if text != OPTION]
+        handle, path = tempfile.mkstemp(prefix="mlp_tape-timeline-")
+        os.close(handle)
+        os.environ[VARIABLE], _is_shown = path, True
     started("Python")
 
 
@@ -117,21 +117,13 @@ def _age() -> float | None:
         return None
 
 
-def taken() -> list[Phase]:
-    """Stops recording, and returns what all processes have recorded, in the order of their beginnings.
+def read(file: Path) -> list[Phase]:
+    """Returns what all processes have recorded in a file, in the order of their beginnings.
 
-    What the training process did in no phase is one called `(other)`. Empty if nothing was recorded.
+    What the training process did in no phase is one called `(other)`.
     """
-    path = os.environ.pop(VARIABLE, None)
-    if path is None:
-        return []
-    try:
-        lines = Path(path).read_text().splitlines()
-        Path(path).unlink()
-    except OSError:
-        return []
     found: dict[tuple[str, str], Phase] = {}
-    for process, name, began, ended in map(json.loads, lines):
+    for process, name, began, ended in map(json.loads, file.read_text().splitlines()):
         found.setdefault((process, name), Phase(process, name)).times.append((began, ended))
     phases = sorted(found.values(), key=lambda phase: (phase.process != RUN, phase.process, min(phase.times)))
     rest = Phase(RUN, REST, _gaps(time for phase in phases if phase.process == RUN for time in phase.times))
@@ -149,9 +141,14 @@ def _gaps(times: Iterator[tuple[float, float]]) -> list[tuple[float, float]]:
 
 
 def report() -> list[str]:
-    """Stops recording, and returns the lines of the table of what was recorded; none if nothing was."""
-    phases = taken()
-    return ["", *table(phases)] if phases else []
+    """Stops recording, and returns the lines of the table of what was recorded; none without `--timeline`."""
+    if not _is_shown:
+        return []
+    file = Path(os.environ.pop(VARIABLE))
+    try:
+        return ["", *table(read(file))]
+    finally:
+        file.unlink(missing_ok=True)
 
 
 def table(phases: list[Phase], width: int = WIDTH) -> Iterator[str]:
@@ -163,7 +160,7 @@ def table(phases: list[Phase], width: int = WIDTH) -> Iterator[str]:
     """
     begin = min(began for phase in phases for began, _ in phase.times)
     total = max(ended for phase in phases for _, ended in phase.times) - begin
-    longest = max(len(phase.name) for phase in phases)
+    longest = max(len("phase"), *(len(phase.name) for phase in phases))
     scale = f"0{f'{total / 2:.1f}':^{width - 2}}{total:.1f} s"
     yield f"{'process':<8} {'phase':<{longest}} {'seconds':>8} {'times':>6}  {scale}"
     for phase in phases:

@@ -57,7 +57,7 @@ COMMANDS = [
     (["lr=-1"], 2),
     (["dataset.path=nowhere.npz"], 2),
     (["--help"], 0),
-    ([*SMALL, "loss=mine.raises"], 1),
+    ([*SMALL, "loss=mine.raises"], 2),
 ]
 
 

@@ -34,13 +34,16 @@ def test_without_the_option_nothing_is_recorded(monkeypatch: pytest.MonkeyPatch)
 
 def test_the_option_is_removed_from_the_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(timeline.VARIABLE, "")  # is restored
+    monkeypatch.setattr(timeline, "_is_shown", False)  # likewise
     monkeypatch.setattr(sys, "argv", ["run.py", "--timeline", "lr=0.1"])
     timeline.start()
     assert sys.argv == ["run.py", "lr=0.1"]
     path = Path(os.environ[timeline.VARIABLE])
-    (python, *_) = timeline.taken()
-    assert (python.process, python.name) == ("run", "Python") and python.seconds > 0
-    assert not path.exists()
+    with timeline.phase("data"):
+        time.sleep(0)
+    shown = "\n".join(timeline.report())
+    assert re.search(r"^run +Python +\d", shown, re.M) and re.search(r"^run +data +0.00 +1 ", shown, re.M)
+    assert not path.exists() and timeline.VARIABLE not in os.environ
 
 
 def test_phases_are_recorded_also_if_they_fail(recording: Path) -> None:
@@ -58,15 +61,14 @@ def test_phases_are_recorded_also_if_they_fail(recording: Path) -> None:
     timeline.begin("training")  # has begun
     timeline.end("training")
     timeline.end("training")  # has no effect
-    found = {phase.name: len(phase.times) for phase in timeline.taken() if phase.name != REST}
+    found = {phase.name: len(phase.times) for phase in timeline.read(recording) if phase.name != REST}
     assert found == {"data": 1, "download": 1, "evaluation": 2, "training": 1}
-    assert not recording.exists()
 
 
 def test_the_rest_is_what_no_phase_covers(recording: Path) -> None:
     times = [["run", "a", 0, 2], ["run", "b", 1, 3], ["mlflow", "c", 3, 9], ["run", "a", 5, 6]]
     recording.write_text("".join(json.dumps(each) + "\n" for each in times))
-    found = [(phase.process, phase.name, phase.times) for phase in timeline.taken()]
+    found = [(phase.process, phase.name, phase.times) for phase in timeline.read(recording)]
     assert found == [
         ("run", "a", [(0, 2), (5, 6)]),
         ("run", "b", [(1, 3)]),

@@ -1,0 +1,117 @@
+"""The process that draws the plots of runs, so that neither the training nor the SavedModel waits for them.
+
+One process serves all runs of this one, and ends with it. It imports Matplotlib while this process trains.
+"""
+
+import contextlib
+import json
+import os
+import select
+import subprocess
+import sys
+import tempfile
+import threading
+import traceback
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from mlp_tape.system import program, timeline
+
+PROGRAM = """
+import signal, sys
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, signal.SIG_IGN)  # they are for the process that trains, which decides what to do
+if sys.argv[1] not in sys.path:
+    sys.path.insert(0, sys.argv[1])
+from mlp_tape.reports import plot_process
+plot_process.main()
+"""
+IDLE = 60.0  # seconds after a plot for which the process waits for another run
+
+_running: "subprocess.Popen[str] | None" = None
+_starting = threading.Lock()
+_waiting = ThreadPoolExecutor(1, "plots")  # one request at a time
+
+
+def start() -> None:
+    """Starts the process, unless there is one."""
+    global _running
+    with _starting, contextlib.suppress(OSError):  # then, this process draws
+        if _running is None or _running.poll() is not None:
+            _running = None
+            _running = subprocess.Popen(
+                [sys.executable, "-P", "-c", PROGRAM, str(program.ROOT), tempfile.gettempdir()],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,  # what goes wrong is drawn, and reported, here
+                env={key: value for key, value in os.environ.items() if key != "PYTHONWARNINGS"},
+                text=True,
+                encoding="utf-8",
+            )
+
+
+class Drawing:
+    """Plots that the process draws from the creation of this object on.
+
+    Args:
+        directory: directory of the run.
+        steps: number of steps trained.
+    """
+
+    def __init__(self, directory: Path, steps: int) -> None:
+        start()
+        self._what = directory, steps
+        self._is_drawn = _waiting.submit(_is_drawn, directory, steps)
+
+    def wait(self) -> None:
+        """Waits for the plots; if the process does not draw them, for whatever reason, this one does."""
+        if not self._is_drawn.result():
+            from mlp_tape.reports import run_plots
+
+            run_plots.draw(*self._what)
+
+
+def _is_drawn(directory: Path, steps: int) -> bool:
+    """Lets the process draw; returns whether it did."""
+    process = _running
+    if process is None:
+        return False
+    assert process.stdin and process.stdout
+    try:
+        print(json.dumps([str(directory), steps]), file=process.stdin, flush=True)
+        return process.stdout.readline() == "drawn\n"
+    except (OSError, ValueError):  # it is gone
+        return False
+
+
+def stop() -> None:
+    """Ends the process, if there is one, at once: nobody is waiting for a plot."""
+    global _running
+    with _starting:
+        if _running is not None:
+            _running.kill()
+            _running.wait()
+            _running = None
+
+
+def main() -> None:
+    """Is the process: draws the run of each line of standard input, and ends when there are no more."""
+    timeline.join("plots")
+    tempfile.tempdir = sys.argv[2]  # of the process that trains, which removes it: Matplotlib may need it
+    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # to which libraries print
+    with timeline.phase("import of Matplotlib"):
+        from mlp_tape.reports import run_plots, style
+
+        style.warm_up()
+    line = sys.stdin.readline()
+    while line:
+        directory, steps = json.loads(line)
+        try:
+            run_plots.draw(Path(directory), steps)
+            print("drawn", file=out, flush=True)
+        except Exception:
+            traceback.print_exc()
+            print("failed", file=out, flush=True)
+        is_there, _, _ = select.select([sys.stdin], [], [], IDLE)
+        line = sys.stdin.readline() if is_there else ""
