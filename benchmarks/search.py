@@ -30,6 +30,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
@@ -263,11 +264,29 @@ def _spread(values: Sequence[float], form: str) -> str:
     return median if shown[0] == shown[-1] else f"{median} ({shown[0]} to {shown[-1]})"
 
 
+def of_machines(entries: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Returns the measurements of each machine, by its processor: their times cannot be compared."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for each in entries:
+        found.setdefault(each.get("processor", ""), []).append(each)
+    return found
+
+
 def plot(path: Path, entries: Sequence[dict[str, Any]]) -> None:
-    """Plots the best accuracy so far against time: median, and range over the seeds."""
+    """Plots the best accuracy so far against time: median, and range over the seeds, on each machine."""
+    machines = of_machines(entries)
+    figure = Figure(figsize=(9, 1 + 4 * len(machines)), layout="constrained")
+    panels = figure.subplots(len(machines), squeeze=False, sharex=True)[:, 0]
+    for axes, (processor, of_machine) in zip(panels, machines.items(), strict=True):
+        _plot(axes, of_machine)
+        axes.set_title(processor, fontsize="medium")
+    panels[-1].set(xlabel="s since the start of the process")
+    figure.suptitle("Best validation accuracy of a search on full MNIST, median and range over seeds")
+    figure.savefig(path, dpi=100)
+
+
+def _plot(axes: Axes, entries: Sequence[dict[str, Any]]) -> None:
     found, budget = of_method(entries), entries[0]["budget"]
-    figure = Figure(figsize=(9, 5), layout="constrained")
-    axes = figure.subplots()
     grid = [budget * i / 1000 for i in range(1001)]
     lowest = 1.0
     for method, (title, colour) in METHODS.items():
@@ -283,13 +302,11 @@ def plot(path: Path, entries: Sequence[dict[str, Any]]) -> None:
             x, [v[0] for _, v in points], [v[-1] for _, v in points], step="post", color=colour, alpha=0.15
         )
         lowest = min(lowest, best_after(points, budget / 4))
-    axes.set(xlim=(0, budget), xlabel="s since the start of the process", ylabel="best validation accuracy")
+    axes.set(xlim=(0, budget), ylabel="best validation accuracy")
     axes.set_ylim(bottom=lowest - 0.005)
-    axes.set_title("Best validation accuracy of a search on full MNIST, median and range over seeds")
     axes.yaxis.set_major_formatter(PercentFormatter(1))
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right")
-    figure.savefig(path, dpi=100)
 
 
 def best_after(points: list[tuple[float, list[float]]], seconds: float) -> float:
@@ -313,7 +330,8 @@ def main() -> None:
         entries = saved()
         if not entries:
             parser.error(f"nothing has been measured: {FILE} does not exist")
-        print("\n".join(table(entries)))
+        for processor, of_machine in of_machines(entries).items():
+            print(f"{processor}:", "", *table(of_machine), "", sep="\n")
         plot(PLOT, entries)
         return
     if given.seed is None or given.data is None:

@@ -73,6 +73,7 @@ def execute_run(
     began = time.perf_counter()
     if settings.tracking.enabled and job is None:
         check_reachable(resolve_uri(settings.tracking), CHECK_SECONDS)
+        client_process.running()  # imports MLflow while the data are loaded
     with lock.hold(directory, wait=-1 if job else 2), Console(on_screen and job is None) as console:
         past = _past(settings, directory, job)
         if job and past and past.status == "FINISHED":  # the sweep sends what MLflow is missing

@@ -102,9 +102,11 @@ class MlflowProcess:
             print(message, file=self._program.stdin, flush=True)
 
     def end(self) -> None:
-        """Lets the process end, and kills it if it does not."""
+        """Lets the process end, and kills it if it does not, or has not begun to deliver."""
         assert self._program.stdin
         self._listeners.clear()
+        if not self.is_ready:
+            self._program.kill()
         try:
             with contextlib.suppress(OSError):
                 self._program.stdin.close()
