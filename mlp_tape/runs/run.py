@@ -136,7 +136,6 @@ def _recorded(
         tensorflow_setup.import_tensorflow()
     signals.raise_if_stopped()
     with timeline.phase("imports"):
-        from mlp_tape.reports import saved_model
         from mlp_tape.runs.fit import fit
         from mlp_tape.runs.trainer import Trainer
 
@@ -166,6 +165,8 @@ def _recorded(
         if record.full:
             plots = plot_process.Drawing(record.directory, record.steps)
             with timeline.phase("SavedModel"):
+                from mlp_tape.reports import saved_model
+
                 saved_model.save(record.directory)
             record.model_ready = True
             record.save()
