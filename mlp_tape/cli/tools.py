@@ -22,7 +22,7 @@ def main() -> int:
     """Runs a command and returns its exit code: 0 success, 1 failure of a part or all, 2 invalid command."""
     exit.own_temporary_directory()
     try:
-        arguments = _parser().parse_args()
+        arguments = _parsed(sys.argv[1:])
         return COMMANDS[arguments.command](arguments)
     except KeyboardInterrupt:
         return 128 + (signals.received() or signal.SIGINT)
@@ -39,8 +39,18 @@ def main() -> int:
         return messages.report_error(error)
 
 
-def _parser() -> argparse.ArgumentParser:
-    """Returns the parser of the command line."""
+def _parsed(typed: list[str]) -> argparse.Namespace:
+    """Parses the command line; options may stand between runs, files and settings."""
+    parser, commands = _parser()
+    if typed and typed[0] in commands.choices:
+        found: argparse.Namespace = commands.choices[typed[0]].parse_intermixed_args(typed[1:])
+        found.command = typed[0]
+        return found
+    return parser.parse_args(typed)
+
+
+def _parser() -> "tuple[argparse.ArgumentParser, argparse._SubParsersAction[argparse.ArgumentParser]]":
+    """Returns the parser of the command line, and those of the commands."""
     parser = argparse.ArgumentParser(prog=program.tool(), description="Tools for finished runs and sweeps.")
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("sync", help="deliver the data of finished runs that MLflow is missing")
@@ -91,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     reproduction.add_parser(commands)
     replay.add_parser(commands)
     commands.add_parser("settings", help="print the settings reference, docs/settings.md")
-    return parser
+    return parser, commands
 
 
 def _sync(arguments: argparse.Namespace) -> int:

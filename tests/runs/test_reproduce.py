@@ -273,7 +273,7 @@ def test_changed_evidence_is_found_and_named(
         shutil.rmtree(place / "outputs")
     expected = tamper(place, run_id)
     monkeypatch.chdir(place)
-    code = reproduction.reproduce(tools._parser().parse_args(["reproduce", run_id]))
+    code = reproduction.reproduce(tools._parsed(["reproduce", run_id]))
     printed = capfd.readouterr().out
     assert re.search(expected, printed), printed
     assert code == 1 and re.search("^verdict ", printed, re.M)
@@ -456,9 +456,25 @@ def test_wrong_commands_are_answered(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("typed", "name", "expected"),
+    [
+        ("reproduce last --uri sqlite:///a.db dataset.path=a.npz", "settings", ["dataset.path=a.npz"]),
+        ("reproduce dataset.path=a.npz --epochs 1 tracking.uri=x last", "run", "dataset.path=a.npz"),
+        ("replay last --out a.npz step=3", "settings", ["step=3"]),
+        ("compare a --png a.png b", "runs", ["a", "b"]),
+        ("sync a --uri sqlite:///a.db b", "runs", ["a", "b"]),
+        ("walk lr=0.1 epochs=2", "settings", ["lr=0.1", "epochs=2"]),
+        ("predict run --uri sqlite:///a.db a.npz b.npz", "files", [Path("a.npz"), Path("b.npz")]),
+    ],
+)
+def test_options_may_stand_anywhere(typed: str, name: str, expected: object) -> None:
+    assert getattr(tools._parsed(typed.split()), name) == expected
+
+
 def test_a_step_is_replayed_with_the_settings_of_its_run() -> None:
     with pytest.raises(api.ConfigError, match=r"lr=0\.2: a step is replayed with the settings of its run"):
-        replay.replay(tools._parser().parse_args(["replay", "last", "step=3", "lr=0.2"]))
+        replay.replay(tools._parsed(["replay", "last", "step=3", "lr=0.2"]))
 
 
 def test_settings_of_the_run_may_not_be_changed() -> None:
