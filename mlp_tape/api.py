@@ -20,6 +20,7 @@ from mlp_tape.config.settings import Settings, TrackingSettings, defaults_with, 
 from mlp_tape.data import contents, datasets
 from mlp_tape.data.datasets import Dataset
 from mlp_tape.errors import ConfigError, DataError, DiskError
+from mlp_tape.reports import plot_process
 from mlp_tape.runs import resume
 from mlp_tape.runs.run import execute_run, resolved
 from mlp_tape.storage import checkpoint, journal, run_paths, run_record
@@ -111,6 +112,7 @@ def train(
             execute_run(settings, place, command, dataset=dataset, on_screen=show)
         except BaseException:
             run_record.forget(place)
+            plot_process.stop()  # it may be waiting for the end of this run
             raise
     return Run(place)
 

@@ -135,6 +135,8 @@ def _recorded(
     with timeline.phase("import of TensorFlow"):
         tensorflow_setup.import_tensorflow()
     signals.raise_if_stopped()
+    if record.full:
+        plot_process.start()  # imports Matplotlib while this process compiles
     with timeline.phase("imports"):
         from mlp_tape.runs.fit import fit
         from mlp_tape.runs.trainer import Trainer
@@ -145,8 +147,6 @@ def _recorded(
     signals.raise_if_stopped()
     files = functools.partial(run_report.write_settings, record.directory, settings)
     with run_session(where, settings.tracking.patience, record, files, console):
-        if record.full:
-            plot_process.start()
         with _timed(record), _verdict_recorded(record, comparison, console):
             result = fit(trainer, record.directory, console, journal, start, record.full, pruning, comparison)
         record.results, record.steps = result.validation, result.steps
