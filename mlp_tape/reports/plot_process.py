@@ -26,6 +26,7 @@ if sys.argv[1] not in sys.path:
 from mlp_tape.reports import plot_process
 plot_process.main()
 """
+PATIENCE = 300.0  # seconds to wait for plots, which take three
 IDLE = 60.0  # seconds after a plot for which the process waits for another run
 
 _running: "subprocess.Popen[str] | None" = None
@@ -65,7 +66,12 @@ class Drawing:
 
     def wait(self) -> None:
         """Waits for the plots; if the process does not draw them, for whatever reason, this one does."""
-        if not self._is_drawn.result():
+        try:
+            is_drawn = self._is_drawn.result(PATIENCE)
+        except TimeoutError:
+            stop()
+            is_drawn = False
+        if not is_drawn:
             from mlp_tape.reports import run_plots
 
             run_plots.draw(*self._what)

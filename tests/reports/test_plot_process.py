@@ -1,6 +1,7 @@
 """The process that draws the plots of a run: it may be gone, busy with another run, or fail."""
 
 import shutil
+import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,7 +60,7 @@ def test_a_run_has_its_plots_and_they_are_those_that_are_drawn_here(trained: Pat
         assert (run / "plots" / name).read_bytes() == (trained / "plots" / name).read_bytes(), name
 
 
-@pytest.mark.parametrize("when", ["before it is asked", "while it draws", "never started"])
+@pytest.mark.parametrize("when", ["before it is asked", "while it draws", "never started", "it hangs"])
 def test_plots_are_drawn_here_if_the_process_is_gone(
     run: Path, when: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -72,6 +73,9 @@ def test_plots_are_drawn_here_if_the_process_is_gone(
         process.kill()
         process.wait()
         monkeypatch.setattr(plot_process, "start", lambda: None)
+    if process and when == "it hangs":
+        monkeypatch.setattr(plot_process, "PATIENCE", 0.5)
+        process.send_signal(signal.SIGSTOP)
     drawing = Drawing(run, STEPS)
     if process and when == "while it draws":
         wait_until("the first plot", lambda: list(run.glob("plots/*")))
