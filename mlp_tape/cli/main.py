@@ -249,6 +249,7 @@ class CheckSettings(Callback):
             directory = multirun.set_directory(config, first)
             compose = multirun.composed_once(loader.load_sweep_config)
             plan = search.planned(config, compose) if search else planner.planned(config, choices, compose)
+            timeline.end("composition")
             multirun.prepare_launcher(config, compose, invocation.sweep)
             launcher = multirun.launcher(config)
             in_this_process = launcher == multirun.IN_THIS_PROCESS

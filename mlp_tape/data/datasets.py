@@ -19,6 +19,7 @@ from mlp_tape.data.labels import Label
 from mlp_tape.data.readers import any_format
 from mlp_tape.data.sources import Say
 from mlp_tape.errors import DataError
+from mlp_tape.system import timeline
 from mlp_tape.system.formatting import count
 from mlp_tape.tensors.scale import Scale
 
@@ -120,6 +121,7 @@ class Dataset:
         return [self.n_features, *hidden_sizes, self.n_classes]
 
 
+@timeline.phase("data")
 def load(
     name: str,
     path: str | None = None,

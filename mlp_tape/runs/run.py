@@ -132,8 +132,7 @@ def _recorded(
         The result, and the tracker, which is closed.
     """
     where = tracker(settings.tracking, record, journal)
-    with timeline.phase("import of TensorFlow"):
-        tensorflow_setup.import_tensorflow()
+    tensorflow_setup.import_tensorflow()
     signals.raise_if_stopped()
     if record.full:
         plot_process.start()  # imports Matplotlib while this process compiles
@@ -216,7 +215,6 @@ def _past(settings: Settings, directory: Path, job: Job | None) -> RunRecord | N
     )
 
 
-@timeline.phase("data")
 def _data(settings: Settings, dataset: Dataset | None, past: RunRecord | None, console: Console) -> Dataset:
     dataset = dataset or datasets.load(**dataclasses.asdict(settings.dataset), say=console.line)
     if past and past.data_sha256 != dataset.sha256:

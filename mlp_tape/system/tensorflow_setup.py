@@ -8,7 +8,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 
-from mlp_tape.system import compilation_cache
+from mlp_tape.system import compilation_cache, timeline
 
 
 @contextlib.contextmanager
@@ -74,7 +74,7 @@ def import_tensorflow() -> None:
     compilation_cache.enable()
     is_set = "TF_USE_LEGACY_KERAS" in os.environ
     os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")  # imports Keras only on demand
-    with native_stderr(), without_garbage_collection():
+    with timeline.phase("import of TensorFlow"), native_stderr(), without_garbage_collection():
         import tensorflow  # noqa: F401
     if not is_set:  # a program that uses this package may demand the usual Keras
         del os.environ["TF_USE_LEGACY_KERAS"]
