@@ -20,7 +20,7 @@ from mlp_tape.system.redaction import without_password
 PORT = 5000  # of `mlflow ui`
 PORTS = 100  # maximum number of ports to try
 CONNECT_SECONDS = 0.1  # seconds in which a program that listens on a local port accepts a connection
-ANSWER_SECONDS = 0.5  # seconds in which a UI on a local port must respond
+ANSWER_SECONDS = 2.0  # seconds in which a UI on a local port must respond; a busy one takes one
 MOST = 65_536  # maximum number of bytes of a response to read; the id of a run is at its beginning
 TRAINING = "workflowType=machine_learning"  # otherwise the UI opens its GenAI section
 
