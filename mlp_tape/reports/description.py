@@ -83,6 +83,8 @@ def _description(record: RunRecord) -> str:
     else:
         lines += [f"Status {record.status}: {record.reason}", "", _code("sh", record.resume)]
     lines += ["", "To repeat it:", "", _code("sh", record.command)]
+    if record.status == "FINISHED" and record.reproduce:
+        lines += ["", "To repeat it, and to compare both value by value:", "", _code("sh", record.reproduce)]
     if record.status == "FINISHED" and record.full:
         load = f'model = mlflow.pyfunc.load_model("runs:/{record.run_id}/model")'
         lines += [

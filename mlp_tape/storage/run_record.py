@@ -219,10 +219,21 @@ class RunRecord:
         key = "-m sweep.resume" if self.kind == "sweep" else "resume"
         return f"{program.train(self.program)} {key}={shlex.quote(which)}"
 
+    @property
+    def reproduce(self) -> str:
+        """The command that repeats the run and compares both; empty if its data were passed as arrays."""
+        if self._has_arrays:
+            return ""
+        return f"{program.tool()} reproduce {shlex.quote(self.run_id or str(self.directory))}"
+
+    @property
+    def _has_arrays(self) -> bool:
+        data = self.settings.get("dataset", {})
+        return data.get("name") == "arrays" and not data.get("path")
+
     def _call(self, *overrides: str) -> str:
         """The call of the Python API with overrides, and with the arrays that a run was given."""
-        data = self.settings.get("dataset", {})
-        arrays = ARRAYS if data.get("name") == "arrays" and not data.get("path") else ""
+        arrays = ARRAYS if self._has_arrays else ""
         return f"{program.API}(mlp_tape.settings({', '.join(map(repr, overrides))}){arrays})"
 
     @property

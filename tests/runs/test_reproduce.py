@@ -95,6 +95,7 @@ def test_the_verdict_is_on_the_pages_of_both_runs(
     assert new.data.tags["verdict"] == "bit-identical"
     assert old.data.tags["reproduced"] == f"bit-identical, by {new.info.run_id}"
     assert new.info.status == "FINISHED" and new.info.run_name.startswith("reproduction of")
+    assert f"python -m mlp_tape reproduce {old.info.run_id}\n" in old.data.tags["mlflow.note.content"]
 
 
 @pytest.mark.long
