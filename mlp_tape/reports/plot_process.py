@@ -38,8 +38,9 @@ def start() -> None:
     """Starts the process, unless there is one."""
     global _running
     with _starting, contextlib.suppress(OSError):  # then, this process draws
-        if _running is None or _running.poll() is not None:
-            _running = None
+        if _running is not None and _running.poll() is not None:
+            _end()
+        if _running is None:
             _running = subprocess.Popen(
                 [sys.executable, "-P", "-c", PROGRAM, str(program.ROOT), tempfile.gettempdir()],
                 stdin=subprocess.PIPE,
@@ -92,12 +93,17 @@ def _is_drawn(directory: Path, steps: int) -> bool:
 
 def stop() -> None:
     """Ends the process, if there is one, at once: nobody is waiting for a plot."""
-    global _running
     with _starting:
-        if _running is not None:
-            _running.kill()
-            _running.wait()
-            _running = None
+        _end()
+
+
+def _end() -> None:
+    global _running
+    if _running is not None:
+        process, _running = _running, None
+        process.kill()
+        with contextlib.suppress(OSError), process:  # closes the pipes
+            pass
 
 
 def main() -> None:
