@@ -28,12 +28,12 @@ def draw(directory: Path, steps: int) -> None:
     """
     folder = directory / run_paths.PLOTS
     folder.mkdir(exist_ok=True)
-    about = json.loads((directory / run_paths.NETWORK).read_bytes())
+    shape = json.loads((directory / run_paths.NETWORK).read_bytes())["shape"]
     data, weights = (_arrays(directory / name) for name in (run_paths.PLOT_DATA, run_paths.WEIGHTS))
     _draw_training(directory, folder, steps)
-    _draw_predictions(folder, data, about["class_names"])
+    _draw_predictions(folder, data, data["class_names"].tolist())
     times = list(histogram_files.read(directory))
-    _draw_weights(folder, about["shape"], data["first_weights"], weights, times, steps)
+    _draw_weights(folder, shape, data["first_weights"], weights, times, steps)
 
 
 def _arrays(path: Path) -> dict[str, NDArray[Any]]:

@@ -72,6 +72,7 @@ def write_plot_data(directory: Path, dataset: Dataset, scores: Array, first_weig
     arrays = {
         "scores": scores,
         "labels": dataset.y_test,
+        "class_names": np.array(dataset.class_names, str),
         "mistakes": dataset.x_test[worst],
         "first_weights": first_weights,
         "examples": dataset.x_test[:2],
@@ -83,7 +84,7 @@ def complete_plot_data(directory: Path, dataset: Dataset) -> None:
     """Adds to `report.npz` what an earlier version did not write; the arguments are as above."""
     with np.load(directory / run_paths.PLOT_DATA, allow_pickle=False) as archive:
         known = dict(archive)
-    if "labels" not in known:
+    if "class_names" not in known:
         write_plot_data(directory, dataset, known["scores"], known["first_weights"])
 
 

@@ -1,5 +1,6 @@
 """The process that draws the plots of a run: it may be gone, busy with another run, or fail."""
 
+import json
 import shutil
 import signal
 import threading
@@ -7,11 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import matplotlib.image
+import numpy as np
 import pytest
 
 import mlp_tape
 from conftest import wait_until
-from mlp_tape.reports import plot_process, run_plots
+from mlp_tape.data.datasets import Dataset
+from mlp_tape.reports import plot_process, run_plots, run_report
 from mlp_tape.reports.plot_process import Drawing
 
 PLOTS = {
@@ -81,6 +84,19 @@ def test_plots_are_drawn_here_if_the_process_is_gone(
         wait_until("the first plot", lambda: list(run.glob("plots/*")))
         process.kill()
     drawing.wait()
+    check(run)
+
+
+def test_plots_of_a_job_of_an_earlier_version_are_drawn(run: Path, digits: Dataset) -> None:
+    """Its `network.json` has no names of classes, and its `report.npz` neither labels nor mistakes."""
+    about = json.loads((run / "network.json").read_bytes())
+    del about["class_names"]
+    (run / "network.json").write_text(json.dumps(about))
+    with np.load(run / "report.npz", allow_pickle=False) as archive:
+        kept = {name: archive[name] for name in ("scores", "first_weights", "examples")}
+    np.savez(run / "report.npz", **kept)
+    run_report.complete_plot_data(run, digits)
+    run_plots.draw(run, STEPS)
     check(run)
 
 
