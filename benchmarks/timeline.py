@@ -25,7 +25,7 @@ from mlp_tape.system import timeline
 from mlp_tape.system.timeline import Phase
 
 PLOT = ROOT / "docs" / "benchmark-timeline.png"
-COLOURS = {timeline.RUN: BLUE, timeline.MLFLOW: ORANGE}
+COLOURS = {timeline.RUN: BLUE, timeline.MLFLOW: ORANGE, timeline.PLOTS: "#009E73"}
 WHOLE = "whole command"
 
 
@@ -68,7 +68,7 @@ def draw(path: Path, phases: Sequence[Phase]) -> None:
     figure = Figure(figsize=(9, 0.6 + 0.24 * len(others)))
     axes = figure.subplots()
     for row, each in enumerate(others):
-        colour = GREY if each.name == timeline.REST else COLOURS.get(each.process, "#009E73")
+        colour = GREY if each.name == timeline.REST else COLOURS[each.process]
         spans = [(began - begin, max(ended - began, 0.005 * whole.seconds)) for began, ended in each.times]
         axes.broken_barh(spans, (row - 0.4, 0.8), color=colour)
     axes.set_yticks(range(len(others)), [f"{each.name} ({each.process})" for each in others], fontsize=8)

@@ -108,7 +108,7 @@ def _end() -> None:
 
 def main() -> None:
     """Is the process: draws the run of each line of standard input, and ends when there are no more."""
-    timeline.join("plots")
+    timeline.join(timeline.PLOTS)
     tempfile.tempdir = sys.argv[2]  # of the process that trains, which removes it: Matplotlib may need it
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # to which libraries print

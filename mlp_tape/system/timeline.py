@@ -16,7 +16,7 @@ from pathlib import Path
 
 OPTION = "--timeline"
 VARIABLE = "MLP_TAPE_TIMELINE"  # environment variable: path of the file, also for processes of this one
-RUN, MLFLOW = "run", "mlflow"  # names of processes
+RUN, MLFLOW, PLOTS = "run", "mlflow", "plots"  # names of processes
 WIDTH = 48  # characters of the bars
 REST = "(other)"  # what no phase covers
 
