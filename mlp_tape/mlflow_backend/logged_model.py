@@ -14,6 +14,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.types import ParamSchema, ParamSpec, Schema, TensorSpec
 from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
+from numpy.typing import NDArray
 
 from mlp_tape.errors import ConfigError, TrackingError
 from mlp_tape.mlflow_backend import failures
@@ -63,25 +64,49 @@ def log(
         elif earlier.tags.get("step") == str(step):
             return _registered(client, earlier, run_id, record.params, register_as)
     logged = _create(client, experiment_id, run_id, {"step": str(step)}, record.params)
-    archives = {"weights": directory / run_paths.WEIGHTS, "network": directory / run_paths.NETWORK}
-    network = json.loads(archives["network"].read_bytes())
-    scores = TensorSpec(np.dtype("float32"), (-1, network["n_classes"]))
     with np.load(directory / run_paths.PLOT_DATA, allow_pickle=False) as archive:
         examples = archive["examples"]
-    with tempfile.TemporaryDirectory() as parent, warnings.catch_warnings():
+    with tempfile.TemporaryDirectory() as parent:
+        folder = Path(parent) / "model"
+        _save(folder, directory, examples, Model(run_id=run_id, model_id=logged.model_id))
+        client.log_model_artifacts(logged.model_id, str(folder))
+    _finish(client, record, run_id, logged.model_id, results, step)
+    return _registered(client, logged, run_id, record.params, register_as)
+
+
+def warm_up() -> None:
+    """Saves a model of one weight in a temporary directory: the first model of a process takes a second."""
+    about = {"activation": "relu", "n_classes": 1, "shape": [1], "scale": [1.0], "offset": [0.0]}
+    with tempfile.TemporaryDirectory() as parent:
+        directory = Path(parent)
+        np.savez(directory / run_paths.WEIGHTS, w1=np.ones((1, 1), np.float32), b1=np.zeros(1, np.float32))
+        (directory / run_paths.NETWORK).write_text(json.dumps(about))
+        _save(directory / "model", directory, np.ones((1, 1), np.float32), Model())
+
+
+def _save(folder: Path, directory: Path, examples: NDArray[Any], model: Model) -> None:
+    """Writes a model to a new folder.
+
+    Args:
+        folder: the folder.
+        directory: contains `weights.npz` and `network.json`.
+        examples: images, as in the data set.
+        model: receives the description.
+    """
+    archives = {"weights": directory / run_paths.WEIGHTS, "network": directory / run_paths.NETWORK}
+    n_classes = json.loads(archives["network"].read_bytes())["n_classes"]
+    scores = TensorSpec(np.dtype("float32"), (-1, n_classes))
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         mlflow.pyfunc.save_model(
-            f"{parent}/model",
+            str(folder),
             python_model=str(Path(__file__).with_name("pyfunc_model.py")),
             artifacts={name: str(file) for name, file in archives.items()},
             input_example=examples,
             signature=ModelSignature(None, Schema([scores]), ParamSchema([OUTPUT])),
             pip_requirements=[f"mlflow=={mlflow.__version__}", f"numpy=={np.__version__}"],
-            mlflow_model=Model(run_id=run_id, model_id=logged.model_id),
+            mlflow_model=model,
         )
-        client.log_model_artifacts(logged.model_id, f"{parent}/model")
-    _finish(client, record, run_id, logged.model_id, results, step)
-    return _registered(client, logged, run_id, record.params, register_as)
 
 
 def load(which: str, uri: str) -> "TapeModel":

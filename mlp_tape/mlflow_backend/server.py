@@ -4,6 +4,7 @@ It reads the directories of runs from standard input, one message per line. Each
 calls `deliver` again and again until everything in it is delivered.
 """
 
+import contextlib
 import json
 import sys
 import threading
@@ -196,17 +197,35 @@ def _deliver(directory: str, uri: str, urgent: bool) -> None:
             _followers[directory].start()
 
 
-def _prepare(directory: str, uri: str, experiment: str) -> None:
-    """Opens the store, and closes runs in it whose processes no longer exist, in a thread of its own."""
+def _prepare(directory: str, uri: str, experiment: str, model: bool) -> None:
+    """Opens the store, and closes runs in it whose processes no longer exist, in a thread of its own.
 
-    @timeline.phase("store")
+    Args:
+        directory: directory of the run.
+        uri: URI of the MLflow store.
+        experiment: name of the experiment.
+        model: whether the run will have a model.
+    """
+
     def prepare() -> None:
         try:
-            notifications.send(directory, "prepared", lines=list(abandoned.close_dead(uri, experiment)))
+            with timeline.phase("store"):
+                closed = list(abandoned.close_dead(uri, experiment))
+            notifications.send(directory, "prepared", lines=closed)
         except MlpTapeError as error:
             notifications.send(directory, "failed", what=error.what, hint=error.hint)
+        if model:
+            _prepare_models()
 
     threading.Thread(target=prepare, name="preparation", daemon=True).start()
+
+
+@timeline.phase("preparation of models")
+def _prepare_models() -> None:
+    from mlp_tape.mlflow_backend import logged_model
+
+    with contextlib.suppress(Exception):  # it is reported when a model is logged
+        logged_model.warm_up()
 
 
 def _give_up(directory: str) -> None:

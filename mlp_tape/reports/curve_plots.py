@@ -69,7 +69,7 @@ def learning_curve(
         [step for step, _ in test_losses], [loss for _, loss in test_losses], "o-", color=ORANGE, label="test"
     )
     top.set(ylabel="loss")
-    top.legend()
+    top.legend(loc="upper right")  # the best place among 10,000 points takes longer to find
     bottom.plot(
         [step for step, _ in accuracies], [100 * value for _, value in accuracies], "o-", color=ORANGE
     )
@@ -99,8 +99,9 @@ def layers(path: Path, dead: Mapping[str, Sequence[Point]], ratios: Mapping[str,
             axes.plot(steps, values, line, marker=marker, color=COLOURS[(layer - 1) % 8], label=name)
         axes.grid(alpha=0.3)
     top.set(ylabel="dead units (% of the layer)", ylim=(-2, 102))
-    top.set_title("dead: 0 for every test image", fontsize="medium")
+    style.title(top, "dead: 0 for every test image")
     bottom.set(xlabel="step", ylabel="norm of update / norm of parameter", yscale="log")
+    bottom.yaxis.set_minor_locator(NullLocator())  # each tick takes a millisecond
     bottom.axhline(1e-3, color=GREY, linewidth=1, linestyle=":")
     for axes, lines in ((top, dead), (bottom, ratios)):
         if lines:

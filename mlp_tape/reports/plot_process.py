@@ -1,17 +1,20 @@
 """The process that draws the plots of runs, so that neither the training nor the SavedModel waits for them.
 
-One process serves all runs of this one, and ends with it. It imports Matplotlib while this process trains.
+One process serves all runs of this one, and ends with it. It imports Matplotlib while this process trains,
+and draws in copies of itself, as fast as the cores allow.
 """
 
 import contextlib
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import traceback
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -49,6 +52,7 @@ def start() -> None:
                 env={key: value for key, value in os.environ.items() if key != "PYTHONWARNINGS"},
                 text=True,
                 encoding="utf-8",
+                process_group=0,  # which its copies belong to
             )
 
 
@@ -101,7 +105,8 @@ def _end() -> None:
     global _running
     if _running is not None:
         process, _running = _running, None
-        process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         with contextlib.suppress(OSError), process:  # closes the pipes
             pass
 
@@ -120,10 +125,38 @@ def main() -> None:
     while line:
         directory, steps = json.loads(line)
         try:
-            run_plots.draw(Path(directory), steps)
+            _draw_at_once(run_plots.PARTS, Path(directory), steps)
             print("drawn", file=out, flush=True)
         except Exception:
             traceback.print_exc()
             print("failed", file=out, flush=True)
         is_there, _, _ = select.select([sys.stdin], [], [], IDLE)
         line = sys.stdin.readline() if is_there else ""
+
+
+def _draw_at_once(parts: Sequence[Callable[[Path, int], None]], directory: Path, steps: int) -> None:
+    """Draws each part of the plots but the first in a copy of this process.
+
+    Raises:
+        RuntimeError: a copy failed.
+    """
+    copies = [_copy(part, directory, steps) for part in parts[1:]]
+    try:
+        parts[0](directory, steps)
+    finally:
+        failures = [os.waitpid(pid, 0)[1] for pid in copies]
+    if any(failures):
+        raise RuntimeError("a part of the plots was not drawn")
+
+
+def _copy(part: Callable[[Path, int], None], directory: Path, steps: int) -> int:
+    """Draws a part of the plots in a copy of this process; returns its pid."""
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 1
+    try:
+        part(directory, steps)
+        code = 0
+    finally:
+        os._exit(code)

@@ -75,7 +75,7 @@ def class_accuracies(
     axes.bar(range(n_classes), percent, color=BLUE, width=0.8)
     axes.axhline(100 * right.mean(), color=GREY, linestyle="--")
     axes.set(xlabel="class", ylabel="test accuracy (%)", ylim=(0, 105))
-    axes.set_title(f"dashed: {100 * right.mean():.2f} % overall", fontsize="medium")
+    style.title(axes, f"dashed: {100 * right.mean():.2f} % overall")
     if n_classes <= SHOWN:
         axes.set_xticks(range(n_classes), _short(names), rotation=_rotation(names))
         for label, height in enumerate(percent):
@@ -122,10 +122,10 @@ def worst_mistakes(
     figure = Figure(figsize=(8, 6.4))
     axes = figure.subplots(gridspec_kw={"left": 0.01, "right": 0.99, "bottom": 0.01, "top": 0.94})
     wrong = int(np.sum(predictions != labels))
-    axes.set_title(
+    style.title(
+        axes,
         f"{wrong:,} of {len(labels):,} test images are misclassified; worst first"
         + " (true class → predicted class)" * is_long,
-        fontsize="medium",
     )
     axes.set_axis_off()
     _, height, width = images.shape[:3]

@@ -2,7 +2,7 @@
 
 import collections
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,7 @@ from mlp_tape.storage import histogram_files, journal, run_paths
 from mlp_tape.storage.journal import Row
 from mlp_tape.storage.metric_keys import TEST_ACCURACY, TEST_LOSS, TRAIN_LOSS
 from mlp_tape.system import timeline
-from mlp_tape.training.histograms import Histogram, histogram
-
-Arrays = Mapping[str, NDArray[Any]]
+from mlp_tape.training.histograms import histogram
 
 
 def draw(directory: Path, steps: int) -> None:
@@ -26,14 +24,14 @@ def draw(directory: Path, steps: int) -> None:
         directory: directory of the run, with the files that `run_report.write_results` writes.
         steps: number of steps trained.
     """
+    for part in PARTS:
+        part(directory, steps)
+
+
+def _folder(directory: Path) -> Path:
     folder = directory / run_paths.PLOTS
     folder.mkdir(exist_ok=True)
-    shape = json.loads((directory / run_paths.NETWORK).read_bytes())["shape"]
-    data, weights = (_arrays(directory / name) for name in (run_paths.PLOT_DATA, run_paths.WEIGHTS))
-    _draw_training(directory, folder, steps)
-    _draw_predictions(folder, data, data["class_names"].tolist())
-    times = list(histogram_files.read(directory))
-    _draw_weights(folder, shape, data["first_weights"], weights, times, steps)
+    return folder
 
 
 def _arrays(path: Path) -> dict[str, NDArray[Any]]:
@@ -42,7 +40,8 @@ def _arrays(path: Path) -> dict[str, NDArray[Any]]:
 
 
 @timeline.phase("plots of the training")
-def _draw_training(directory: Path, folder: Path, steps: int) -> None:
+def _draw_training(directory: Path, steps: int) -> None:
+    folder = _folder(directory)
     losses = ((row.step, row.value) for row in journal.rows(directory, TRAIN_LOSS))
     keys = TEST_LOSS, TEST_ACCURACY
     tested = ([(row.step, row.value) for row in journal.rows(directory, key)] for key in keys)
@@ -71,8 +70,10 @@ def _by_layer(rows: Iterable[Row], most: int = 2_000) -> dict[str, list[tuple[in
 
 
 @timeline.phase("plots of the predictions")
-def _draw_predictions(folder: Path, data: Arrays, names: Sequence[str]) -> None:
+def _draw_predictions(directory: Path, _steps: int) -> None:
+    folder, data = _folder(directory), _arrays(directory / run_paths.PLOT_DATA)
     labels, scores, images = data["labels"], data["scores"], data["mistakes"]
+    names = data["class_names"].tolist()
     predictions = scores.argmax(axis=1)
     prediction_plots.confusion_matrix(folder / "confusion_matrix.png", labels, predictions, names)
     prediction_plots.class_accuracies(folder / "class_accuracy.png", labels, predictions, names)
@@ -81,17 +82,18 @@ def _draw_predictions(folder: Path, data: Arrays, names: Sequence[str]) -> None:
 
 
 @timeline.phase("plots of the weights")
-def _draw_weights(
-    folder: Path,
-    shape: Sequence[int],
-    before: NDArray[Any],
-    weights: Arrays,
-    times: list[tuple[int, dict[str, Histogram]]],
-    steps: int,
-) -> None:
+def _draw_weights(directory: Path, steps: int) -> None:
+    folder, weights = _folder(directory), _arrays(directory / run_paths.WEIGHTS)
+    shape = json.loads((directory / run_paths.NETWORK).read_bytes())["shape"]
     if len(shape) == 2:
+        before = _arrays(directory / run_paths.PLOT_DATA)["first_weights"]
         weight_plots.first_layer(folder / "first_layer.png", before, weights["w1"], (shape[0], shape[1]))
+    times = list(histogram_files.read(directory))
     if times:
         last = {f"params/{name}": histogram(values) for name, values in weights.items()}
         times = [*times, (steps, {key: found for key, found in last.items() if found})]
         weight_plots.histograms(folder / "histograms.png", times)
+
+
+# Each takes the directory of the run and the number of steps; they are independent of each other.
+PARTS = (_draw_training, _draw_predictions, _draw_weights)

@@ -40,7 +40,7 @@ def first_layer(path: Path, before: NDArray[Any], after: NDArray[Any], shape: tu
         tiles = _tiled(weights[:, order], shape)
         most = float(np.nanmax(np.abs(tiles))) or 1.0
         image = axes.imshow(tiles, cmap="RdBu_r", vmin=-most, vmax=most, interpolation="nearest")
-        axes.set_title(title, fontsize="medium")
+        style.title(axes, title)
         axes.set_axis_off()
         figure.colorbar(image, ax=axes, fraction=0.03, pad=0.01, label="weight")
     style.save(figure, path)
@@ -80,7 +80,7 @@ def histograms(path: Path, times: Sequence[tuple[int, dict[str, Histogram]]]) ->
     for axes, title in zip(
         grid[0], ("values of the parameter", "values of its gradient, central 99 %"), strict=True
     ):
-        axes.set_title(title, fontsize="medium")
+        style.title(axes, title, above=16)  # above the exponent of the axis
     for axes in grid[-1]:
         axes.set_xlabel("step")
     style.save(figure, path)

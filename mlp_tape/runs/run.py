@@ -163,13 +163,13 @@ def _recorded(
             run_report.write_results(record.directory, settings, dataset, result)
         if record.full:
             plots = plot_process.Drawing(record.directory, record.steps)
+            record.model_ready = True  # MLflow's model, which is written from the same files
+            record.save()
+            where.model_ready()
             with timeline.phase("SavedModel"):
                 from mlp_tape.reports import saved_model
 
                 saved_model.save(record.directory)
-            record.model_ready = True
-            record.save()
-            where.model_ready()
             with timeline.phase("wait for the plots"):
                 plots.wait()
         # Before the session ends, as the copy of the console is then delivered.

@@ -56,7 +56,9 @@ class ClientRun:
 
     def prepare(self, experiment: str) -> None:
         """Lets the store be opened while this process prepares to train."""
-        self._process.send("prepare", self._record.directory, uri=self._uri, experiment=experiment)
+        record = self._record
+        model = record.kind == "run" and record.full
+        self._process.send("prepare", record.directory, uri=self._uri, experiment=experiment, model=model)
 
     def link(self) -> Link | None:
         """As `Tracker.link`."""
