@@ -6,9 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from mlp_tape.cli import hydra_internals
 from mlp_tape.storage import run_paths
 from mlp_tape.sweeps.plan import PlannedJob
 from mlp_tape.system import atomic_files
@@ -62,7 +64,14 @@ def of_plan(jobs: list[PlannedJob], batch: int | None) -> Run:
 
 def _launch(jobs: list[PlannedJob], size: int, launcher: Launcher) -> list[Any]:
     overrides, results = [job.overrides for job in jobs], list[Any]()
+    piece = 1 if hydra_internals.keeps_configs(launcher) else size
     for start in range(0, len(overrides), size):
-        batch = launcher.launch(overrides[start : start + size], initial_job_idx=start)
-        results += [job.return_value for job in batch]
+        end = min(start + size, len(overrides))
+        returned = list[JobReturn]()
+        for first in range(start, end, piece):
+            launched = launcher.launch(overrides[first : min(first + piece, end)], initial_job_idx=first)
+            for job in launched:
+                job.cfg = job.hydra_cfg = None  # 0.1 MB a job
+            returned += launched
+        results += [job.return_value for job in returned]
     return results

@@ -9,6 +9,7 @@ import json
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +44,7 @@ def main() -> None:
 class Follower(threading.Thread):
     """Delivers a directory until MLflow has everything, in attempts, each in a thread of its own.
 
-    Threads have priorities: an attempt gives way to training, unless somebody is waiting for it.
+    An attempt gives way to training and waits for its turn, unless somebody is waiting for it.
 
     Args:
         directory: directory of the run.
@@ -67,8 +68,10 @@ class Follower(threading.Thread):
         Args:
             urgent: whether somebody is waiting for it.
         """
-        self._given_up = False
-        self._urgent = self._urgent or urgent
+        with _turns.changed:
+            self._given_up = False
+            self._urgent = self._urgent or urgent
+            _turns.changed.notify_all()
         if urgent:
             self._uploads.retry()
         self._notified.set()
@@ -80,7 +83,9 @@ class Follower(threading.Thread):
 
     def give_up(self) -> None:
         """Makes the current attempt the last one."""
-        self._given_up = True
+        with _turns.changed:
+            self._given_up = True
+            _turns.changed.notify_all()
         self._notified.set()
 
     def run(self) -> None:
@@ -88,11 +93,12 @@ class Follower(threading.Thread):
         pause = PAUSE
         while True:
             self._notified.clear()
-            urgent, self._urgent = self._urgent, False
-            self._succeeded = self._finished = False
-            attempt = threading.Thread(target=self._attempt, args=(urgent,), name="delivery", daemon=True)
-            attempt.start()
-            attempt.join()
+            with _turns.one(at_once=lambda: self._urgent or self._given_up):
+                urgent, self._urgent = self._urgent, False
+                self._succeeded = self._finished = False
+                attempt = threading.Thread(target=self._attempt, args=(urgent,), name="delivery", daemon=True)
+                attempt.start()
+                attempt.join()
             if (self._finished or self._given_up) and _forget(self):
                 return
             if self._succeeded:
@@ -173,6 +179,36 @@ class Follower(threading.Thread):
         return bool(meter and meter.has_worked())
 
 
+class Turns:
+    """Lets attempts that nobody is waiting for begin one after the other.
+
+    On a busy machine, a sweep may train a hundred jobs before one is delivered, at a low priority. Their
+    attempts would keep each other from ending, and also the one that the sweep then waits for.
+    """
+
+    def __init__(self) -> None:
+        self.changed = threading.Condition()
+        self._in_progress = 0
+
+    @contextlib.contextmanager
+    def one(self, at_once: Callable[[], bool]) -> Iterator[None]:
+        """Waits until no attempt is in progress, though not for ever, as a store may not respond.
+
+        Args:
+            at_once: whether not to wait, or no longer; called with `changed` locked, when it is notified.
+        """
+        with self.changed:
+            self.changed.wait_for(lambda: not self._in_progress or at_once(), LONGEST_PAUSE)
+            self._in_progress += 1
+        try:
+            yield
+        finally:
+            with self.changed:
+                self._in_progress -= 1
+                self.changed.notify_all()
+
+
+_turns = Turns()
 _followers: dict[str, Follower] = {}
 _changing = threading.Lock()
 

@@ -88,11 +88,15 @@ def _is_drawn(directory: Path, steps: int) -> bool:
     if process is None:
         return False
     assert process.stdin and process.stdout
-    try:
+    answer = ""
+    with contextlib.suppress(OSError, ValueError):  # it is gone
         print(json.dumps([str(directory), steps]), file=process.stdin, flush=True)
-        return process.stdout.readline() == "drawn\n"
-    except (OSError, ValueError):  # it is gone
-        return False
+        answer = process.stdout.readline()
+    if not answer:
+        with _starting:
+            if process is _running:
+                _end()
+    return answer == "drawn\n"
 
 
 def stop() -> None:
@@ -102,6 +106,7 @@ def stop() -> None:
 
 
 def _end() -> None:
+    """Ends the process and its copies, which do not end by themselves if it is killed."""
     global _running
     if _running is not None:
         process, _running = _running, None

@@ -148,30 +148,15 @@ def _recorded(
     with run_session(where, settings.tracking.patience, record, files, console):
         with _timed(record), _verdict_recorded(record, comparison, console):
             result = fit(trainer, record.directory, console, journal, start, record.full, pruning, comparison)
-        record.results, record.steps = result.validation, result.steps
+        _note(result, record)
         if isinstance(result, Pruned):
-            record.pruned, record.full = result.epochs, False
-            record.tags |= {"pruned": "true"}
             assert pruning
             console.line(f"pruned after {count(result.epochs, 'epoch')}, {pruning.why}")
             return result, where
-        record.best_epochs = result.best_epochs
-        record.results |= {TEST_LOSS: result.loss, TEST_ACCURACY: result.accuracy}
-        of_classes = OF_CLASSES if result.by_class.is_imbalanced else OF_CLASSES[:2]
-        record.results |= {f"test/{key}": getattr(result.by_class, key) for key in of_classes}
         if settings.report != "none":
             run_report.write_results(record.directory, settings, dataset, result)
         if record.full:
-            plots = plot_process.Drawing(record.directory, record.steps)
-            record.model_ready = True  # MLflow's model, which is written from the same files
-            record.save()
-            where.model_ready()
-            with timeline.phase("SavedModel"):
-                from mlp_tape.reports import saved_model
-
-                saved_model.save(record.directory)
-            with timeline.phase("wait for the plots"):
-                plots.wait()
+            _write_full_report(record, where)
         # Before the session ends, as the copy of the console is then delivered.
         epochs = count(result.steps // trainer.steps_per_epoch, "epoch")
         seconds = time.perf_counter() - began
@@ -180,6 +165,33 @@ def _recorded(
             console.line(text)
         console.line(f"directory     {record.directory}")
     return result, where
+
+
+def _note(result: Result | Pruned, record: RunRecord) -> None:
+    """Enters the result of a training in the record of the run."""
+    record.results, record.steps = result.validation, result.steps
+    if isinstance(result, Pruned):
+        record.pruned, record.full = result.epochs, False
+        record.tags |= {"pruned": "true"}
+        return
+    record.best_epochs = result.best_epochs
+    record.results |= {TEST_LOSS: result.loss, TEST_ACCURACY: result.accuracy}
+    of_classes = OF_CLASSES if result.by_class.is_imbalanced else OF_CLASSES[:2]
+    record.results |= {f"test/{key}": getattr(result.by_class, key) for key in of_classes}
+
+
+def _write_full_report(record: RunRecord, where: Tracker) -> None:
+    """Writes plots, SavedModel and MLflow's model at once, each in its process, from the files of the run."""
+    plots = plot_process.Drawing(record.directory, record.steps)
+    record.model_ready = True
+    record.save()
+    where.model_ready()
+    with timeline.phase("SavedModel"):
+        from mlp_tape.reports import saved_model
+
+        saved_model.save(record.directory)
+    with timeline.phase("wait for the plots"):
+        plots.wait()
 
 
 def resolved(settings: Settings, dataset: Dataset, past: RunRecord | None = None) -> tuple[Settings, Dataset]:

@@ -1,5 +1,6 @@
 """The directory of a sweep, which records its jobs, its data sets, and a request to stop."""
 
+import copy
 import dataclasses
 import json
 from collections.abc import Callable
@@ -169,7 +170,7 @@ class SweepDirectory:
         which, seen = (stat.st_ino, stat.st_mtime_ns), self._seen.get(directory)
         if seen is None or seen[0] != which:
             seen = self._seen[directory] = which, run_record.read(directory)
-        return dataclasses.replace(seen[1])
+        return copy.copy(seen[1])
 
     def request_stop(self, why: str) -> None:
         """Stops running jobs, each after its current block of steps, and prevents others from starting.

@@ -1,14 +1,21 @@
 """The undocumented parts of Hydra that this package uses."""
 
+import gc
 import re
 import sys
+import weakref
 from pathlib import Path
+from typing import Any
 
 import hydra
 import pytest
+from hydra.core.utils import JobReturn, JobStatus
+from omegaconf import DictConfig, OmegaConf
 
 from conftest import ROOT, Run
-from mlp_tape.cli import hydra_internals
+from mlp_tape.cli import hydra_internals, sweeper
+from mlp_tape.config.settings import Settings
+from mlp_tape.sweeps.plan import PlannedJob
 
 
 def test_the_installed_hydra_has_all_of_them() -> None:
@@ -32,6 +39,36 @@ def test_no_other_module_uses_private_parts_of_hydra() -> None:
         if re.search(r"hydra\._|load_sweep_config =", path.read_text())
     ]
     assert used == ["hydra_internals.py"]
+
+
+class BasicLauncher:
+    """Stands for Hydra's, which returns the config of each job."""
+
+    def __init__(self) -> None:
+        self.launched: list[list[str]] = []
+        self.configs: list[weakref.ref[DictConfig]] = []
+
+    def launch(self, overrides: list[list[str]], initial_job_idx: int) -> list[JobReturn]:
+        gc.collect()  # configs refer to themselves
+        assert not [each for each in self.configs if each() is not None], "those of earlier jobs are gone"
+        self.launched += overrides
+        assert initial_job_idx == len(self.launched) - len(overrides)
+        config = OmegaConf.create({"lr": 0.1})
+        self.configs.append(weakref.ref(config))
+        returned = JobReturn(cfg=config, hydra_cfg=config, status=JobStatus.COMPLETED)
+        returned.return_value = float(initial_job_idx)
+        return [returned]
+
+
+@pytest.mark.parametrize("batch", [None, 2])
+def test_the_configs_of_jobs_that_have_ended_are_not_kept(
+    batch: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(BasicLauncher, "__module__", hydra_internals.BASIC_LAUNCHER.partition(":")[0])
+    jobs = [PlannedJob([f"lr={number}"], Settings()) for number in range(5)]
+    launcher: Any = BasicLauncher()
+    assert sweeper.of_plan(jobs, batch)(launcher) == [0.0, 1.0, 2.0, 3.0, 4.0]
+    assert launcher.launched == [job.overrides for job in jobs]
 
 
 @pytest.mark.long

@@ -414,6 +414,33 @@ def test_delivery_has_low_priority_until_somebody_is_waiting(
     assert found == [max(threads.NICENESS, usual), usual]
 
 
+def test_deliveries_that_nobody_is_waiting_for_take_turns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, notified: Notifications
+) -> None:
+    """Those of a hundred jobs would delay each other, and the one that the sweep is waiting for."""
+    began: list[str] = []
+    may_end = threading.Event()
+
+    def deliver(directory: Path, *_: Any) -> Iterator[str]:
+        began.append(directory.name)
+        if directory.name != "waited for":
+            may_end.wait()
+        yield delivery.ENDED
+
+    monkeypatch.setattr(delivery, "deliver", deliver)
+    monkeypatch.setattr(server, "LONGEST_PAUSE", 1e6)
+    for name in ("first", "second", "waited for"):
+        (tmp_path / name).mkdir()
+        saved(tmp_path / name)
+        server._deliver(str(tmp_path / name), "sqlite:///unused", urgent=name == "waited for")
+        if name != "second":
+            wait_until(name, lambda name=name: name in began)
+    assert began == ["first", "waited for"]
+    may_end.set()
+    wait_until("the end of the threads", lambda: not server._followers)
+    assert began == ["first", "waited for", "second"]
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has clocks of threads")
 def test_delivery_that_computes_counts_as_progress_and_one_that_hangs_does_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, notified: Notifications

@@ -3,6 +3,7 @@
 import json
 import shutil
 import signal
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -132,3 +133,21 @@ def test_the_process_ends_after_a_while(run: Path, monkeypatch: pytest.MonkeyPat
     wait_until("the end of the process", lambda: process.poll() is not None)
     Drawing(run, STEPS).wait()  # by another one
     check(run)
+
+
+def test_no_copy_of_the_process_outlives_it(run: Path) -> None:
+    drawing = Drawing(run, STEPS)
+    process = plot_process._running
+    assert process
+    wait_until("its copies", lambda: len(members(process.pid)) > 1)
+    plot_process.stop()
+    wait_until("the end of its copies", lambda: not members(process.pid))
+    drawing.wait()
+    check(run)
+
+
+def members(group: int) -> list[str]:
+    """Returns the states of the processes of a group that have not ended."""
+    done = subprocess.run(["ps", "-A", "-o", "pgid=,stat="], capture_output=True, text=True, check=True)
+    rows = [line.split() for line in done.stdout.splitlines()]
+    return [state for pgid, state in rows if int(pgid) == group and not state.startswith("Z")]
