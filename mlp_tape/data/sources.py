@@ -1,6 +1,7 @@
 """Sources of arrays: a file, the cache, a download, or an installed package."""
 
 import gzip
+import importlib.util
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -96,13 +97,16 @@ def mnist_5k() -> tuple[Arrays, Path]:
 def digits() -> tuple[Arrays, Path]:
     """Loads the 1,797 digits of scikit-learn, 8x8, values 0 to 16; the last 360 are the test set.
 
-    Returns the file of scikit-learn, too.
+    Returns the file of scikit-learn, too. It is read here, as importing scikit-learn takes a second.
     """
-    from sklearn import datasets
-
-    digits = datasets.load_digits()
-    path = Path(datasets.__file__).parent / "data" / "digits.csv.gz"
-    return _split(digits.images.astype(np.uint8), digits.target, n_train=1437), path
+    package = importlib.util.find_spec("sklearn")
+    if package is None or package.origin is None:
+        raise ModuleNotFoundError("No module named 'sklearn'")
+    path = Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz"
+    rows = np.loadtxt(path, delimiter=",")  # [1797,65], the last column is the class
+    return _split(
+        rows[:, :-1].reshape(-1, 8, 8).astype(np.uint8), rows[:, -1].astype(int), n_train=1437
+    ), path
 
 
 def _split(x: Array, y: Array, n_train: int) -> Arrays:
