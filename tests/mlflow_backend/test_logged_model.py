@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import mlflow
@@ -12,6 +13,7 @@ import tensorflow as tf
 
 from conftest import LIMIT, Run, sample
 from mlp_tape.data import datasets
+from mlp_tape.mlflow_backend import logged_model
 from mlp_tape.storage.run_record import RunRecord, read
 from mlp_tape.tensors import network
 
@@ -135,3 +137,12 @@ def test_description_of_a_failed_run_states_the_failure(run_py: Run, tmp_path: P
     run = client_of(read(directory)).get_run(read(directory).run_id)
     assert "Status FAILED: DivergenceError" in run.data.tags["mlflow.note.content"]
     assert "load_model" not in run.data.tags["mlflow.note.content"]
+
+
+def test_the_preparation_of_models_works_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run does not report its errors, as it only saves time."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    logged_model.warm_up()
+    assert not list(tmp_path.iterdir())
