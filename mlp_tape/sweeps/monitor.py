@@ -70,8 +70,7 @@ class Monitor(threading.Thread):
                 signal = signals.received()
                 if signal and not self._sweep.stop_file.exists():
                     self._sweep.request_stop(signal.name)
-                taken = time.monotonic() - began
-                self._over.wait(min(max(PAUSE, taken / SHARE), LONGEST_PAUSE))
+                self._over.wait(pause(time.monotonic() - began))
             self._poll(show)
 
     def _poll(self, show: Callable[[int, int | None, dict[str, tuple[int, int]]], None]) -> None:
@@ -99,6 +98,11 @@ class Monitor(threading.Thread):
             self._console.line(f"{label(job)}  {results}  {job.seconds:.1f} s")
         else:
             self._console.error(f"{label(job)}  {job.status}: {first_line(job.reason)}")
+
+
+def pause(taken: float) -> float:
+    """Returns the seconds until the next poll, after one that took `taken` seconds."""
+    return min(max(PAUSE, taken / SHARE), LONGEST_PAUSE)
 
 
 def label(job: RunRecord) -> str:

@@ -34,7 +34,7 @@ from mlp_tape.storage.journal import Journal
 from mlp_tape.storage.run_record import Command, RunRecord
 from mlp_tape.sweeps import report, sweep
 from mlp_tape.sweeps.directory import SweepDirectory
-from mlp_tape.sweeps.monitor import Monitor
+from mlp_tape.sweeps.monitor import Monitor, pause
 from mlp_tape.sweeps.plan import Plan, PlannedJob
 from mlp_tape.system.console import Console
 from mlp_tape.tracking import client
@@ -619,3 +619,8 @@ def test_data_that_changed_since_the_sweep_began_are_rejected(run_py: Run, tmp_p
     assert done.returncode == 2, done.stderr
     assert "have changed since the sweep began: SHA-256" in done.stderr
     assert {path: path.read_bytes() for path in before} == before, "the record of a job was modified"
+
+
+@pytest.mark.parametrize(("taken", "expected"), [(0.001, 0.25), (0.06, 1.2), (5.0, 2.0)])
+def test_polls_of_many_jobs_take_a_small_share_of_the_time(taken: float, expected: float) -> None:
+    assert pause(taken) == pytest.approx(expected)
