@@ -1,10 +1,13 @@
 """Report of the measurements, as tables in Markdown and as plots."""
 
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 
 from benchmarks import commands, epoch
 from benchmarks.loops import ours
@@ -114,7 +117,7 @@ def bars(path: Path, found: Mapping[str, Any]) -> None:
 
 
 def curves(path: Path, found: Mapping[str, Any]) -> None:
-    """Plots time and memory against each varied quantity, with logarithmic axes."""
+    """Plots time, on a logarithmic axis, and memory against each varied quantity."""
     figure = Figure(figsize=(16, 6), layout="constrained")
     panels = figure.subplots(2, len(found))
     for column, (what, points) in enumerate(found.items()):
@@ -122,9 +125,22 @@ def curves(path: Path, found: Mapping[str, Any]) -> None:
         series = [Series(**value) for value in points.values()]
         top, bottom = panels[0][column], panels[1][column]
         top.loglog(x, [each.median for each in series], "o-", color=BLUE)
-        bottom.loglog(x, [each.memory for each in series], "o-", color=ORANGE)
+        bottom.semilogx(x, [each.memory for each in series], "o-", color=ORANGE)
         top.set(title=what, ylabel=Y_LABELS[what])
-        bottom.set(xlabel=X_LABELS[what], ylabel="peak memory, MiB", ylim=(100, 10_000))
+        bottom.set(xlabel=X_LABELS[what], ylabel="peak memory, MiB")
+        bottom.set_ylim(0, 1.15 * max(each.memory for each in series))
+        for axis in (top.xaxis, top.yaxis, bottom.xaxis):
+            _number_ticks(axis)
         for axes in (top, bottom):
-            axes.grid(alpha=0.3, which="both")
+            axes.grid(alpha=0.3)
     figure.savefig(path, dpi=80)
+
+
+def _number_ticks(axis: Axis) -> None:
+    """Labels a logarithmic axis with numbers such as 0.2 or 10k, about five of them."""
+    low, high = axis.get_view_interval()
+    decades = math.log10(high / low)
+    digits = (1,) if decades > 2.5 else (1, 2, 5) if decades > 1 else range(1, 10)
+    axis.set_major_locator(LogLocator(subs=digits))
+    axis.set_major_formatter(lambda value, _: f"{value:g}" if value < 1e4 else EngFormatter(sep="")(value))
+    axis.set_minor_locator(NullLocator())
