@@ -1,12 +1,14 @@
 """Sweeps (`-m`): their directory, their launcher, and the composition of their jobs."""
 
 import contextlib
+import functools
 import logging
 import pickle
 from pathlib import Path
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
@@ -134,8 +136,7 @@ def _changed_copy(overrides: list[str], composed: bytes, wanted: list[str]) -> D
     for old, new in zip(overrides, wanted, strict=True):
         if new != old and (new.partition("=")[0] != old.partition("=")[0] or not _set_value(copied, new)):
             return None
-    parsed = OverridesParser.create().parse_overrides(wanted)
-    task = [override for override in parsed if not override.is_hydra_override()]
+    task = [override for override in map(_parsed, wanted) if not override.is_hydra_override()]
     copied.hydra.overrides.task = [override.input_line for override in task]
     name = hydra_internals.override_dirname(task, copied.hydra.job.config.override_dirname)
     if name is None:
@@ -144,13 +145,18 @@ def _changed_copy(overrides: list[str], composed: bytes, wanted: list[str]) -> D
     return copied
 
 
+@functools.lru_cache(maxsize=1_000)  # the jobs of a sweep share most of them
+def _parsed(text: str) -> Override:
+    return OverridesParser.create().parse_override(text)
+
+
 def _set_value(composed: DictConfig, text: str) -> bool:
     """Applies an override to a composed config, if it only changes the value of a setting.
 
     Returns:
         Whether it was applied; an option of a group, for example, requires a new composition.
     """
-    override = OverridesParser.create().parse_override(text)
+    override = _parsed(text)
     key = override.key_or_group
     if override.is_add() or override.is_force_add() or override.is_delete():
         return False

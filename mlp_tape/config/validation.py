@@ -80,10 +80,15 @@ def _check_validation(settings: Settings, is_job: bool) -> None:
         )
     chosen_by = [key for key in (sweep.choose_by, *sweep.objectives) if key and key.startswith("validation/")]
     if chosen_by and fraction == 0 and is_job:
-        raise ConfigError(
-            f"{chosen_by[0]} requires validation images, and validation_fraction=0 leaves none",
-            "leave out validation_fraction, or type sweep.choose_by=test/accuracy",
-        )
+        raise nothing_to_choose_by(chosen_by[0])
+
+
+def nothing_to_choose_by(metric: str) -> ConfigError:
+    """Returns the error for a job without validation images that is to be chosen by a metric on them."""
+    return ConfigError(
+        f"{metric} requires validation images, and validation_fraction=0 leaves none",
+        "leave out validation_fraction, or type sweep.choose_by=test/accuracy",
+    )
 
 
 def _plain(value: Any) -> Any:

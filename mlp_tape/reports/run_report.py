@@ -1,6 +1,7 @@
 """Files that a run writes to its directory: settings, weights, the description of the model."""
 
 import csv
+import functools
 import io
 import json
 from pathlib import Path
@@ -53,9 +54,8 @@ def write_results(directory: Path, settings: Settings, dataset: Dataset, result:
         "n_classes": dataset.n_classes,
         "classes": dataset.classes,
         "class_names": dataset.class_names,
-        "mean": float(dataset.x_test.mean(dtype=np.float64)),
     }
-    network |= dataset.scale.as_json() | accepted_values(dataset)
+    network |= dataset.scale.as_json() | _values(dataset)
     atomic_files.write(directory / run_paths.NETWORK, json.dumps(network).encode())
 
 
@@ -103,6 +103,12 @@ def _by_class(dataset: Dataset, found: ByClass) -> str:
     for name, n, *shares in zip(dataset.class_names, *columns, strict=True):
         table.writerow([name, n, *(f"{share:.4f}" for share in shares)])
     return buffer.getvalue()
+
+
+@functools.lru_cache(maxsize=1)  # the jobs of most sweeps share the data
+def _values(dataset: Dataset) -> dict[str, Any]:
+    """Returns the mean of the test images, `mean`, and the bounds that `accepted_values` describes."""
+    return {"mean": float(dataset.x_test.mean(dtype=np.float64))} | accepted_values(dataset)
 
 
 def accepted_values(dataset: Dataset) -> dict[str, Any]:

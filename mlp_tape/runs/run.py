@@ -90,10 +90,7 @@ def execute_run(
             if settings.tracking.enabled and job is None:
                 for warning in store_warnings(resolve_uri(settings.tracking)):
                     console.warn(warning)
-            for text in summary.of_data(settings, dataset, layer_sizes):
-                console.line(text)
-            for doubt in summary.doubts(settings, dataset):
-                console.warn(doubt)
+            _print_data(settings, dataset, layer_sizes, console)
             record = describe_run(past or RunRecord(directory), settings, dataset, layer_sizes, command, job)
             if past:
                 _warn_of_changed_environment(past, console)
@@ -103,13 +100,11 @@ def execute_run(
                 result, tracked = _recorded(
                     settings, dataset, record, journal, console, start, pruning, comparison, began
                 )
-        link = tracked.link() if job is None else None
-        if link:
-            console.line(f"run           {link.url}")
-            console.line(f"to see it     {link.how_to_open}")
-        if job is None and comparison is None and isinstance(result, Result):
-            for text in next_step.closing(settings, result.accuracy, result.by_class.majority_accuracy):
-                console.line(text)
+        if job is None:
+            _print_link(tracked, console)
+            if comparison is None and isinstance(result, Result):
+                for text in next_step.closing(settings, result.accuracy, result.by_class.majority_accuracy):
+                    console.line(text)
     return record.chosen_by(job.metric if job else None)
 
 
@@ -165,6 +160,22 @@ def _recorded(
             console.line(text)
         console.line(f"directory     {record.directory}")
     return result, where
+
+
+def _print_data(settings: Settings, dataset: Dataset, layer_sizes: list[int], console: Console) -> None:
+    """Prints what is trained on, and what may be wrong with it."""
+    for text in summary.of_data(settings, dataset, layer_sizes):
+        console.line(text)
+    for doubt in summary.doubts(settings, dataset):
+        console.warn(doubt)
+
+
+def _print_link(tracked: Tracker, console: Console) -> None:
+    """Prints a link to the run in MLflow, if it is recorded there."""
+    link = tracked.link()
+    if link:
+        console.line(f"run           {link.url}")
+        console.line(f"to see it     {link.how_to_open}")
 
 
 def _note(result: Result | Pruned, record: RunRecord) -> None:

@@ -1,8 +1,10 @@
 """The report of a sweep: tables, MLflow page, plots, the model of the best job, and unsent data."""
 
+import contextlib
 import math
 import shlex
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -16,7 +18,7 @@ from mlp_tape.storage.run_record import RunRecord
 from mlp_tape.sweeps import monitor, objectives, summary
 from mlp_tape.sweeps.directory import SweepDirectory
 from mlp_tape.sweeps.summary import SHOWN, SeedGroup, Summary, Table, spoken
-from mlp_tape.system import atomic_files, program, signals, sqlite_file, tensorflow_setup
+from mlp_tape.system import atomic_files, program, signals, sqlite_file, tensorflow_setup, timeline
 from mlp_tape.system.console import Console
 from mlp_tape.system.formatting import count
 from mlp_tape.tracking import client
@@ -41,9 +43,8 @@ def conclude(settings: Settings, record: RunRecord, jobs: SweepDirectory, consol
     _write(found, record)
     _print(found, console)
     if not signals.received():
-        if settings.report is None:
-            _report_best(found, jobs)
-        _draw(found, record)
+        with _best_reported(found, jobs) if settings.report is None else contextlib.nullcontext():
+            _draw(found, record)
     _send_unsent(found, console, SEND_LIMIT if signals.received() else math.inf)
     found = _summary(jobs, settings, record)  # some jobs may have received their MLflow run ids only now
     _write(found, record)
@@ -158,10 +159,12 @@ def _best_setting_tags(found: Summary) -> dict[str, str]:
     }
 
 
-def _report_best(found: Summary, jobs: SweepDirectory) -> None:
-    """Creates the plots and the model of the best job."""
+@contextlib.contextmanager
+def _best_reported(found: Summary, jobs: SweepDirectory) -> Iterator[None]:
+    """Creates the model of the best job, and its plots, which another process draws while the block runs."""
     best = found.best
     if best is None or best.full:
+        yield
         return
     with lock.hold(best.directory):
         dataset = jobs.dataset(DatasetSettings(**best.settings["dataset"]))
@@ -170,12 +173,16 @@ def _report_best(found: Summary, jobs: SweepDirectory) -> None:
 
         run_report.complete_plot_data(best.directory, dataset)
         plots = plot_process.Drawing(best.directory, best.steps)
-        saved_model.save(best.directory)
-        plots.wait()
+        with timeline.phase("SavedModel"):
+            saved_model.save(best.directory)
+        yield
+        with timeline.phase("wait for the plots"):
+            plots.wait()
         best.full, best.model_ready, best.version = True, True, best.version + 1
         best.save()
 
 
+@timeline.phase("plots of the sweep")
 def _draw(found: Summary, sweep: RunRecord) -> None:
     """Draws the plots of a sweep, if any job has finished."""
     if not found.finished:

@@ -12,7 +12,9 @@ from pathlib import Path
 
 from mlp_tape.config.metrics import is_of_test
 from mlp_tape.config.settings import Settings, is_description, to_dict
+from mlp_tape.config.validation import nothing_to_choose_by
 from mlp_tape.data import splits
+from mlp_tape.data.datasets import Dataset
 from mlp_tape.errors import ConfigError, SweepError
 from mlp_tape.reports import run_report
 from mlp_tape.runs.checks import check_fit
@@ -80,21 +82,10 @@ def opened(
         if where.line:
             console.line(where.line)
         jobs.stop_file.unlink(missing_ok=True)
-        choices: dict[str, list[Settings]] = {}
-        for job in plan.jobs:
-            choices.setdefault(repr(job.settings.dataset), []).append(job.settings)
-        warnings, fraction = set[str](), _validation_fraction(plan, past)
-        for of_choice in choices.values():
-            choice = of_choice[0].dataset
-            dataset = jobs.dataset(choice, console.line)
-            jobs.hold_out(choice, dataset, fraction)
-            for each in of_choice:
-                check_fit(jobs.resolved(each), dataset)
-            of_file = f"{choice.path}: " if len(choices) > 1 and choice.path else ""
-            warnings |= {dataset.warning, *(of_file + doubt for doubt in dataset.doubts)}
+        warnings = _load_data(plan, jobs, _validation_fraction(plan, past), console.line)
         if settings.tracking.enabled:
             warnings |= set(store_warnings(resolve_uri(settings.tracking)))
-        for warning in sorted(warnings - {""}):
+        for warning in sorted(warnings):
             console.warn(warning)
         plan = plan.resolved(jobs.resolved).without_equal(jobs.identity)
         first = plan.jobs[0].settings
@@ -151,6 +142,51 @@ def _removed_if_refused(directory: Path, new: list[Path]) -> Iterator[None]:
                 for path in new[1:]:
                     path.rmdir()
         raise
+
+
+def _load_data(plan: Plan, jobs: SweepDirectory, fraction: float, say: Callable[[str], None]) -> set[str]:
+    """Loads the data sets of the jobs, holds out validation images, and checks that the jobs fit them.
+
+    Args:
+        plan: the jobs.
+        jobs: directory of the sweep, which keeps the data sets in memory.
+        fraction: fraction of the training images that is held out.
+        say: called with a message before a download.
+
+    Returns:
+        Warnings about the data.
+
+    Raises:
+        ConfigError: a job does not fit its data, or the jobs cannot be chosen by the same metrics.
+        DataError: the data are not available or not usable.
+    """
+    choices: dict[str, list[Settings]] = {}
+    for job in plan.jobs:
+        choices.setdefault(repr(job.settings.dataset), []).append(job.settings)
+    warnings, chosen_by = set[str](), set[tuple[str, ...]]()
+    for of_choice in choices.values():
+        choice = of_choice[0].dataset
+        dataset = jobs.dataset(choice, say)
+        jobs.hold_out(choice, dataset, fraction)
+        for each in map(jobs.resolved, of_choice):
+            check_fit(each, dataset)
+            _check_choice(each, dataset)
+            chosen_by.add(tuple(objectives.chosen(each)))
+        of_file = f"{choice.path}: " if len(choices) > 1 and choice.path else ""
+        warnings |= {dataset.warning, *(of_file + doubt for doubt in dataset.doubts)}
+    if len(chosen_by) > 1:
+        raise ConfigError(
+            "some jobs have validation images and others have none, so that results cannot be compared",
+            "type one validation_fraction for all jobs, or sweep.choose_by=test/accuracy",
+        )
+    return warnings - {""}
+
+
+def _check_choice(settings: Settings, dataset: Dataset) -> None:
+    """Raises ConfigError if a job is to be chosen by its validation images, and has none."""
+    metrics = [key for key in objectives.chosen(settings) if key.startswith("validation/")]
+    if metrics and not settings.validation_fraction and not len(dataset.y_validation):
+        raise nothing_to_choose_by(metrics[0])
 
 
 def search_jobs(record: RunRecord) -> int | None:

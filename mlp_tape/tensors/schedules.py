@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import tensorflow as tf
 
 Schedule = Callable[..., tf.Tensor]  # (step, total, steps_per_epoch, *, <settings>) -> factor of each step
@@ -93,12 +94,12 @@ class LearningRate:
     def rates(self, first: int, n: int) -> tf.Tensor:
         """Returns the learning rates of n steps, beginning with step `first` of the run, as float32 [n]."""
         if self.share is None:
-            return tf.fill([n], tf.constant(self.lr, tf.float32))
+            return tf.constant(np.full(n, self.lr, np.float32))
         return tf.cast(self.lr * self.share(tf.range(first, first + n, dtype=tf.float64)), tf.float32)
 
     def at(self, global_step: int) -> float:
         """Returns the learning rate of one step of the run, counted from 0."""
-        return float(self.rates(global_step, 1)[0])
+        return float(self.rates(global_step, 1).numpy()[0])
 
 
 SCHEDULES: dict[str, Schedule] = {

@@ -1,5 +1,6 @@
 """The URI of the MLflow store: where it is, and whether it responds."""
 
+import functools
 import os
 import re
 import shlex
@@ -127,6 +128,7 @@ def check_reachable(uri: str, check: float = 0.0) -> None:
         raise unavailable_error(uri, f"no answer ({type(error).__name__})") from error
 
 
+@functools.cache  # reading what is installed takes 20 ms, and each job of a sweep asks
 def _schemes() -> set[str]:
     """Returns the URI schemes that MLflow and its plugins can open."""
     plugins = {point.name for point in metadata.entry_points(group="mlflow.tracking_store")}

@@ -64,6 +64,29 @@ def test_nothing_is_held_out_where_nothing_is_chosen(run_py: Run, tmp_path: Path
     assert "chosen by test accuracy" in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("typed", "what"),
+    [
+        (["validation_fraction=0.1,0"], "some jobs have validation images and others have none"),
+        (["validation_fraction=0,0.1"], "some jobs have validation images and others have none"),
+        (
+            ["lr=0.1,0.5", "validation_fraction=0", "dataset.path={data}", "sweep.choose_by=validation/loss"],
+            "validation/loss requires validation images, and validation_fraction=0 leaves none",
+        ),
+    ],
+    ids=lambda typed: " ".join(typed) if isinstance(typed, list) else "",
+)
+def test_jobs_without_the_images_by_which_they_would_be_chosen_are_refused(
+    run_py: Run, tmp_path: Path, digits: Dataset, typed: list[str], what: str
+) -> None:
+    data = save_with_noise(tmp_path / "data.npz", digits, noise=False).partition("=")[2]
+    done = run_py(tmp_path, "-m", *SMALL, *(text.format(data=data) for text in typed))
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {what}")
+    assert len(done.stderr.splitlines()) == 2
+    assert not (tmp_path / "multirun").exists()
+
+
 @pytest.mark.long
 def test_commands_of_the_best_job_repeat_it_and_train_on_all_images(run_py: Run, tmp_path: Path) -> None:
     done = run_py(tmp_path, "-m", "lr=0.1,0.5", "stopping.patience=1", "epochs=20", *SMALL[:2], *SMALL[3:])
