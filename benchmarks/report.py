@@ -140,7 +140,7 @@ def _number_ticks(axis: Axis) -> None:
     """Labels a logarithmic axis with numbers such as 0.2 or 10k, about five of them."""
     low, high = axis.get_view_interval()
     decades = math.log10(high / low)
-    digits = (1,) if decades > 2.5 else (1, 2, 5) if decades > 1 else range(1, 10)
+    digits = (1,) if decades > 1.7 else (1, 2, 5) if decades > 1 else range(1, 10)
     axis.set_major_locator(LogLocator(subs=digits))
     axis.set_major_formatter(lambda value, _: f"{value:g}" if value < 1e4 else EngFormatter(sep="")(value))
     axis.set_minor_locator(NullLocator())

@@ -288,7 +288,7 @@ def plot(path: Path, entries: Sequence[dict[str, Any]]) -> None:
 def _plot(axes: Axes, entries: Sequence[dict[str, Any]]) -> None:
     found, budget = of_method(entries), entries[0]["budget"]
     grid = [budget * i / 1000 for i in range(1001)]
-    lowest = 1.0
+    lowest, highest = 1.0, 0.0
     for method, (title, colour) in METHODS.items():
         seeds = found.get(method, [])
         points = [(at, sorted(best(trials, at) for trials in seeds)) for at in grid] if seeds else []
@@ -302,8 +302,9 @@ def _plot(axes: Axes, entries: Sequence[dict[str, Any]]) -> None:
             x, [v[0] for _, v in points], [v[-1] for _, v in points], step="post", color=colour, alpha=0.15
         )
         lowest = min(lowest, best_after(points, budget / 4))
+        highest = max(highest, points[-1][1][-1])
     axes.set(xlim=(0, budget), ylabel="best validation accuracy")
-    axes.set_ylim(bottom=lowest - 0.005)
+    axes.set_ylim(lowest - 0.005, highest + 0.001)
     axes.yaxis.set_major_formatter(PercentFormatter(1))
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right")

@@ -207,7 +207,7 @@ def _draw(found: Summary, sweep: RunRecord) -> None:
         path = folder / "sweep_accuracy.png"
         sweep_plots.slices(path, jobs, metric, order, searched=bool(sweep.search))
     else:
-        ranked = [(monitor.label(job), found.score(job)) for job in sorted(found.finished, key=found.cost)]
+        ranked = [(monitor.label(job), found.score(job)) for job in sorted(found.finished, key=found.rank)]
         sweep_plots.ranking(folder / "sweep_accuracy.png", ranked, metric.name)
     if found.pruned or len(found.finished) > curve_plots.MOST:
         curve_plots.curves(folder / "sweep_curves.png", jobs, metric, "epoch")

@@ -143,7 +143,7 @@ class Summary:
         """The best finished job by `ranked_by`; with several seeds, the first one of the best setting."""
         if self.over_seeds:
             return self.over_seeds[0].jobs[0]
-        return min(self.finished, key=lambda job: (self.cost(job), len(job.folder), job.folder), default=None)
+        return min(self.finished, key=self.rank, default=None)
 
     @functools.cached_property
     def front(self) -> list[RunRecord]:
@@ -155,7 +155,7 @@ class Summary:
         complete = [(job, values) for job, values in measured if len(values) == len(self.objectives)]
         directions = [metrics.direction(key) for key in self.objectives]
         found = pareto.front([values for _, values in complete], directions)
-        return sorted((complete[i][0] for i in found), key=self.cost)
+        return sorted((complete[i][0] for i in found), key=self.rank)
 
     @functools.cached_property
     def ranked_by(self) -> str:
@@ -183,6 +183,10 @@ class Summary:
         """Returns the value by which finished jobs are sorted, best first; the worst if there is none."""
         return self._sorted_by(self.score(job))
 
+    def rank(self, job: RunRecord) -> tuple[float, int, str]:
+        """Returns the key by which jobs are sorted, best first; of equal ones, the earlier job is better."""
+        return self.cost(job), len(job.folder), job.folder
+
     def _sorted_by(self, score: float) -> float:
         if math.isnan(score):
             return math.inf
@@ -204,7 +208,7 @@ class Summary:
         jobs, columns = self.jobs, self.columns if columns is None else columns
         caption = f"jobs are ranked by {spoken(self.ranked_by)}" if self.chooses and self.finished else ""
         if most is not None and len(jobs) > most:
-            jobs = sorted(self.finished, key=self.cost)[:most]
+            jobs = sorted(self.finished, key=self.rank)[:most]
             of_all = f"best {len(jobs)} of {count(len(self.jobs), 'job')} by {spoken(self.ranked_by)}"
             caption = f"{of_all}; {run_paths.SWEEP_TABLE} has all"
         if caption and metrics.is_of_test(self.ranked_by):
@@ -350,7 +354,7 @@ def summarize(
     summary = Summary(order, swept, objectives, over)
     if not best_first:
         return summary
-    order.sort(key=lambda job: (job.status != "FINISHED", bool(job.pruned), summary.cost(job)))
+    order.sort(key=lambda job: (job.status != "FINISHED", bool(job.pruned), summary.rank(job)))
     return Summary(order, swept, objectives, over)
 
 

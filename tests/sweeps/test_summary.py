@@ -114,6 +114,13 @@ def test_jobs_with_validation_images_are_ranked_by_validation_accuracy() -> None
     assert found.seeds_table().headings[2:6:2] == ["mean validation accuracy", "mean test accuracy"]
 
 
+def test_of_equally_good_jobs_the_earliest_is_the_best_and_the_first_in_the_table() -> None:
+    jobs = [validated(number, 0.9, lr=lr) for number, lr in ((2, 0.1), (10, 0.2), (1, 0.3), (3, 0.4))]
+    found = summary.summarize(jobs, best_first=True)
+    assert found.best is jobs[2]
+    assert [row[0] for row in found.table().rows] == [1, 2, 3, 10]
+
+
 def test_validation_and_test_accuracy_are_not_compared_with_each_other() -> None:
     found = summary.summarize([validated(0, 0.99, lr=1.0), job(1, lr=2.0)])
     assert found.ranked_by == "test/accuracy"
