@@ -123,7 +123,9 @@ class Search:
             planned = [self.compose(proposal.params, i, number + i) for i in range(self._rounds)]
             settings = [self.jobs.resolved(each.settings) for each in planned]
             for each in settings:
-                check_fit(each, self.jobs.dataset(each.dataset))
+                dataset = self.jobs.dataset(each.dataset)
+                check_fit(each, dataset)
+                objectives.check_measurable(self.search["objectives"], each, dataset)
         except Exception as error:  # Hydra's, of several kinds, or a ConfigError
             what = error.what if isinstance(error, MlpTapeError) else first_line(str(error))
             self._study.reject(proposal, what)

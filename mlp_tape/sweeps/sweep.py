@@ -12,9 +12,7 @@ from pathlib import Path
 
 from mlp_tape.config.metrics import is_of_test
 from mlp_tape.config.settings import Settings, is_description, to_dict
-from mlp_tape.config.validation import nothing_to_choose_by
 from mlp_tape.data import splits
-from mlp_tape.data.datasets import Dataset
 from mlp_tape.errors import ConfigError, SweepError
 from mlp_tape.reports import run_report
 from mlp_tape.runs.checks import check_fit
@@ -170,8 +168,9 @@ def _load_data(plan: Plan, jobs: SweepDirectory, fraction: float, say: Callable[
         jobs.hold_out(choice, dataset, fraction)
         for each in map(jobs.resolved, of_choice):
             check_fit(each, dataset)
-            _check_choice(each, dataset)
-            chosen_by.add(tuple(objectives.chosen(each)))
+            metrics = objectives.chosen(each)
+            objectives.check_measurable(metrics, each, dataset)
+            chosen_by.add(tuple(metrics))
         of_file = f"{choice.path}: " if len(choices) > 1 and choice.path else ""
         warnings |= {dataset.warning, *(of_file + doubt for doubt in dataset.doubts)}
     if len(chosen_by) > 1:
@@ -180,13 +179,6 @@ def _load_data(plan: Plan, jobs: SweepDirectory, fraction: float, say: Callable[
             "type one validation_fraction for all jobs, or sweep.choose_by=test/accuracy",
         )
     return warnings - {""}
-
-
-def _check_choice(settings: Settings, dataset: Dataset) -> None:
-    """Raises ConfigError if a job is to be chosen by its validation images, and has none."""
-    metrics = [key for key in objectives.chosen(settings) if key.startswith("validation/")]
-    if metrics and not settings.validation_fraction and not len(dataset.y_validation):
-        raise nothing_to_choose_by(metrics[0])
 
 
 def search_jobs(record: RunRecord) -> int | None:
