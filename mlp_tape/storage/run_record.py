@@ -71,7 +71,7 @@ class RunRecord:
         token: random string that identifies the run in MLflow if the response to its creation was lost.
         source: MLflow tags for the source of the code, from the process that created the run.
         made_by: versions and machine of the process that created the run, by name.
-        full: whether the run also leaves plots and a model.
+        full: whether the run also leaves plots and a model; of a sweep, whether its best job or each does.
         steps: number of steps to train; once the run has finished, number of steps trained.
         results: final test/loss, test/accuracy, test/balanced_accuracy and test/macro_f1, with rare classes
             test/majority_accuracy, and with validation images the same of these, validation/accuracy and so

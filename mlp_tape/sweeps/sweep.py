@@ -262,6 +262,7 @@ def _sweep_record(settings: Settings, directory: Path, command: Command, plan: P
                 f"{directory} is the directory of another {record.kind}", f"type {record.resume}"
             )
     record.kind, record.settings = "sweep", to_dict(settings)
+    record.full = settings.report in (None, "full")
     record.is_multirun_by_config = command.is_multirun_by_config
     record.options, record.overrides = command.options, [without_password(text) for text in command.overrides]
     given = given_name(settings, record.overrides, is_new=not record.made_by)

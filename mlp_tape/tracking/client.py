@@ -56,10 +56,8 @@ class ClientRun:
 
     def prepare(self, experiment: str) -> None:
         """Lets the store be opened while this process prepares to train."""
-        record = self._record
-        of_sweep = record.settings.get("report") in (None, "full")  # its best job has a model, or each has
-        model = record.full if record.kind == "run" else of_sweep
-        self._process.send("prepare", record.directory, uri=self._uri, experiment=experiment, model=model)
+        directory, model = self._record.directory, self._record.full
+        self._process.send("prepare", directory, uri=self._uri, experiment=experiment, model=model)
 
     def link(self) -> Link | None:
         """As `Tracker.link`."""

@@ -1,5 +1,6 @@
 """Tests of the images by which the jobs of a sweep are chosen, and of jobs that end early."""
 
+import dataclasses
 import shlex
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 
 from conftest import ROOT, Run
 from mlp_tape.cli import composition
+from mlp_tape.config.settings import Settings
 from mlp_tape.data import datasets
 from mlp_tape.data.datasets import Dataset
 from mlp_tape.runs.fit import fit
@@ -16,9 +18,10 @@ from mlp_tape.runs.pruning import Pruning
 from mlp_tape.runs.trainer import Trainer
 from mlp_tape.storage import journal, run_record
 from mlp_tape.storage.journal import Journal
-from mlp_tape.storage.run_record import RunRecord
-from mlp_tape.sweeps import summary
+from mlp_tape.storage.run_record import Command, RunRecord
+from mlp_tape.sweeps import summary, sweep
 from mlp_tape.sweeps.directory import SweepDirectory
+from mlp_tape.sweeps.plan import Plan, PlannedJob
 from mlp_tape.system.console import Console
 from sweep_helpers import read_table, runs_in, sweep_directory
 
@@ -155,6 +158,15 @@ def test_validation_images_are_a_function_of_the_seed_of_splits(digits: Dataset)
     assert not np.array_equal(first, again)
     with_noise = Dataset(**(vars(digits) | {"x_test": digits.x_test[::-1], "y_test": digits.y_test[::-1]}))
     np.testing.assert_array_equal(datasets.with_validation(with_noise, 0.1, 1).y_validation, again)
+
+
+@pytest.mark.parametrize(("report", "has_model"), [(None, True), ("full", True), ("light", False)])
+def test_models_are_prepared_for_sweeps_that_will_have_one(
+    tmp_path: Path, report: str | None, has_model: bool
+) -> None:
+    settings = dataclasses.replace(Settings(), report=report)
+    plan = Plan([PlannedJob([], settings)])
+    assert sweep._sweep_record(settings, tmp_path, Command([], []), plan).full == has_model
 
 
 def test_best_setting_has_the_best_mean_and_its_first_job_stands_for_it() -> None:
