@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.metadata
+import math
 import os
 import platform
 import re
@@ -28,7 +29,7 @@ class Series:
 
     Attributes:
         seconds: wall time.
-        peak_mib: sum of the peak memory of the process and its child processes, in MiB.
+        peak_mib: the most memory that the process and its child processes had at one time, in MiB.
         why_not: why it could not be measured; empty if it was.
         kernel: for variants that compute with NumPy's OpenBLAS, the processor its kernel is written for.
     """
@@ -52,6 +53,8 @@ class Series:
 def command(arguments: Sequence[str], directory: Path, expected: int = 0, **more: str) -> tuple[float, float]:
     """Runs a program, and returns the time from start to exit and the peak memory of all its processes.
 
+    The memory is that of all processes at one time. Memory that several of them share is counted once.
+
     Args:
         arguments: arguments of `python`.
         directory: working directory.
@@ -68,36 +71,43 @@ def command(arguments: Sequence[str], directory: Path, expected: int = 0, **more
         program = subprocess.Popen(
             [sys.executable, *arguments], cwd=directory, env=environment, stdout=log, stderr=log
         )
-        peaks: dict[int, float] = {}
-        monitor = threading.Thread(target=_record_peaks, args=[program.pid, peaks], daemon=True)
+        sampled: list[float] = []
+        monitor = threading.Thread(target=_sample_memory, args=[program.pid, sampled], daemon=True)
         monitor.start()
-        _pid, status, usage = os.wait4(program.pid, 0)
+        program.wait()
         seconds = time.perf_counter() - began
         monitor.join()
-        peaks[program.pid] = usage.ru_maxrss / (1024 if sys.platform == "linux" else 2**20)
-        program.returncode = os.waitstatus_to_exitcode(status)
         if program.returncode != expected:
             log.seek(0)
             raise RuntimeError(f"{arguments} exited with {program.returncode}: {log.read().decode()}")
-    return seconds, sum(peaks.values())
+    return seconds, max(sampled, default=math.nan)
 
 
-def _record_peaks(root: int, peaks: dict[int, float]) -> None:
-    """Records the peak memory of a process and its descendants until it exits; only on Linux.
+def _sample_memory(root: int, sampled: list[float]) -> None:
+    """Appends the memory of a process and its descendants, in MiB, at an interval until it exits; on Linux.
 
-    Memory that processes share is counted for each of them.
+    It is the sum of their proportional set sizes: of memory that n of them share, each has the n-th part.
     """
     while Path(f"/proc/{root}/task").exists():
-        found = [root]
-        for pid in found:
-            for path in (*Path(f"/proc/{pid}/task").glob("*/children"), Path(f"/proc/{pid}/status")):
-                with contextlib.suppress(OSError):  # the thread or process has ended
-                    text = path.read_text()
-                    if path.name == "children":
-                        found += map(int, text.split())
-                    elif peak := re.search(r"VmHWM:\s+(\d+)", text):
-                        peaks[pid] = int(peak[1]) / 1024
-        time.sleep(0.2)
+        began, processes = time.perf_counter(), _family(root)
+        try:
+            texts = [Path(f"/proc/{pid}/smaps_rollup").read_text() for pid in processes]
+        except OSError:  # one of them has ended
+            texts = []
+        if texts and processes == _family(root):  # the parts are those of the same number of processes
+            sizes = [int(size[1]) for text in texts if (size := re.search(r"^Pss:\s+(\d+)", text, re.M))]
+            sampled.append(sum(sizes) / 1024)
+        time.sleep(max(0.01, 10 * (time.perf_counter() - began)))  # so that sampling takes little time
+
+
+def _family(root: int) -> list[int]:
+    """Returns the pid of a process and those of its descendants."""
+    found = [root]
+    for pid in found:
+        for path in Path(f"/proc/{pid}/task").glob("*/children"):
+            with contextlib.suppress(OSError):  # the thread or process has ended
+                found += map(int, path.read_text().split())
+    return found
 
 
 def in_turns(rounds: int, variants: Mapping[str, Callable[[], tuple[float, float]]]) -> dict[str, Series]:

@@ -56,8 +56,7 @@ def settings(*given: Given, config_dir: str | Path | None = None) -> Settings:
         else:
             whole = each if isinstance(each, Settings) else _of_mapping(each)
             overrides += composition.as_overrides(whole)
-    more = [] if config_dir is None else [composition.searchpath(Path(config_dir))]
-    found = composition.settings_of(program.conf(), [*more, *overrides])
+    found = composition.settings_of(program.conf(), overrides, Path(config_dir) if config_dir else None)
     if found.resume is None:
         return found
     names = resume.typed_keys(command_line.key(text).partition("@")[0] for text in overrides)

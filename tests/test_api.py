@@ -22,7 +22,7 @@ import mlp_tape
 from conftest import LIMIT, ROOT, runs_in, sample, wait_until
 from mlp_tape.cli import composition
 from mlp_tape.config.settings import Settings
-from mlp_tape.errors import TrackingError
+from mlp_tape.errors import ConfigError, TrackingError
 from mlp_tape.system import program, signals
 from mlp_tape.tracking import client_process
 
@@ -78,6 +78,8 @@ def test_settings_are_those_of_the_command_line(tmp_path: Path) -> None:
     (tmp_path / "my configs" / "experiment").mkdir(parents=True)
     (tmp_path / "my configs" / "experiment" / "mine.yaml").write_text("# @package _global_\nlr: 0.5\n")
     assert mlp_tape.settings("+experiment=mine", config_dir="my configs").lr == 0.5
+    with pytest.raises(ConfigError, match="there is no directory"):
+        mlp_tape.settings(config_dir="nowhere")
 
 
 def test_a_mapping_may_contain_some_settings() -> None:

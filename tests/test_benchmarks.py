@@ -3,6 +3,8 @@
 import importlib
 import json
 import re
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -41,6 +43,17 @@ def test_openblas_chooses_its_own_kernel_in_the_workers_that_it_does_the_work_of
     monkeypatch.setenv("OPENBLAS_CORETYPE", "Prescott")  # the oldest kernel that OpenBLAS has for x86-64
     assert measure.Worker(program).status != f"ready {chosen}"
     assert measure.Worker(program, with_openblas=True).kernel == chosen != ""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="what processes share is not known elsewhere")
+def test_memory_that_processes_share_is_counted_once(tmp_path: Path) -> None:
+    shared = (
+        "import os, time; shared = bytearray(os.urandom(1)) * 2**28; [os.fork(), os.fork()]; time.sleep(2)"
+    )
+    _, mib = measure.command(["-c", shared], tmp_path)
+    assert 256 < mib < 400
+    own = f"import os; [os.fork(), os.fork()]; {shared.partition('; [')[0]}; time.sleep(2)"
+    assert measure.command(["-c", own], tmp_path)[1] > 4 * 256
 
 
 def test_documentation_shows_the_measured_figures() -> None:

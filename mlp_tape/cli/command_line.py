@@ -75,12 +75,7 @@ class CommandLine:
                 places = given if isinstance(given, list) else [given]
                 found += [("hydra.searchpath", str(place)) for place in places]
         for name, place in found:
-            path = Path(place.removeprefix("file://"))
-            if not place.startswith("pkg:") and "://" not in str(path) and not path.is_dir():
-                raise ConfigError(
-                    f"{name}={place}: there is no directory {path.absolute()}",
-                    "create it, or type the path of one that exists",
-                )
+            check_directory(name, place)
 
     def of_a_run(self) -> Command:
         """Returns what repeats a run."""
@@ -163,6 +158,21 @@ def _absolute_path(option: str, root: Path) -> str:
     if name != "--config-path" or "://" in value:
         return option
     return f"{name}={Path(value).absolute() if Path(value).is_dir() else root / value}"
+
+
+def check_directory(name: str, place: str) -> None:
+    """Raises ConfigError if the value of an option is no directory of configs.
+
+    Args:
+        name: name of the option or setting.
+        place: a path, `file://` and a path, or another URL, which is not checked.
+    """
+    path = Path(place.removeprefix("file://"))
+    if not place.startswith("pkg:") and "://" not in str(path) and not path.is_dir():
+        raise ConfigError(
+            f"{name}={place}: there is no directory {path.absolute()}",
+            "create it, or type the path of one that exists",
+        )
 
 
 def resumed(recorded: RunRecord, typed: CommandLine) -> CommandLine:

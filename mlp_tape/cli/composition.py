@@ -9,7 +9,7 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from mlp_tape.cli import config_store, free_text, hydra_internals
-from mlp_tape.cli.command_line import quoted
+from mlp_tape.cli.command_line import check_directory, quoted
 from mlp_tape.cli.messages import composition_error
 from mlp_tape.config import validation
 from mlp_tape.config.settings import Settings, defaults_with, flatten, format_value, groups, options
@@ -34,16 +34,20 @@ def composed(conf: Path, overrides: list[str]) -> DictConfig:
         return hydra.compose("config", overrides, return_hydra_config=True)
 
 
-def settings_of(conf: Path, overrides: list[str]) -> Settings:
+def settings_of(conf: Path, overrides: list[str], config_dir: Path | None = None) -> Settings:
     """Returns the validated settings of a command line, without starting a run.
 
     Args:
         conf: directory of the YAML files.
         overrides: overrides as typed on the command line.
+        config_dir: directory of one's own configs, as for `--config-dir`.
 
     Raises:
-        ConfigError: a setting is unknown or invalid.
+        ConfigError: a setting is unknown or invalid, or there is no such directory.
     """
+    if config_dir is not None:
+        check_directory("--config-dir", str(config_dir))
+        overrides = [_searchpath(config_dir), *overrides]
     try:
         return validation.parse(composed(conf, free_text.as_typed(overrides, is_sweep=False)))
     except MlpTapeError:
@@ -58,7 +62,7 @@ def chosen(conf: Path, overrides: list[str]) -> dict[str, str]:
     return {group: str(name) for group, name in choices.items()}
 
 
-def searchpath(directory: Path) -> str:
+def _searchpath(directory: Path) -> str:
     """Returns the override that adds a directory of configs, like `--config-dir`."""
     return f"hydra.searchpath=[{_literal(f'file://{directory.absolute()}')}]"
 

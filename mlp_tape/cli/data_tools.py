@@ -26,10 +26,13 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     """Adds the two commands to the parser of the command line."""
     command = commands.add_parser("data", help="show how a file or a directory of data is understood")
     command.add_argument("path", metavar="PATH", help="file or directory, or the name of a data set")
-    command.add_argument("settings", nargs="*", metavar="SETTING=VALUE", help="such as dataset.label=digit")
+    command.add_argument(
+        "settings", nargs="*", default=[], metavar="SETTING=VALUE", help="such as dataset.label=digit"
+    )
     command.add_argument(
         "--png", type=Path, default=Path("samples.png"), help="file of the images (default: samples.png)"
     )
+    add_config_dir(command)
     command = commands.add_parser("predict", help="predict the classes of images, rows of a table, or arrays")
     command.add_argument(
         "run", metavar="RUN", help="MLflow run id, directory of a run, last, or a model: models:/NAME/VERSION"
@@ -45,6 +48,11 @@ def add_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     )
 
 
+def add_config_dir(command: argparse.ArgumentParser) -> None:
+    """Adds the option to a command that takes settings."""
+    command.add_argument("--config-dir", type=Path, help="directory of your own configs, as for training")
+
+
 def data(arguments: argparse.Namespace) -> int:
     """Shows how data are understood: shapes, dtypes, ranges, scale, classes, doubts, and sample images."""
     from mlp_tape.cli import composition
@@ -52,7 +60,7 @@ def data(arguments: argparse.Namespace) -> int:
     from mlp_tape.reports import prediction_plots, summary
 
     typed = _dataset(arguments.path)
-    settings = composition.settings_of(program.conf(), [*typed, *arguments.settings])
+    settings = composition.settings_of(program.conf(), [*typed, *arguments.settings], arguments.config_dir)
     dataset = datasets.load(**dataclasses.asdict(settings.dataset), say=print)
     for line in [*summary.of_arrays(dataset), *_classes(dataset), *_columns(dataset)]:
         print(line)
@@ -68,7 +76,8 @@ def data(arguments: argparse.Namespace) -> int:
         except OSError as error:
             raise ConfigError(f"{path} cannot be written: {error.strerror}", "type --png FILE") from error
         print(f"images {path}")
-    print(f"train  {program.train()} {shlex.join([*typed, *arguments.settings])}")
+    options = [f"--config-dir={arguments.config_dir}"] if arguments.config_dir else []
+    print(f"train  {program.train()} {shlex.join([*options, *typed, *arguments.settings])}")
     return 0
 
 

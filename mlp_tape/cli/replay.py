@@ -26,6 +26,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     command.add_argument(
         "settings",
         nargs="*",
+        default=[],
         metavar="step=N",
         help="step=N, counted from 0 (default: the step at which the run diverged); dataset.path=FILE",
     )

@@ -34,7 +34,11 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "run", metavar="RUN", help="MLflow run id, runs:/ID, directory, or last; of a sweep, all of its jobs"
     )
     command.add_argument(
-        "settings", nargs="*", metavar="SETTING=VALUE", help="dataset.path=FILE, or settings of tracking"
+        "settings",
+        nargs="*",
+        default=[],
+        metavar="SETTING=VALUE",
+        help="dataset.path=FILE, or settings of tracking",
     )
     command.add_argument("--uri", help="MLflow tracking URI, for runs that have no directory here")
     command.add_argument("--epochs", type=_positive, help="compare only the first epochs")

@@ -50,13 +50,19 @@ def _parsed(typed: list[str]) -> argparse.Namespace:
 
 
 def _parser() -> "tuple[argparse.ArgumentParser, argparse._SubParsersAction[argparse.ArgumentParser]]":
-    """Returns the parser of the command line, and those of the commands."""
+    """Returns the parser of the command line, and those of the commands.
+
+    Arguments with `nargs="*"` have a default, since the parser would call them required otherwise.
+    """
+    from mlp_tape.cli import data_tools, replay, reproduction  # which wrong settings are not to wait for
+
     parser = argparse.ArgumentParser(prog=program.tool(), description="Tools for finished runs and sweeps.")
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("sync", help="deliver the data of finished runs that MLflow is missing")
     command.add_argument(
         "runs",
         nargs="*",
+        default=[],
         metavar="RUN",
         help="MLflow run id, directory of a run or above runs, or last (default: outputs/ and multirun/)",
     )
@@ -83,7 +89,10 @@ def _parser() -> "tuple[argparse.ArgumentParser, argparse._SubParsersAction[argp
     command = commands.add_parser(
         "walk", help="show the first step of a run, operation by operation, and two pitfalls"
     )
-    command.add_argument("settings", nargs="*", metavar="SETTING=VALUE", help="settings, as for training")
+    command.add_argument(
+        "settings", nargs="*", default=[], metavar="SETTING=VALUE", help="settings, as for training"
+    )
+    data_tools.add_config_dir(command)
     command = commands.add_parser("compare", help="compare the settings, results and curves of runs")
     command.add_argument(
         "runs",
@@ -95,8 +104,6 @@ def _parser() -> "tuple[argparse.ArgumentParser, argparse._SubParsersAction[argp
     command.add_argument(
         "--png", type=Path, default=Path("comparison.png"), help="file of the plot (default: comparison.png)"
     )
-    from mlp_tape.cli import data_tools, replay, reproduction  # which wrong settings are not to wait for
-
     data_tools.add_parsers(commands)
     reproduction.add_parser(commands)
     replay.add_parser(commands)
@@ -133,7 +140,7 @@ def _walk(arguments: argparse.Namespace) -> int:
     from mlp_tape.cli import composition
     from mlp_tape.data import datasets
 
-    settings = composition.settings_of(program.conf(), arguments.settings)
+    settings = composition.settings_of(program.conf(), arguments.settings, arguments.config_dir)
     dataset = datasets.load(**dataclasses.asdict(settings.dataset), say=print)
     if dataset.warning:
         print(f"WARNING  {dataset.warning}", file=sys.stderr)

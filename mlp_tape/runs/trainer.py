@@ -78,11 +78,9 @@ class Trainer:
         """The arguments of `step_config`, JSON-serializable: the settings that `StepConfig` has by name."""
         values = {key.rpartition(".")[2]: value for key, value in flatten(self.settings)}
         rule = non_null(self.settings.optimizer)
-        names = {each.name for each in fields(StepConfig)} - {
-            "scale"
-        }  # that of the data set, not the setting
-        of_step = {name: value for name, value in values.items() if name in names}
-        return of_step | {"rule": rule.pop("name"), "rule_settings": rule} | self.dataset.scale.as_json()
+        of_step = {each.name: values[each.name] for each in fields(StepConfig) if each.name in values}
+        of_rule = {"rule": rule.pop("name"), "rule_settings": rule}
+        return of_step | of_rule | self.dataset.scale.as_json()  # the setting `dataset.scale` is the method
 
     @functools.cached_property
     def rate(self) -> LearningRate:

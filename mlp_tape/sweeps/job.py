@@ -47,47 +47,58 @@ def run(
     Raises:
         Stopped: the process of the sweep itself received a signal.
     """
-    parent, sweep_directory = run_record.read(sweep), SweepDirectory(sweep)
-    settings = dataclasses.replace(settings, tracking=of_job(settings.tracking, parent))
-    typed = {_plain(text) for text in parent.overrides}
-    own = [text for text in overrides if not is_of_a_sweep(text)]
-    named = [text for text in own if not is_description(text)]
-    swept = [plain for text in named if (plain := _plain(without_password(text))) not in typed]
-    name = " ".join(text.lstrip("+") for text in swept)[:200]
+    parent, jobs = run_record.read(sweep), SweepDirectory(sweep)
     here = parent.host == platform.node() and parent.pid == os.getpid()
     if not here:
         program.start_as(parent.program)
         exit.leave_at_interpreter_exit()
-    resolved = sweep_directory.resolved(settings)
-    if settings.validation_fraction is None and resolved.validation_fraction:
-        own.append(f"validation_fraction={resolved.validation_fraction:g}")
-    if settings.stopping.monitor != resolved.stopping.monitor:
-        own.append(f"stopping.monitor={resolved.stopping.monitor}")
-    settings, command, directory = resolved, _command(parent, own), None
-    with signals.on_file(sweep_directory.stop_file), contextlib.nullcontext() if here else _signals():
+    own = [text for text in overrides if not is_of_a_sweep(text)]
+    name, unresolved = _name(own, parent), settings
+    settings = jobs.resolved(dataclasses.replace(settings, tracking=of_job(settings.tracking, parent)))
+    command = _command(parent, [*own, *_decided(unresolved, settings)])
+    directory = None
+    with signals.on_file(jobs.stop_file), contextlib.nullcontext() if here else _signals():
         try:
             signals.raise_if_stopped()
             try:
-                dataset = sweep_directory.dataset(settings.dataset)
+                dataset = jobs.dataset(settings.dataset)
             finally:
-                directory = sweep_directory.claim(settings, number, folder)
+                directory = jobs.claim(settings, number, folder)
             metric = objectives.chosen(settings)[0]
-            pruning = _pruning(sweep, parent, metric, sweep_directory.identity(settings))
+            pruning = _pruning(sweep, parent, metric, jobs.identity(settings))
             job = Job(name or f"job {number}", parent.run_id, dataset, metric, pruning)
             return execute_run(settings, directory, command, job)
         except (Exception, KeyboardInterrupt) as error:
             if here and signals.received():
                 raise
-            if directory is None and not signals.stop_reason():  # the sweep itself cannot continue
+            if signals.stop_reason():
+                return None
+            if directory is None:  # the sweep itself cannot continue
                 raise
-            if directory and not signals.stop_reason():
-                if os.environ.get(TRACEBACK):
-                    traceback.print_exception(error)
-                reason = without_password(f"{type(error).__name__}: {error}")
-                _record_failure(directory, reason, name, settings, command)
-                if settings.sweep.fail_fast:
-                    sweep_directory.request_stop(f"sweep.fail_fast: {name or directory.name} failed")
+            if os.environ.get(TRACEBACK):
+                traceback.print_exception(error)
+            reason = without_password(f"{type(error).__name__}: {error}")
+            _record_failure(directory, reason, name, settings, command)
+            if settings.sweep.fail_fast:
+                jobs.request_stop(f"sweep.fail_fast: {name or directory.name} failed")
             return None
+
+
+def _name(overrides: list[str], sweep: RunRecord) -> str:
+    """Returns the name of a job: those of its overrides that were not typed for the whole sweep."""
+    typed = {_plain(text) for text in sweep.overrides}
+    own = [_plain(without_password(text)) for text in overrides if not is_description(text)]
+    return " ".join(text.lstrip("+") for text in own if text not in typed)[:200]
+
+
+def _decided(settings: Settings, resolved: Settings) -> list[str]:
+    """Returns overrides for what the sweep has decided for its jobs, so that a single run repeats them."""
+    found = []
+    if settings.validation_fraction is None and resolved.validation_fraction:
+        found.append(f"validation_fraction={resolved.validation_fraction:g}")
+    if settings.stopping.monitor != resolved.stopping.monitor:
+        found.append(f"stopping.monitor={resolved.stopping.monitor}")
+    return found
 
 
 def _pruning(sweep: Path, parent: RunRecord, metric: str, identity: str) -> Pruning | None:

@@ -30,6 +30,7 @@ from mlp_tape.system import formatting, provenance
 from mlp_tape.system.console import Console
 from mlp_tape.system.formatting import are, count
 from mlp_tape.system.redaction import without_password
+from mlp_tape.tracking import client_process
 from mlp_tape.tracking.session import jobs_closed_in_background, run_session, tracker
 from mlp_tape.tracking.tracker import Tracker
 from mlp_tape.tracking.uri import CHECK_SECONDS, check_reachable, resolve_uri, store_warnings
@@ -65,6 +66,7 @@ def opened(
     settings = dataclasses.replace(settings, tracking=where.tracking)
     if settings.tracking.enabled:
         check_reachable(resolve_uri(settings.tracking), CHECK_SECONDS)
+        client_process.running()  # imports MLflow while the data are loaded
     new = [path for path in (directory, *directory.parents) if not path.exists()]
     directory.mkdir(parents=True, exist_ok=True)
     with (
@@ -80,12 +82,7 @@ def opened(
         if where.line:
             console.line(where.line)
         jobs.stop_file.unlink(missing_ok=True)
-        warnings = _load_data(plan, jobs, _validation_fraction(plan, past), console.line)
-        if settings.tracking.enabled:
-            warnings |= set(store_warnings(resolve_uri(settings.tracking)))
-        for warning in sorted(warnings):
-            console.warn(warning)
-        plan = plan.resolved(jobs.resolved).without_equal(jobs.identity)
+        plan = _with_data(plan, jobs, _validation_fraction(plan, past), settings, console)
         first = plan.jobs[0].settings
         settings = dataclasses.replace(
             settings, validation_fraction=first.validation_fraction, sweep=first.sweep
@@ -102,12 +99,7 @@ def opened(
         get_ready()
         patience = settings.tracking.patience
         with _link_at_end(run, console), run_session(run, patience, record, write_files, console):
-            jobs_planned = count(planned, "job") if planned else "jobs"
-            if plan.equal:
-                jobs_planned += f" ({plan.equal} more {are(plan.equal)} equal to one of them)"
-            console.line(f"sweep  {jobs_planned} in {directory}")
-            if plan.chooses:
-                console.line(f"       {_about_choice(first, jobs, record.overrides)}")
+            _print_plan(plan, planned, jobs, record, console)
             try:
                 progress = functools.partial(_report_progress, journal, settings)
                 with (
@@ -140,6 +132,38 @@ def _removed_if_refused(directory: Path, new: list[Path]) -> Iterator[None]:
                 for path in new[1:]:
                     path.rmdir()
         raise
+
+
+def _with_data(
+    plan: Plan, jobs: SweepDirectory, fraction: float, settings: Settings, console: Console
+) -> Plan:
+    """Loads the data of the jobs, and returns the plan with what depends on them, without equal jobs.
+
+    Args:
+        plan: the jobs.
+        jobs: directory of the sweep, which keeps the data sets in memory.
+        fraction: fraction of the training images that is held out.
+        settings: settings of the sweep.
+        console: receives warnings about the data and the store.
+    """
+    warnings = _load_data(plan, jobs, fraction, console.line)
+    if settings.tracking.enabled:
+        warnings |= set(store_warnings(resolve_uri(settings.tracking)))
+    for warning in sorted(warnings):
+        console.warn(warning)
+    return plan.resolved(jobs.resolved).without_equal(jobs.identity)
+
+
+def _print_plan(
+    plan: Plan, planned: int | None, jobs: SweepDirectory, record: RunRecord, console: Console
+) -> None:
+    """Prints how many jobs there will be, if that is known, and how the best will be chosen."""
+    jobs_planned = count(planned, "job") if planned else "jobs"
+    if plan.equal:
+        jobs_planned += f" ({plan.equal} more {are(plan.equal)} equal to one of them)"
+    console.line(f"sweep  {jobs_planned} in {record.directory}")
+    if plan.chooses:
+        console.line(f"       {_about_choice(plan.jobs[0].settings, jobs, record.overrides)}")
 
 
 def _load_data(plan: Plan, jobs: SweepDirectory, fraction: float, say: Callable[[str], None]) -> set[str]:

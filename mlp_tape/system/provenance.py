@@ -111,7 +111,8 @@ def environment() -> Environment:
     """Returns the environment of this process."""
     packages: dict[str, str] = {}
     for package in importlib.metadata.distributions():  # of two, the first is the one that is imported
-        packages.setdefault(package.metadata["Name"].lower(), package.version)
+        about = package.metadata  # reads and parses a file each time
+        packages.setdefault(about["Name"].lower(), about["Version"])
     facts = {
         "python": platform.python_version(),
         "platform": platform.platform(),

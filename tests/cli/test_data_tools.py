@@ -71,6 +71,36 @@ def test_data_shows_columns_and_doubts_of_a_table(tmp_path: Path) -> None:
     assert "'dataset.path=a b.csv'" in command
 
 
+def test_commands_that_take_settings_find_own_configs(tmp_path: Path) -> None:
+    folder = tmp_path / "my configs" / "experiment"
+    folder.mkdir(parents=True)
+    folder.joinpath("mine.yaml").write_text(
+        "# @package _global_\ndataset: {test_fraction: 0.25}\nmodel: {hidden_sizes: [7]}\n"
+    )
+    table = pd.DataFrame({"a": range(40), "b": range(40), "label": [0, 1] * 20})
+    table.to_csv(tmp_path / "own.csv", index=False)
+    own = "--config-dir", "my configs", "+experiment=mine"
+    code, out, err = read(tmp_path, "data", "own.csv", *own)
+    assert code == 0, err
+    assert "30 images to train on, 10 to test" in out
+    assert "'--config-dir=my configs' dataset=arrays dataset.path=own.csv +experiment=mine" in out
+    code, out, err = read(tmp_path, "walk", "dataset=digits", *own)
+    assert code == 0 and "(64, 7)" in out, err
+    for command in ("data", "own.csv"), ("walk",):
+        code, _, err = read(tmp_path, *command, "--config-dir=nowhere")
+        assert code == 2 and f"--config-dir=nowhere: there is no directory {tmp_path / 'nowhere'}" in err
+
+
+@pytest.mark.parametrize(
+    ("command", "required"),
+    [("compare", "RUN"), ("data", "PATH"), ("predict", "RUN, FILE"), ("reproduce", "RUN"), ("replay", "RUN")],
+)
+def test_only_what_is_required_is_called_required(command: str, required: str, tmp_path: Path) -> None:
+    code, _, err = read(tmp_path, command)
+    assert code == 2
+    assert err.endswith(f"the following arguments are required: {required}\n")
+
+
 @pytest.mark.long
 def test_data_accepts_the_name_of_a_data_set_and_of_a_function(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text("import numpy as np\ndef f(): return np.eye(12), np.arange(12) % 3\n")
