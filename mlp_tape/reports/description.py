@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def dataset(record: RunRecord) -> dict[str, str]:
 
 
 def _description(record: RunRecord) -> str:
-    settings, results = record.settings, record.results
+    settings = record.settings
     sizes = record.params["layer_sizes"].strip("[]").replace(", ", " → ")
     lines = [
         *([settings["note"], ""] if settings.get("note") else []),
@@ -53,51 +54,67 @@ def _description(record: RunRecord) -> str:
         f"{count(settings['epochs'], 'epoch')} in batches of {settings['batch_size']}, {settings['loss']} "
         f"by {settings['optimizer']['name']}, learning rate {value(settings['lr'])}.",
         "",
+        *_outcome(record),
+        *_commands(record),
+        "",
+        f"In `{shlex.quote(str(record.directory))}` on {record.host or 'this machine'}.",
     ]
+    return "\n".join(lines)
+
+
+def _outcome(record: RunRecord) -> Iterator[str]:
+    """Yields the results of a run, or why it has none."""
     if record.pruned:
-        lines += [
+        yield (
             f"**Pruned** after {count(record.pruned, 'epoch')}, as other jobs of the search did better until "
-            "then. It has no report, and was not evaluated on the test images.",
-        ]
+            "then. It has no report, and was not evaluated on the test images."
+        )
     elif record.status == "FINISHED":
-        validated = results.get(VALIDATION_ACCURACY)
-        validation = "" if validated is None else f", validation accuracy {validated:.4f}"
-        lines += [
-            f"**Test accuracy {results[TEST_ACCURACY]:.4f}**{validation}, test loss "
-            f"{results[TEST_LOSS]:.6f} after {count(record.steps, 'step')} in {record.seconds:.1f} s.",
-        ]
-        if "test/majority_accuracy" in results:
-            balanced, f1, majority = (results[f"test/{key}"] for key in OF_CLASSES)
-            lines += [
-                "",
-                f"Some classes are rare: balanced accuracy {balanced:.4f}, macro F1 {f1:.4f}. Always "
-                f"answering with the most frequent class would score {majority:.4f}. Precision and recall of "
-                "each class are in `classes.csv`.",
-            ]
+        yield from _results(record)
     elif record.status == "RUNNING":
-        lines += [
+        yield (
             "The run is in progress. Meanwhile, the tag `heartbeat` is renewed every minute. If it is ten "
             "minutes old, the next run in this experiment that is started on another machine closes this "
-            "one as KILLED.",
-        ]
+            "one as KILLED."
+        )
     else:
-        lines += [f"Status {record.status}: {record.reason}", "", _code("sh", record.resume)]
-    lines += ["", "To repeat it:", "", _code("sh", record.command)]
+        yield from (f"Status {record.status}: {record.reason}", "", _code("sh", record.resume))
+
+
+def _results(record: RunRecord) -> Iterator[str]:
+    """Yields the results of a run that has finished."""
+    results = record.results
+    validated = results.get(VALIDATION_ACCURACY)
+    validation = "" if validated is None else f", validation accuracy {validated:.4f}"
+    yield (
+        f"**Test accuracy {results[TEST_ACCURACY]:.4f}**{validation}, test loss "
+        f"{results[TEST_LOSS]:.6f} after {count(record.steps, 'step')} in {record.seconds:.1f} s."
+    )
+    if "test/majority_accuracy" in results:
+        balanced, f1, majority = (results[f"test/{key}"] for key in OF_CLASSES)
+        yield ""
+        yield (
+            f"Some classes are rare: balanced accuracy {balanced:.4f}, macro F1 {f1:.4f}. Always "
+            f"answering with the most frequent class would score {majority:.4f}. Precision and recall of "
+            "each class are in `classes.csv`."
+        )
+
+
+def _commands(record: RunRecord) -> Iterator[str]:
+    """Yields what to type to repeat a run, to compare it with its repetition, and to use its model."""
+    yield from ("", "To repeat it:", "", _code("sh", record.command))
     if record.status == "FINISHED" and record.reproduce:
-        lines += ["", "To repeat it, and to compare both value by value:", "", _code("sh", record.reproduce)]
+        yield from (
+            "",
+            "To repeat it, and to compare both value by value:",
+            "",
+            _code("sh", record.reproduce),
+        )
     if record.status == "FINISHED" and record.full:
         load = f'model = mlflow.pyfunc.load_model("runs:/{record.run_id}/model")'
-        lines += [
-            "",
-            "To use the model (NumPy alone; `saved_model/` is for TensorFlow):",
-            "",
-            _code("python", f"import mlflow\n\n{load}\n{USE}"),
-            "",
-            _code("sh", f"mlflow models serve --env-manager local -m runs:/{record.run_id}/model"),
-        ]
-    return "\n".join(
-        [*lines, "", f"In `{shlex.quote(str(record.directory))}` on {record.host or 'this machine'}."]
-    )
+        serve = f"mlflow models serve --env-manager local -m runs:/{record.run_id}/model"
+        yield from ("", "To use the model (NumPy alone; `saved_model/` is for TensorFlow):")
+        yield from ("", _code("python", f"import mlflow\n\n{load}\n{USE}"), "", _code("sh", serve))
 
 
 def _code(language: str, text: str) -> str:
