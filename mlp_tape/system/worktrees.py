@@ -45,38 +45,33 @@ def prepared(
     parent.mkdir(parents=True, exist_ok=True)
     if not (checkout / ".git").exists():
         say(f"checkout      of commit {commit[:12]} in {checkout}")
-        _call(["git", "-C", str(program.ROOT), "worktree", "prune"], "")
-        _call(
-            ["git", "-C", str(program.ROOT), "worktree", "add", "--detach", str(checkout), commit],
-            f"git fetch, so that this clone has the commit {commit}",
-        )
-    _call(["git", "-C", str(checkout), "reset", "--quiet", "--hard", commit], "")
-    _call(["git", "-C", str(checkout), "clean", "--quiet", "-fd"], "")
-    if changes:
-        _call(
-            ["git", "-C", str(checkout), "apply", "--whitespace=nowarn", "-"],
-            "reproduce the run without --at-commit",
-            changes,
-        )
+    _check_out(commit, changes, checkout)
     say(f"environment   with the recorded versions in {environment}, which takes a few minutes")
-    (parent / "constraints.txt").write_text(versions)
+    constraints = parent / "constraints.txt"
+    constraints.write_text(versions)
     _call([sys.executable, "-m", "venv", "--clear", str(environment)], "install the module venv of Python")
+    install = [str(python), "-m", "pip", "install", "--quiet"]
     _call(
-        [
-            str(python),
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "-c",
-            str(parent / "constraints.txt"),
-            "-e",
-            str(checkout),
-        ],
+        [*install, "-c", str(constraints), "-e", str(checkout)],
         "reproduce the run without --at-commit, with the versions that are installed here",
     )
     (parent / COMPLETE).touch()
     return checkout, python
+
+
+def _check_out(commit: str, changes: str, directory: Path) -> None:
+    """Creates a worktree of a commit in a directory, or resets the one that is there, and applies changes."""
+    git, here = ["git", "-C", str(program.ROOT)], ["git", "-C", str(directory)]
+    if not (directory / ".git").exists():
+        _call([*git, "worktree", "prune"], "")
+        _call(
+            [*git, "worktree", "add", "--detach", str(directory), commit],
+            f"git fetch, so that this clone has the commit {commit}",
+        )
+    _call([*here, "reset", "--quiet", "--hard", commit], "")
+    _call([*here, "clean", "--quiet", "-fd"], "")
+    if changes:
+        _call([*here, "apply", "--whitespace=nowarn", "-"], "reproduce the run without --at-commit", changes)
 
 
 def has_file(commit: str, path: str) -> bool:
