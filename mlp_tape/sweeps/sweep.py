@@ -6,7 +6,6 @@ import functools
 import re
 import secrets
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -35,6 +34,7 @@ from mlp_tape.tracking.session import jobs_closed_in_background, run_session, tr
 from mlp_tape.tracking.tracker import Tracker
 from mlp_tape.tracking.uri import CHECK_SECONDS, check_reachable, resolve_uri, store_warnings
 
+FINISHED = "sweep/finished"  # metric: the number of jobs that have finished
 VALIDATION_FRACTION = 0.1  # of the training images, where something is chosen
 
 
@@ -101,9 +101,8 @@ def opened(
         with _link_at_end(run, console), run_session(run, patience, record, write_files, console):
             _print_plan(plan, planned, jobs, record, console)
             try:
-                progress = functools.partial(_report_progress, journal, settings)
                 with (
-                    Monitor(jobs, console, planned, progress, bool(plan.search)),
+                    Monitor(jobs, console, planned, _Progress(journal, settings), bool(plan.search)),
                     jobs_closed_in_background(),
                 ):
                     yield dataclasses.replace(plan, say=console.line)
@@ -317,14 +316,28 @@ def _name(overrides: list[str], planned: int | None) -> str:
     return "sweep " + formatting.shorten(keys, formatting.NAME - len("sweep ") - len(size)) + size
 
 
-def _report_progress(journal: Journal, settings: Settings, jobs: list[RunRecord]) -> None:
-    """Appends metrics of the sweep's progress to its journal, one step per finished job."""
-    found = Summary(jobs, [], objectives.chosen(settings))
-    if not found.finished:
-        return
-    n, best = len(found.finished), found.score(min(found.finished, key=found.cost))
-    values = {"sweep/finished": float(n), f"sweep/best_{found.ranked_by.replace('/', '_')}": best}
-    journal.append(Row(key, n, value, int(1000 * time.time())) for key, value in values.items())
+class _Progress:
+    """Appends metrics of the progress of a sweep to its journal, one step for each finished job.
+
+    Args:
+        journal: journal of the sweep.
+        settings: settings of the sweep.
+    """
+
+    def __init__(self, journal: Journal, settings: Settings) -> None:
+        self._journal, self._settings = journal, settings
+        self._next = max(1, journal.next_step(FINISHED))
+
+    def __call__(self, jobs: list[RunRecord]) -> None:
+        """Appends the metrics after each job that has finished since the last call, ordered by their ends."""
+        found = Summary(jobs, [], objectives.chosen(self._settings))
+        in_order = sorted(found.finished, key=lambda job: job.ended)
+        for n in range(self._next, len(in_order) + 1):
+            best = found.score(min(in_order[:n], key=found.cost))
+            values = {FINISHED: float(n), f"sweep/best_{found.ranked_by.replace('/', '_')}": best}
+            time_ms = int(1000 * in_order[n - 1].ended)
+            self._journal.append(Row(key, n, value, time_ms) for key, value in values.items())
+        self._next = max(self._next, len(in_order) + 1)
 
 
 def _refuse_failures(jobs: SweepDirectory, record: RunRecord, plan: Plan) -> None:

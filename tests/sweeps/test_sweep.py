@@ -266,13 +266,31 @@ def test_error_says_whether_jobs_failed_or_did_not_begin(tmp_path: Path) -> None
     assert message(3) == "\n       ".join(lines)
 
 
+def test_progress_of_a_sweep_has_a_step_for_each_job_however_late_it_is_seen(tmp_path: Path) -> None:
+    jobs = finished_sweep(tmp_path)
+    jobs[0].ended, jobs[1].ended = 20.0, 10.0
+    accuracies = [job.results["test/accuracy"] for job in jobs]
+    with Journal(tmp_path) as rows:
+        progress = sweep._Progress(rows, Settings())
+        for known in ([], jobs, jobs):
+            progress(known)
+    seen = [
+        (row.step, row.value, row.timestamp) for row in journal.rows(tmp_path, "sweep/best_test_accuracy")
+    ]
+    assert seen == [(1, accuracies[1], 10_000), (2, max(accuracies), 20_000)]
+    with Journal(tmp_path) as rows:  # the sweep is resumed
+        rows.recover(0)
+        sweep._Progress(rows, Settings())(jobs)
+    assert len(list(journal.rows(tmp_path, "sweep/best_test_accuracy"))) == 2
+
+
 def test_progress_of_a_sweep_has_the_best_accuracy_by_which_jobs_are_ranked(tmp_path: Path) -> None:
     jobs = finished_sweep(tmp_path)
     with Journal(tmp_path) as rows:
-        sweep._report_progress(rows, Settings(), jobs)
+        sweep._Progress(rows, Settings())(jobs)
         for job in jobs:
             job.results["validation/accuracy"] = 1 - job.results["test/accuracy"]
-        sweep._report_progress(rows, Settings(), jobs)
+        sweep._Progress(rows, Settings())(jobs)
     values = {row.key: row.value for row in journal.rows(tmp_path, "sweep/")}
     assert values["sweep/best_test_accuracy"] == 0.9
     assert values["sweep/best_validation_accuracy"] == pytest.approx(0.2)
