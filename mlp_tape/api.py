@@ -47,7 +47,8 @@ def settings(*given: Given, config_dir: str | Path | None = None) -> Settings:
         config_dir: directory of one's own configs, such as `experiment/mine.yaml`.
 
     Raises:
-        ConfigError: a setting is unknown or invalid, or the run of `resume=` cannot be resumed.
+        ConfigError: a setting is unknown or invalid, the directory does not exist, or the run of `resume=`
+            cannot be resumed.
     """
     overrides = []
     for each in given:
@@ -56,7 +57,8 @@ def settings(*given: Given, config_dir: str | Path | None = None) -> Settings:
         else:
             whole = each if isinstance(each, Settings) else _of_mapping(each)
             overrides += composition.as_overrides(whole)
-    found = composition.settings_of(program.conf(), overrides, Path(config_dir) if config_dir else None)
+    own_configs = None if config_dir is None else Path(config_dir)
+    found = composition.settings_of(program.conf(), overrides, own_configs)
     if found.resume is None:
         return found
     names = resume.typed_keys(command_line.key(text).partition("@")[0] for text in overrides)

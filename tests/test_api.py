@@ -69,7 +69,7 @@ def test_import_imports_no_library_until_a_name_is_used(offline: dict[str, str],
     ]
 
 
-def test_settings_are_those_of_the_command_line(tmp_path: Path) -> None:
+def test_settings_are_those_of_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     typed = ["+experiment=tuned", "dataset=digits", "optimizer.weight_decay=0.2"]
     settings = mlp_tape.settings(*typed)
     assert settings == composition.settings_of(ROOT / "conf", typed)
@@ -78,6 +78,8 @@ def test_settings_are_those_of_the_command_line(tmp_path: Path) -> None:
     (tmp_path / "my configs" / "experiment").mkdir(parents=True)
     (tmp_path / "my configs" / "experiment" / "mine.yaml").write_text("# @package _global_\nlr: 0.5\n")
     assert mlp_tape.settings("+experiment=mine", config_dir="my configs").lr == 0.5
+    monkeypatch.chdir("my configs")
+    assert mlp_tape.settings("+experiment=mine", config_dir="").lr == 0.5, "the current directory"
     with pytest.raises(ConfigError, match="there is no directory"):
         mlp_tape.settings(config_dir="nowhere")
 
