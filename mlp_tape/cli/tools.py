@@ -58,34 +58,7 @@ def _parser() -> "tuple[argparse.ArgumentParser, argparse._SubParsersAction[argp
 
     parser = argparse.ArgumentParser(prog=program.tool(), description="Tools for finished runs and sweeps.")
     commands = parser.add_subparsers(dest="command", required=True)
-    command = commands.add_parser("sync", help="deliver the data of finished runs that MLflow is missing")
-    command.add_argument(
-        "runs",
-        nargs="*",
-        default=[],
-        metavar="RUN",
-        help="MLflow run id, directory of a run or above runs, or last (default: outputs/ and multirun/)",
-    )
-    command.add_argument(
-        "--uri", help="copy all of the runs, also those that were delivered, to this MLflow tracking URI"
-    )
-    command = commands.add_parser(
-        "rebuild", help="recreate a damaged database from the directories of its runs and sweeps"
-    )
-    command.add_argument(
-        "directory", nargs="?", type=Path, help="directory above the runs (default: outputs/ and multirun/)"
-    )
-    command.add_argument("--uri", help="URI of the database (default: sqlite:///mlflow.db in this directory)")
-    command = commands.add_parser("doctor", help="try the tracking store and the artifact store")
-    command.add_argument("--uri", help="MLflow tracking URI (default: that of a run in this directory)")
-    command.add_argument("--experiment", help="name of the experiment (default: that of a run)")
-    command = commands.add_parser(
-        "relocate", help="correct the paths in a database that was moved or renamed"
-    )
-    command.add_argument(
-        "directory", nargs="?", type=Path, help="directory above the runs (default: outputs/ and multirun/)"
-    )
-    command.add_argument("--uri", help="URI of the database (default: sqlite:///mlflow.db in this directory)")
+    _add_tools_of_stores(commands)
     command = commands.add_parser(
         "walk", help="show the first step of a run, operation by operation, and two pitfalls"
     )
@@ -109,6 +82,36 @@ def _parser() -> "tuple[argparse.ArgumentParser, argparse._SubParsersAction[argp
     replay.add_parser(commands)
     commands.add_parser("settings", help="print the settings reference, docs/settings.md")
     return parser, commands
+
+
+def _add_tools_of_stores(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds the parsers of the commands that deliver runs to MLflow's stores, or mend these."""
+    command = commands.add_parser("sync", help="deliver the data of finished runs that MLflow is missing")
+    command.add_argument(
+        "runs",
+        nargs="*",
+        default=[],
+        metavar="RUN",
+        help="MLflow run id, directory of a run or above runs, or last (default: outputs/ and multirun/)",
+    )
+    command.add_argument(
+        "--uri", help="copy all of the runs, also those that were delivered, to this MLflow tracking URI"
+    )
+    rebuild = commands.add_parser(
+        "rebuild", help="recreate a damaged database from the directories of its runs and sweeps"
+    )
+    command = commands.add_parser("doctor", help="try the tracking store and the artifact store")
+    command.add_argument("--uri", help="MLflow tracking URI (default: that of a run in this directory)")
+    command.add_argument("--experiment", help="name of the experiment (default: that of a run)")
+    relocate = commands.add_parser(
+        "relocate", help="correct the paths in a database that was moved or renamed"
+    )
+    above = "directory above the runs (default: outputs/ and multirun/)"
+    for command in rebuild, relocate:
+        command.add_argument("directory", nargs="?", type=Path, help=above)
+        command.add_argument(
+            "--uri", help="URI of the database (default: sqlite:///mlflow.db in this directory)"
+        )
 
 
 def _sync(arguments: argparse.Namespace) -> int:
